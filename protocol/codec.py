@@ -1,0 +1,58 @@
+"""Messages to frames and back (SPEC section 2.2): one ZeroMQ frame holds one encoded ``Message``."""
+
+from __future__ import annotations
+
+from protocol import layout, messages
+from protocol.identifiers import OBJECT_ID_BYTES, TASK_ID_BYTES
+from protocol.messages import InformationAnswer, InformationQuery, Kind, Message
+from protocol.wire import Codec, Lengths
+
+_LENGTHS: Lengths = {
+    **{
+        (struct, "taskId"): TASK_ID_BYTES
+        for struct in ("Task", "TaskCancel", "TaskCancelConfirm", "TaskResult", "TaskLog", "GraphTask", "StateTask")
+    },
+    ("Task", "funcObjectId"): OBJECT_ID_BYTES,
+    ("TaskResult", "results"): OBJECT_ID_BYTES,
+    ("GraphTask", "targets"): TASK_ID_BYTES,
+    ("ObjectMetadata", "objectIds"): OBJECT_ID_BYTES,
+    ("InformationQuery.TaskFilter", "taskIds"): TASK_ID_BYTES,
+}
+
+_CODEC = Codec(layout.load(), messages.STRUCT_CLASSES, messages.ENUM_CLASSES, _LENGTHS)
+
+
+def encode(message: Message) -> bytes:
+    """The frame of a message."""
+    return _CODEC.encode_member(messages.KIND_OF[type(message)], message)
+
+
+def decode(frame: bytes) -> Message:
+    """The message in a frame; raises MalformedMessage, whatever the bytes are."""
+    message: Message = _CODEC.decode_member(_BY_DISCRIMINANT, frame)
+    return message
+
+
+def encode_query(query: InformationQuery) -> bytes:
+    """The payload of an InformationRequest (SPEC section 13)."""
+    return _CODEC.encode(query)
+
+
+def decode_query(payload: bytes) -> InformationQuery:
+    """The query in an InformationRequest; raises MalformedMessage."""
+    query: InformationQuery = _CODEC.decode(InformationQuery, payload)
+    return query
+
+
+def encode_answer(answer: InformationAnswer) -> bytes:
+    """The payload of an InformationResponse."""
+    return _CODEC.encode(answer)
+
+
+def decode_answer(payload: bytes) -> InformationAnswer:
+    """The answer in an InformationResponse; raises MalformedMessage."""
+    answer: InformationAnswer = _CODEC.decode(InformationAnswer, payload)
+    return answer
+
+
+_BY_DISCRIMINANT: dict[Kind, type] = messages.MESSAGE_CLASSES

@@ -1,0 +1,174 @@
+"""A message together with its frame, each made from the other only when somebody asks for it.
+
+The scheduler passes tasks and results on as the bytes that came in. What it needs to know of them, ``peek``
+reads without decoding the rest: the kind, the ids, and one small field.
+"""
+
+from __future__ import annotations
+
+import struct as _struct
+
+from protocol import codec
+from protocol.errors import MalformedMessage
+from protocol.identifiers import TASK_ID_BYTES, ClientId, TaskId
+from protocol.messages import KIND_OF, GraphTask, Kind, Message, Task, TaskCancel, TaskCancelConfirm, TaskResult
+
+_KINDS = {int(kind): kind for kind in Kind}
+_WITH_TASK_ID = frozenset(
+    (
+        Kind.TASK,
+        Kind.TASK_CANCEL,
+        Kind.TASK_CANCEL_CONFIRM,
+        Kind.TASK_RESULT,
+        Kind.TASK_LOG,
+        Kind.GRAPH_TASK,
+    )
+)
+_FRAME_HEAD = _struct.Struct("<IIiHH").unpack_from  # segments - 1, words, root pointer: offset, data words, pointers
+_STRUCT_POINTER = _struct.Struct("<iHH").unpack_from
+_LIST_POINTER = _struct.Struct("<iI").unpack_from
+_U16 = _struct.Struct("<H").unpack_from
+
+NO_TASK = TaskId(b"")
+
+
+class Envelope:
+    """One message: ``frame`` is its bytes, ``message`` its value; ``kind`` and ``task_id`` cost neither.
+
+    ``task_id`` is ``b""`` for kinds that have none; ``source`` is the client named in a Task or GraphTask.
+    ``detail`` is the ordinal of the result type or confirm type, or 1 for a forced TaskCancel.
+    """
+
+    __slots__ = ("_frame", "_message", "detail", "kind", "source", "task_id")
+
+    def __init__(
+        self,
+        kind: Kind,
+        task_id: TaskId,
+        source: ClientId,
+        detail: int,
+        frame: bytes | None,
+        message: Message | None,
+    ) -> None:
+        self.kind = kind
+        self.task_id = task_id
+        self.source = source
+        self.detail = detail
+        self._frame = frame
+        self._message = message
+
+    @classmethod
+    def of(cls, message: Message) -> Envelope:
+        """The envelope of a message that was made here."""
+        kind = KIND_OF[type(message)]
+        detail, source = 0, ClientId(b"")
+        if isinstance(message, TaskResult):
+            detail = int(message.result_type)
+        elif isinstance(message, TaskCancelConfirm):
+            detail = int(message.cancel_confirm_type)
+        elif isinstance(message, TaskCancel):
+            detail = int(message.flags.force)
+        elif isinstance(message, (Task, GraphTask)):
+            source = message.source
+        task_id: TaskId = getattr(message, "task_id", NO_TASK) if kind in _WITH_TASK_ID else NO_TASK
+        return cls(kind, task_id, source, detail, None, message)
+
+    @classmethod
+    def parse(cls, frame: bytes) -> Envelope:
+        """The envelope of a frame that came in; raises MalformedMessage where ``peek`` finds out."""
+        kind, task_id, source, detail = peek(frame)
+        return cls(kind, task_id, source, detail, frame, None)
+
+    @property
+    def frame(self) -> bytes:
+        """The encoded message: what came in, if it came in."""
+        if self._frame is None:
+            assert self._message is not None
+            self._frame = codec.encode(self._message)
+        return self._frame
+
+    @property
+    def message(self) -> Message:
+        """The decoded message; raises MalformedMessage."""
+        if self._message is None:
+            assert self._frame is not None
+            self._message = codec.decode(self._frame)
+        return self._message
+
+    def __repr__(self) -> str:
+        return f"Envelope({self._message!r})" if self._message else f"Envelope({self.kind.name}, {self.task_id.hex()})"
+
+
+def peek(frame: bytes) -> tuple[Kind, TaskId, ClientId, int]:
+    """(kind, task id, source, detail) of a frame; see Envelope. Raises MalformedMessage.
+
+    What it does not look at may still be malformed: ``decode`` tells.
+    """
+    try:
+        segments, words, root, data_words, pointers = _FRAME_HEAD(frame, 0)
+        if segments or 8 * words + 8 != len(frame) or root & 3 or not data_words or not pointers:
+            return _peek_slowly(frame)
+        body_pointer = 16 + 2 * root + 8 * data_words
+        discriminant: int = _U16(frame, _inside(16 + 2 * root))[0]
+        kind = _KINDS.get(discriminant)
+        if kind is None:
+            raise MalformedMessage(f"unknown message variant {discriminant}")
+        if kind not in _WITH_TASK_ID:
+            return kind, NO_TASK, ClientId(b""), 0
+        offset, data_words, pointers = _STRUCT_POINTER(frame, body_pointer)
+        if offset & 3 or not pointers:
+            return _peek_slowly(frame)
+        body = _inside(body_pointer + 8 + 2 * offset)
+        refs = body + 8 * data_words
+        task_id = _data(frame, refs)
+        if len(task_id) != TASK_ID_BYTES:
+            raise MalformedMessage(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
+        source, detail = b"", 0
+        if kind is Kind.TASK_RESULT or kind is Kind.TASK_CANCEL_CONFIRM:
+            detail = _U16(frame, body)[0] if data_words else 0
+            if detail > 2:
+                raise MalformedMessage(f"unknown value {detail} in a {kind.name}")
+        elif kind is Kind.TASK_CANCEL:
+            if pointers > 1:
+                offset, data_words, _ = _STRUCT_POINTER(frame, refs + 8)
+                if offset & 3:
+                    return _peek_slowly(frame)
+                detail = frame[_inside(refs + 16 + 2 * offset)] & 1 if data_words else 0
+        elif kind is Kind.TASK or kind is Kind.GRAPH_TASK:
+            source = _data(frame, refs + 8) if pointers > 1 else b""
+        return kind, TaskId(task_id), ClientId(source), detail
+    except _struct.error as error:
+        raise MalformedMessage("the message is cut off") from error
+    except IndexError as error:
+        raise MalformedMessage("a pointer out of the message") from error
+    except _Far:
+        return _peek_slowly(frame)
+
+
+class _Far(Exception):
+    """A pointer that the fast path does not follow."""
+
+
+def _inside(position: int) -> int:
+    if position < 16:
+        raise MalformedMessage("a pointer out of the message")
+    return position
+
+
+def _data(frame: bytes, at: int) -> bytes:
+    low, high = _LIST_POINTER(frame, at)
+    if low & 3 != 1 or high & 7 != 2:
+        if low == 0 and high == 0:
+            return b""
+        raise _Far
+    start = _inside(at + 8 + 2 * (low & ~3))
+    value = frame[start : start + (high >> 3)]
+    if len(value) != high >> 3:
+        raise MalformedMessage("a pointer out of the message")
+    return value
+
+
+def _peek_slowly(frame: bytes) -> tuple[Kind, TaskId, ClientId, int]:
+    """The same for any legal encoding: several segments, far pointers."""
+    whole = Envelope.of(codec.decode(frame))
+    return whole.kind, whole.task_id, whole.source, whole.detail

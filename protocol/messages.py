@@ -1,0 +1,683 @@
+"""The messages of ``message.capnp`` as Python values, field for field (SPEC section 4).
+
+Names are those of the schema in Python's spelling (``taskId`` is ``task_id``); lists are tuples, enums are
+``IntEnum`` with the schema's ordinals. Values are immutable and compare by content. What a message means, who
+sends it and what must follow stands beside its struct in the schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Union
+
+from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
+
+_value = dataclass(frozen=True, slots=True)
+
+
+# ---- enums ----
+
+
+class ObjectContentType(IntEnum):
+    SERIALIZER = 0
+    OBJECT = 1
+
+
+class TaskResultType(IntEnum):
+    SUCCESS = 0
+    FAILED = 1
+    FAILED_WORKER_DIED = 2
+
+
+class TaskCancelConfirmType(IntEnum):
+    CANCELED = 0
+    CANCEL_FAILED = 1
+    CANCEL_NOT_FOUND = 2
+
+
+class TaskState(IntEnum):
+    INACTIVE = 0
+    RUNNING = 1
+    CANCELING = 2
+    BALANCE_CANCELING = 3
+    SUCCESS = 4
+    FAILED = 5
+    FAILED_WORKER_DIED = 6
+    CANCELED = 7
+    CANCELED_NOT_FOUND = 8
+
+
+class WorkerState(IntEnum):
+    CONNECTED = 0
+    DISCONNECTED = 1
+
+
+class DisconnectType(IntEnum):
+    DISCONNECT = 0
+    SHUTDOWN = 1
+
+
+class ObjectInstructionType(IntEnum):
+    CREATE = 0
+    DELETE = 1
+    CLEAR = 2
+
+
+class NodeTaskType(IntEnum):
+    NORMAL = 0
+    TARGET = 1
+
+
+class ArgumentType(IntEnum):
+    TASK = 0
+    OBJECT_ID = 1
+
+
+class LogType(IntEnum):
+    STDOUT = 0
+    STDERR = 1
+
+
+# ---- common.capnp ----
+
+
+@_value
+class TaskCapability:
+    name: str
+    value: int = -1
+
+
+@_value
+class ObjectStorageAddress:
+    host: str = ""
+    port: int = 0
+    scheme: str = "tcp"
+
+
+@_value
+class ObjectMetadata:
+    object_ids: tuple[ObjectId, ...] = ()
+    object_types: tuple[ObjectContentType, ...] = ()
+    object_names: tuple[bytes, ...] = ()
+    object_sizes: tuple[int, ...] = ()
+
+
+# ---- status.capnp ----
+
+
+@_value
+class Resource:
+    cpu: int = 0
+    rss: int = 0
+
+
+@_value
+class ProcessorStatus:
+    pid: int = 0
+    initialized: bool = False
+    has_task: bool = False
+    suspended: bool = False
+    resource: Resource = Resource()
+    current_task_id: bytes = b""
+    task_age_seconds: int = 0
+
+
+@_value
+class KindCount:
+    client: str = ""
+    number: int = 0
+
+
+@_value
+class BinderStatus:
+    received: tuple[KindCount, ...] = ()
+    sent: tuple[KindCount, ...] = ()
+
+
+@_value
+class ClientStatus:
+    client_id: Identity = b""
+    num_task: int = 0
+    resource: Resource = Resource()
+    latency_microseconds: int = 0
+    last_seen_seconds: int = 0
+    connected_seconds: int = 0
+    hostname: str = ""
+
+
+@_value
+class ClientManagerStatus:
+    clients: tuple[ClientStatus, ...] = ()
+
+
+@_value
+class ObjectStorageStatus:
+    object_count: int = 0
+    unique_count: int = 0
+    total_bytes: int = 0
+    pending_requests: int = 0
+    pending_objects: int = 0
+    oldest_pending_seconds: int = 0
+
+
+@_value
+class ObjectManagerStatus:
+    number_of_objects: int = 0
+    storage: ObjectStorageStatus = ObjectStorageStatus()
+
+
+@_value
+class StateCount:
+    state: int = 0
+    count: int = 0
+
+
+@_value
+class TaskManagerStatus:
+    state_to_count: tuple[StateCount, ...] = ()
+
+
+@_value
+class WorkerStatus:
+    worker_id: Identity = b""
+    agent: Resource = Resource()
+    rss_free: int = 0
+    free: int = 0
+    sent: int = 0
+    queued: int = 0
+    suspended: int = 0
+    lag_microseconds: int = 0
+    last_seen_seconds: int = 0
+    itl: str = ""
+    processor_statuses: tuple[ProcessorStatus, ...] = ()
+    mem_limit: int = 0
+    hostname: str = ""
+    net_sent_bytes: int = 0
+    net_recv_bytes: int = 0
+
+
+@_value
+class WorkerManagerStatus:
+    workers: tuple[WorkerStatus, ...] = ()
+
+
+@_value
+class ManagedWorkers:
+    worker_manager_id: bytes = b""
+    worker_ids: tuple[bytes, ...] = ()
+
+
+@_value
+class WorkerManagerDetail:
+    worker_manager_id: bytes = b""
+    identity: str = ""
+    last_seen_seconds: int = 0
+    max_task_concurrency: int = 0
+    capabilities: str = ""
+    pending_workers: int = 0
+
+
+@_value
+class ScalingManagerStatus:
+    managed_workers: tuple[ManagedWorkers, ...] = ()
+    worker_manager_details: tuple[WorkerManagerDetail, ...] = ()
+
+
+# ---- message.capnp: tasks ----
+
+
+@_value
+class Argument:
+    type: ArgumentType
+    data: bytes
+
+
+@_value
+class Task:
+    task_id: TaskId
+    source: ClientId
+    metadata: bytes = b""
+    func_object_id: bytes = b""
+    function_args: tuple[Argument, ...] = ()
+    capabilities: tuple[TaskCapability, ...] = ()
+
+
+@_value
+class TaskCancelFlags:
+    force: bool = False
+
+
+@_value
+class TaskCancel:
+    task_id: TaskId
+    flags: TaskCancelFlags = TaskCancelFlags()
+
+
+@_value
+class TaskCancelConfirm:
+    task_id: TaskId
+    cancel_confirm_type: TaskCancelConfirmType
+
+
+@_value
+class TaskResult:
+    task_id: TaskId
+    result_type: TaskResultType
+    metadata: bytes = b""
+    results: tuple[ObjectId, ...] = ()
+
+
+@_value
+class TaskLog:
+    task_id: TaskId
+    log_type: LogType
+    content: str
+
+
+@_value
+class GraphTask:
+    task_id: TaskId
+    source: ClientId
+    targets: tuple[TaskId, ...] = ()
+    graph: tuple[Task, ...] = ()
+
+
+# ---- objects ----
+
+
+@_value
+class ObjectInstruction:
+    instruction_type: ObjectInstructionType
+    object_user: Identity = b""
+    object_metadata: ObjectMetadata = ObjectMetadata()
+
+
+# ---- being alive, coming and going ----
+
+
+@_value
+class ClientHeartbeat:
+    resource: Resource = Resource()
+    latency_microseconds: int = 0
+    hostname: str = ""
+
+
+@_value
+class ClientHeartbeatEcho:
+    object_storage_address: ObjectStorageAddress = ObjectStorageAddress()
+
+
+@_value
+class WorkerHeartbeat:
+    agent: Resource = Resource()
+    rss_free: int = 0
+    queue_size: int = 0
+    queued_tasks: int = 0
+    latency_microseconds: int = 0
+    task_lock: bool = False
+    processors: tuple[ProcessorStatus, ...] = ()
+    capabilities: tuple[TaskCapability, ...] = ()
+    worker_manager_id: bytes = b""
+    mem_limit: int = 0
+    hostname: str = ""
+    net_sent_bytes: int = 0
+    net_recv_bytes: int = 0
+
+
+@_value
+class WorkerHeartbeatEcho:
+    object_storage_address: ObjectStorageAddress = ObjectStorageAddress()
+
+
+@_value
+class WorkerDisconnectNotification:
+    pass
+
+
+@_value
+class ClientDisconnect:
+    disconnect_type: DisconnectType = DisconnectType.DISCONNECT
+
+
+@_value
+class ClientShutdownResponse:
+    accepted: bool
+
+
+@_value
+class ProcessorInitialized:
+    pass
+
+
+# ---- questions ----
+
+
+@_value
+class InformationRequest:
+    request: bytes = b""
+
+
+@_value
+class InformationResponse:
+    response: bytes = b""
+
+
+# ---- worker managers ----
+
+
+@_value
+class WorkerManagerHeartbeat:
+    max_task_concurrency: int = 0
+    capabilities: tuple[TaskCapability, ...] = ()
+    worker_manager_id: bytes = b""
+
+
+@_value
+class WorkerManagerHeartbeatEcho:
+    pass
+
+
+@_value
+class DesiredTaskConcurrencyRequest:
+    task_concurrency: int = 0
+    capabilities: tuple[TaskCapability, ...] = ()
+
+
+@_value
+class WorkerManagerCommand:
+    set_desired_task_concurrency_requests: tuple[DesiredTaskConcurrencyRequest, ...] = ()
+
+
+# ---- the monitor stream ----
+
+
+@_value
+class StateClient:
+    pass
+
+
+@_value
+class ObjectDetail:
+    object_id: bytes = b""
+    name: bytes = b""
+    object_type: ObjectContentType = ObjectContentType.OBJECT
+    size: int = 0
+    creator: Identity = b""
+    task_count: int = 0
+
+
+@_value
+class StateObject:
+    objects: tuple[ObjectDetail, ...] = ()
+    total_objects: int = 0
+
+
+@_value
+class StateBalanceAdvice:
+    worker_id: WorkerId
+    task_ids: tuple[TaskId, ...] = ()
+
+
+@_value
+class StateScheduler:
+    binder: BinderStatus = BinderStatus()
+    scheduler: Resource = Resource()
+    rss_free: int = 0
+    client_manager: ClientManagerStatus = ClientManagerStatus()
+    object_manager: ObjectManagerStatus = ObjectManagerStatus()
+    task_manager: TaskManagerStatus = TaskManagerStatus()
+    worker_manager: WorkerManagerStatus = WorkerManagerStatus()
+    scaling_manager: ScalingManagerStatus = ScalingManagerStatus()
+
+
+@_value
+class StateWorker:
+    worker_id: WorkerId
+    state: WorkerState
+    capabilities: tuple[TaskCapability, ...] = ()
+
+
+@_value
+class StateTask:
+    task_id: TaskId
+    function_name: bytes = b""
+    state: TaskState = TaskState.INACTIVE
+    worker: Identity = b""
+    capabilities: tuple[TaskCapability, ...] = ()
+    metadata: bytes = b""
+    object_bytes: int = 0
+    client: Identity = b""
+    event: str = ""
+
+
+@_value
+class StateGraphTask:
+    graph_task_id: TaskId
+    task_id: TaskId
+    node_task_type: NodeTaskType = NodeTaskType.NORMAL
+    parent_task_ids: tuple[TaskId, ...] = ()
+
+
+# ---- information.capnp ----
+
+
+@_value
+class TaskFilter:
+    task_ids: tuple[TaskId, ...] = ()
+    own_only: bool = False
+    limit: int = 0
+
+
+@_value
+class VersionInfo:
+    implementation: str = ""
+    version: str = ""
+    spec_version: int = 0
+    uptime_seconds: int = 0
+
+
+@_value
+class TaskInfo:
+    task_id: TaskId
+    client: Identity = b""
+    state: TaskState = TaskState.INACTIVE
+    worker: Identity = b""
+    lost_workers: int = 0
+    queue_position: int = 0
+    age_milliseconds: int = 0
+
+
+@_value
+class TaskList:
+    tasks: tuple[TaskInfo, ...] = ()
+    total: int = 0
+
+
+@_value
+class WorkerInfo:
+    worker_id: Identity = b""
+    hostname: str = ""
+    queue_size: int = 0
+    held: int = 0
+    queued: int = 0
+    processors: tuple[int, ...] = ()
+    last_seen_milliseconds: int = 0
+    capabilities: tuple[TaskCapability, ...] = ()
+
+
+@_value
+class ClientInfo:
+    client_id: Identity = b""
+    hostname: str = ""
+    tasks: int = 0
+    objects: int = 0
+    last_seen_milliseconds: int = 0
+    connected_milliseconds: int = 0
+
+
+QueryValue = Union[None, TaskFilter]
+AnswerValue = Union[VersionInfo, TaskList, tuple[WorkerInfo, ...], tuple[ClientInfo, ...], str]
+
+
+@_value
+class InformationQuery:
+    """``variant`` is the name of the union's member: version, tasks, workers or clients."""
+
+    query_id: int
+    variant: str
+    value: QueryValue = None
+
+
+@_value
+class InformationAnswer:
+    """``variant`` is version, tasks, workers, clients or error."""
+
+    query_id: int
+    variant: str
+    value: AnswerValue = field(default="")
+
+
+Message = Union[
+    Task,
+    TaskCancel,
+    TaskCancelConfirm,
+    TaskResult,
+    TaskLog,
+    GraphTask,
+    ObjectInstruction,
+    ClientHeartbeat,
+    ClientHeartbeatEcho,
+    WorkerHeartbeat,
+    WorkerHeartbeatEcho,
+    StateClient,
+    StateObject,
+    StateBalanceAdvice,
+    StateScheduler,
+    StateWorker,
+    StateTask,
+    StateGraphTask,
+    ClientDisconnect,
+    ClientShutdownResponse,
+    ProcessorInitialized,
+    InformationRequest,
+    InformationResponse,
+    WorkerManagerHeartbeat,
+    WorkerManagerHeartbeatEcho,
+    WorkerManagerCommand,
+    WorkerDisconnectNotification,
+]
+"""One message on the scheduler's socket or on the monitor stream."""
+
+
+class Kind(IntEnum):
+    """The variants of ``Message``, with their discriminants on the wire."""
+
+    TASK = 0
+    TASK_CANCEL = 1
+    TASK_CANCEL_CONFIRM = 2
+    TASK_RESULT = 3
+    TASK_LOG = 4
+    GRAPH_TASK = 5
+    OBJECT_INSTRUCTION = 6
+    CLIENT_HEARTBEAT = 7
+    CLIENT_HEARTBEAT_ECHO = 8
+    WORKER_HEARTBEAT = 9
+    WORKER_HEARTBEAT_ECHO = 10
+    STATE_CLIENT = 11
+    STATE_OBJECT = 12
+    STATE_BALANCE_ADVICE = 13
+    STATE_SCHEDULER = 14
+    STATE_WORKER = 15
+    STATE_TASK = 16
+    STATE_GRAPH_TASK = 17
+    CLIENT_DISCONNECT = 18
+    CLIENT_SHUTDOWN_RESPONSE = 19
+    PROCESSOR_INITIALIZED = 20
+    INFORMATION_REQUEST = 21
+    INFORMATION_RESPONSE = 22
+    WORKER_MANAGER_HEARTBEAT = 23
+    WORKER_MANAGER_HEARTBEAT_ECHO = 24
+    WORKER_MANAGER_COMMAND = 25
+    WORKER_DISCONNECT_NOTIFICATION = 26
+
+
+MESSAGE_CLASSES: dict[Kind, type] = {
+    Kind.TASK: Task,
+    Kind.TASK_CANCEL: TaskCancel,
+    Kind.TASK_CANCEL_CONFIRM: TaskCancelConfirm,
+    Kind.TASK_RESULT: TaskResult,
+    Kind.TASK_LOG: TaskLog,
+    Kind.GRAPH_TASK: GraphTask,
+    Kind.OBJECT_INSTRUCTION: ObjectInstruction,
+    Kind.CLIENT_HEARTBEAT: ClientHeartbeat,
+    Kind.CLIENT_HEARTBEAT_ECHO: ClientHeartbeatEcho,
+    Kind.WORKER_HEARTBEAT: WorkerHeartbeat,
+    Kind.WORKER_HEARTBEAT_ECHO: WorkerHeartbeatEcho,
+    Kind.STATE_CLIENT: StateClient,
+    Kind.STATE_OBJECT: StateObject,
+    Kind.STATE_BALANCE_ADVICE: StateBalanceAdvice,
+    Kind.STATE_SCHEDULER: StateScheduler,
+    Kind.STATE_WORKER: StateWorker,
+    Kind.STATE_TASK: StateTask,
+    Kind.STATE_GRAPH_TASK: StateGraphTask,
+    Kind.CLIENT_DISCONNECT: ClientDisconnect,
+    Kind.CLIENT_SHUTDOWN_RESPONSE: ClientShutdownResponse,
+    Kind.PROCESSOR_INITIALIZED: ProcessorInitialized,
+    Kind.INFORMATION_REQUEST: InformationRequest,
+    Kind.INFORMATION_RESPONSE: InformationResponse,
+    Kind.WORKER_MANAGER_HEARTBEAT: WorkerManagerHeartbeat,
+    Kind.WORKER_MANAGER_HEARTBEAT_ECHO: WorkerManagerHeartbeatEcho,
+    Kind.WORKER_MANAGER_COMMAND: WorkerManagerCommand,
+    Kind.WORKER_DISCONNECT_NOTIFICATION: WorkerDisconnectNotification,
+}
+
+KIND_OF: dict[type, Kind] = {cls: kind for kind, cls in MESSAGE_CLASSES.items()}
+
+# Structs of the schema by their Python class, for those whose names differ.
+STRUCT_CLASSES: dict[str, type] = {
+    "TaskCapability": TaskCapability,
+    "ObjectStorageAddress": ObjectStorageAddress,
+    "ObjectMetadata": ObjectMetadata,
+    "Resource": Resource,
+    "ProcessorStatus": ProcessorStatus,
+    "BinderStatus": BinderStatus,
+    "BinderStatus.Pair": KindCount,
+    "ClientManagerStatus": ClientManagerStatus,
+    "ClientManagerStatus.ClientStatus": ClientStatus,
+    "ObjectManagerStatus": ObjectManagerStatus,
+    "ObjectManagerStatus.ObjectStorageStatus": ObjectStorageStatus,
+    "TaskManagerStatus": TaskManagerStatus,
+    "TaskManagerStatus.Pair": StateCount,
+    "WorkerManagerStatus": WorkerManagerStatus,
+    "WorkerStatus": WorkerStatus,
+    "ScalingManagerStatus": ScalingManagerStatus,
+    "ScalingManagerStatus.Pair": ManagedWorkers,
+    "ScalingManagerStatus.WorkerManagerDetail": WorkerManagerDetail,
+    "Task.Argument": Argument,
+    "TaskCancel.TaskCancelFlags": TaskCancelFlags,
+    "StateObject.ObjectDetail": ObjectDetail,
+    "WorkerManagerCommand.DesiredTaskConcurrencyRequest": DesiredTaskConcurrencyRequest,
+    "InformationQuery": InformationQuery,
+    "InformationQuery.TaskFilter": TaskFilter,
+    "InformationAnswer": InformationAnswer,
+    "InformationAnswer.VersionInfo": VersionInfo,
+    "InformationAnswer.TaskList": TaskList,
+    "InformationAnswer.TaskInfo": TaskInfo,
+    "InformationAnswer.WorkerInfo": WorkerInfo,
+    "InformationAnswer.ClientInfo": ClientInfo,
+    **{cls.__name__: cls for cls in MESSAGE_CLASSES.values()},
+}
+
+ENUM_CLASSES: dict[str, type[IntEnum]] = {
+    "ObjectMetadata.ObjectContentType": ObjectContentType,
+    "TaskResultType": TaskResultType,
+    "TaskCancelConfirmType": TaskCancelConfirmType,
+    "TaskState": TaskState,
+    "WorkerState": WorkerState,
+    "ClientDisconnect.DisconnectType": DisconnectType,
+    "ObjectInstruction.ObjectInstructionType": ObjectInstructionType,
+    "StateGraphTask.NodeTaskType": NodeTaskType,
+    "Task.Argument.ArgumentType": ArgumentType,
+    "TaskLog.LogType": LogType,
+}

@@ -1,0 +1,53 @@
+"""The small payloads inside messages that are not Cap'n Proto (SPEC section 5.5)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from protocol.errors import MalformedMessage
+
+_TASK = struct.Struct("!?i?")
+_RESULT = struct.Struct("!fQf")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMetadata:
+    """``Task.metadata``. Empty bytes mean the defaults."""
+
+    profiling: bool = True
+    priority: int = 0
+    stream_output: bool = False
+
+    def to_bytes(self) -> bytes:
+        return _TASK.pack(self.profiling, self.priority, self.stream_output)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> TaskMetadata:
+        """Raises MalformedMessage."""
+        if not raw:
+            return cls()
+        if len(raw) != _TASK.size:
+            raise MalformedMessage(f"task metadata has {_TASK.size} bytes or none, not {len(raw)}")
+        return cls(*_TASK.unpack(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class ResultMetadata:
+    """``TaskResult.metadata``: how long the task ran, its peak memory, its CPU time."""
+
+    seconds: float
+    peak_bytes: int
+    cpu_seconds: float
+
+    def to_bytes(self) -> bytes:
+        return _RESULT.pack(self.seconds, self.peak_bytes, self.cpu_seconds)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> ResultMetadata | None:
+        """None for an empty payload; raises MalformedMessage."""
+        if not raw:
+            return None
+        if len(raw) != _RESULT.size:
+            raise MalformedMessage(f"result metadata has {_RESULT.size} bytes or none, not {len(raw)}")
+        return cls(*_RESULT.unpack(raw))

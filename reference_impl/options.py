@@ -1,0 +1,93 @@
+"""What the role commands share: option parsing in the project's error style, logging, the ready line.
+
+Each role has ``python -m reference_impl.<role>`` and ``scalercli <role>``; both call its ``main(argv)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from typing import NoReturn
+
+from reference_impl.addresses import Address
+from reference_impl.processes import die_with_parent
+
+USAGE_ERROR = 2
+
+
+class RoleParser(argparse.ArgumentParser):
+    """A parser whose errors are one line and a hint, with exit code 2."""
+
+    def __init__(self, role: str, description: str) -> None:
+        super().__init__(
+            prog=f"scalercli {role}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        self.add_argument(
+            "--log-level",
+            default="INFO",
+            type=str.upper,
+            choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+            help="how much is logged on stderr",
+        )
+        self.add_argument("--die-with-parent", type=int, metavar="PID", help=argparse.SUPPRESS)
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"error: {message}\nhint: {self.prog} --help\n")
+        raise SystemExit(USAGE_ERROR)
+
+    def start(self, argv: list[str] | None) -> argparse.Namespace:
+        """Parses, sets up logging, and ties the process to its parent where asked."""
+        options = self.parse_args(argv)
+        setup_logging(options.log_level)
+        if options.die_with_parent is not None:
+            die_with_parent(options.die_with_parent)
+        return options
+
+
+def address(text: str) -> Address:
+    """argparse type."""
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def setup_logging(level: str) -> None:
+    """Log lines on stderr: time, level, logger, text."""
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
+    )
+    logging.captureWarnings(True)
+
+
+def announce_ready(role: str, **facts: object) -> None:
+    """The one line on stdout that says that a role is ready: ``ready ROLE key=value …``."""
+    print("ready", role, f"pid={os.getpid()}", *(f"{key}={value}" for key, value in facts.items()), flush=True)
+
+
+class PeerLog:
+    """Logs what a peer did wrong, at most once per peer and interval, with the count of what was left out."""
+
+    def __init__(self, logger: logging.Logger, interval_seconds: float = 10.0, peers: int = 1024) -> None:
+        self._logger = logger
+        self._interval = interval_seconds
+        self._peers = peers
+        self._seen: dict[bytes, tuple[float, int]] = {}
+
+    def note(self, level: int, peer: bytes, text: str) -> None:
+        now = time.monotonic()
+        last, suppressed = self._seen.get(peer, (-self._interval, 0))
+        if now - last < self._interval:
+            self._seen[peer] = (last, suppressed + 1)
+            return
+        if len(self._seen) >= self._peers and peer not in self._seen:
+            self._seen.clear()
+        self._seen[peer] = (now, 0)
+        more = f" (and {suppressed} more like it)" if suppressed else ""
+        self._logger.log(level, "%s: %s%s", peer.decode("ascii", "backslashreplace"), text, more)
+
+    def forget(self, peer: bytes) -> None:
+        self._seen.pop(peer, None)
