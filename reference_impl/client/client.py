@@ -78,7 +78,7 @@ class Client(concurrent.futures.Executor):
         function = self._functions.blob(fn)
         return self._submit([self._task(function, arguments) for arguments in argument_tuples])
 
-    def map(  # type: ignore[override]
+    def map(
         self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[Any]:
         """As ``Executor.map``: results in order. ``chunksize`` calls make one task. What is left over when the

@@ -156,7 +156,7 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
         self._client = None
 
     def _end(self, value: Any, error: BaseException | None) -> None:

@@ -119,11 +119,11 @@ class ClientThread:
         try:
             self._connected.result(self._connect_timeout + 1)  # the thread keeps the time itself
         except concurrent.futures.TimeoutError:
+            self.leave_now()
             raise SchedulerUnreachable(f"no scheduler answered at {self.address}") from None
-        finally:
-            if not self._connected.done() or self._connected.exception() is not None:
-                self.leave_now()
-                self.join(2.0)
+        except ConnectionError as error:  # the traceback of the thread is of no use to the caller
+            self.join()
+            raise type(error)(str(error)) from None
 
     def is_current_thread(self) -> bool:
         return threading.get_ident() == self._thread.ident
@@ -439,9 +439,8 @@ class ClientThread:
         self._tell(instruction.tokens, instruction.answer, instruction.broken)
 
     @staticmethod
-    def _tell(tokens: tuple[object, ...], answer: CancelAnswer | None, broken: Broken | None) -> None:
+    def _tell(tokens: tuple[Any, ...], answer: CancelAnswer | None, broken: Broken | None) -> None:
         for ticket in tokens:
-            assert isinstance(ticket, _Ticket)
             if ticket.future is not None and answer is not None and answer is not CancelAnswer.FAILED:
                 ticket.future._end_canceled()
             if ticket.promise is None or ticket.promise.done():
@@ -502,15 +501,18 @@ class ClientThread:
                 self._tell(
                     (arguments[2],), CancelAnswer.CANCELED if arguments[3] else None, Broken(RuntimeError, str(error))
                 )
-            elif method in (self._do_query, self._do_ask_shutdown):
-                arguments[-1].set_exception(error)
+            elif method == self._do_query:
+                self._queries[arguments[0]] = arguments[-1]
+            elif method == self._do_ask_shutdown:
+                self._shutdowns.append(arguments[0])
         futures, self._futures = list(self._futures.values()), {}
         for future in futures:
             if failure is None:
                 future._end_canceled()
             else:
                 future._end(None, SchedulerLost(f"the client failed: {failure}"))
-        for promise in [*self._queries.values(), *self._shutdowns]:
+        promises: list[concurrent.futures.Future[Any]] = [*self._queries.values(), *self._shutdowns]
+        for promise in promises:
             if not promise.done():
                 promise.set_exception(error)
         if not self._connected.done():
