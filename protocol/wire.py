@@ -319,7 +319,7 @@ class Codec:
         return out.finish()
 
     def decode_member(self, classes: dict[Any, type], frame: bytes) -> Any:
-        """The member of the root union struct of ``frame``, as the class of its discriminant; raises MalformedMessage."""
+        """The member of the root union struct of ``frame``, by its discriminant; raises MalformedMessage."""
         message = _Input(frame)
         discriminant, pos = self._guard(lambda *_: root_union(message), message, 0)
         try:
