@@ -10,11 +10,11 @@ back. The processor starts the next ready task as soon as it is free, while earl
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections import Counter, deque
-from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
@@ -30,7 +30,6 @@ from protocol.messages import (
     ObjectInstruction,
     ObjectInstructionType,
     ObjectMetadata,
-    ObjectStorageAddress,
     ProcessorStatus,
     Resource,
     Task,
@@ -46,83 +45,20 @@ from protocol.messages import (
 )
 from protocol.payloads import ResultMetadata, TaskMetadata
 from protocol.storage import Buffer
-
-# ---- instructions ----
-
-
-class Send(NamedTuple):
-    """Send this to the scheduler."""
-
-    message: Message
-
-
-class Fetch(NamedTuple):
-    """Get these objects and keep them; then ``objects_arrived(task_id)``."""
-
-    task_id: TaskId
-    names: tuple[ObjectId, ...]
-
-
-class Release(NamedTuple):
-    """The objects of this task are not needed any more."""
-
-    task_id: TaskId
-
-
-class Start(NamedTuple):
-    """Run this on the slot's processor, which is idle; then ``finished``, or ``processor_gone``."""
-
-    task: Task
-    serializer: ObjectId
-
-
-class Kill(NamedTuple):
-    """Send this signal to the processor and all that its task started; after SIGKILL, ``processor_gone``."""
-
-    signal: signal.Signals
-
-
-class Store(NamedTuple):
-    """Store this under a new object id of ``owner``; then ``stored`` with that id."""
-
-    task_id: TaskId
-    owner: ClientId
-    payload: Buffer
-
-
-class Forget(NamedTuple):
-    """These objects were deleted: drop cached copies."""
-
-    names: tuple[ObjectId, ...]
-
-
-class UseStorage(NamedTuple):
-    """The scheduler names the object storage; said with each echo."""
-
-    address: ObjectStorageAddress
-
-
-class Show(NamedTuple):
-    """Output of a task that did not ask for it to be sent."""
-
-    text: str
-
-
-class Note(NamedTuple):
-    """For the log, at a bounded rate. ``warning`` is False for what is normal traffic."""
-
-    warning: bool
-    text: str
-
-
-class End(NamedTuple):
-    """The worker ends: with an error, or (empty) because the cluster does."""
-
-    error: str
-
-
-Instruction = Union[Send, Fetch, Release, Start, Kill, Store, Forget, UseStorage, Show, Note, End]
-
+from reference_impl.worker.instructions import (
+    End,
+    Fetch,
+    Forget,
+    Instruction,
+    Kill,
+    Note,
+    Release,
+    Send,
+    Show,
+    Start,
+    Store,
+    UseStorage,
+)
 
 # ---- what the shell knows and a heartbeat reports ----
 
@@ -251,13 +187,13 @@ class WorkerCore:
 
     def _ignore(self, text: str, count: str = "ignored") -> list[Instruction]:
         self.counts[count] += 1
-        return [Note(True, f"{text}; ignored")]
+        return [Note(logging.WARNING, f"{text}; ignored")]
 
     def _task(self, envelope: Envelope, now: float) -> list[Instruction]:
         task_id = envelope.task_id
         if task_id in self._held:
             self.counts["duplicate"] += 1
-            return [Note(True, f"task {task_id.hex()} is held already; the second one is ignored")]
+            return [Note(logging.WARNING, f"task {task_id.hex()} is held already; the second one is ignored")]
         held = _Held(envelope.source, Held.FETCHING)
         self._held[task_id] = held
         try:
@@ -506,8 +442,3 @@ def parse_capabilities(text: str) -> tuple[TaskCapability, ...]:
         except ValueError:
             raise ValueError(f"the value of {name!r} is a whole number, not {value!r}") from None
     return tuple(found)
-
-
-def queued(states: Sequence[Held]) -> int:
-    """How many of these have not started."""
-    return sum(state in (Held.FETCHING, Held.READY) for state in states)

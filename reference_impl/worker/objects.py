@@ -6,13 +6,13 @@ Pure: it says what is to be fetched, and is told what arrived.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from protocol.identifiers import ObjectId
+from protocol.identifiers import ObjectId, TaskId
 from protocol.storage import Buffer
 
-Holder = Hashable
-"""Who needs objects: a task in a slot."""
+Holder = tuple[int, TaskId]
+"""Who needs objects: a task, in the slot with this number."""
 
 
 class ObjectCache:

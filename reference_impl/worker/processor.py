@@ -6,6 +6,7 @@ serializers that the agent told it to keep, loaded: a function with state of its
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -57,10 +58,8 @@ class _Output:
     def settle(self) -> None:
         """Everything that the task wrote is in the pipes; the next task finds things as this one did."""
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(Exception):  # closed, or something else by now
                 stream.flush()
-            except Exception:
-                pass
         for number, kept in self._kept.items():
             try:
                 same = self._identity(number) == self._is[number]

@@ -27,6 +27,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from reference_impl.processes import die_with_parent
@@ -59,7 +60,7 @@ class Zygote:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            path = "\n".join(p or os.getcwd() for p in sys.path)
+            path = "\n".join(p or str(Path.cwd()) for p in sys.path)
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, str(theirs.fileno()), path],
                 pass_fds=[theirs.fileno()],
