@@ -157,7 +157,7 @@ class _Far(Exception):
 
 
 def _inside(position: int) -> int:
-    if position < 16:
+    if position < 8:
         raise MalformedMessage("a pointer out of the message")
     return position
 

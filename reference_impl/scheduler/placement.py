@@ -94,9 +94,15 @@ def balance(idle: list[WorkerRecord], workers: list[WorkerRecord]) -> list[TaskR
     never the oldest of a worker (it is probably running), and only as many as level the loads."""
     if not idle:
         return []
-    planned = dict.fromkeys((w.worker_id for w in idle), 0)
-    movable = {w.worker_id: [t for t in list(w.held.values())[1:] if t.state is State.RUNNING] for w in workers}
-    loads = {w.worker_id: len(w.held) for w in workers if movable[w.worker_id]}
+    held = {w.worker_id: list(w.held.values()) for w in workers}
+    coming = sum(t.state is State.BALANCE_CANCELING for tasks in held.values() for t in tasks)
+    planned = {w.worker_id: (coming + i) // len(idle) for i, w in enumerate(idle)}  # what earlier rounds took back
+    movable = {worker: [t for t in tasks[1:] if t.state is State.RUNNING] for worker, tasks in held.items()}
+    loads = {
+        worker: sum(t.state is not State.BALANCE_CANCELING for t in tasks)
+        for worker, tasks in held.items()
+        if movable[worker]
+    }
     taken: list[TaskRecord] = []
     for _ in range(sum(map(len, movable.values()))):
         donor = max(loads, key=loads.__getitem__, default=None)
