@@ -78,7 +78,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """User and system time of the process so far."""
-        with open(f"/proc/{self.process.pid}/stat") as file:
+        with Path(f"/proc/{self.process.pid}/stat").open() as file:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
