@@ -184,9 +184,8 @@ def test_random_bytes_on_both_ports_disturb_nobody(cluster: EmbeddedCluster, cli
     rng = random.Random(11)
     for address in (cluster.scheduler_address, cluster.object_storage_address):
         for size in (1, 7, 8, 100, 100_000):
-            with socket.create_connection(Address.parse(address)) as connection:
-                with contextlib.suppress(ConnectionError):
-                    connection.sendall(rng.randbytes(size))
+            with contextlib.suppress(ConnectionError), socket.create_connection(Address.parse(address)) as connection:
+                connection.sendall(rng.randbytes(size))
         assert client.submit(abs, -3).result(60) == 3
 
 
