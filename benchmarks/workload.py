@@ -1,4 +1,4 @@
-"""One candidate of ``compare.py``: runs the same workload with our client or the peer's, a round for each line on stdin.
+"""One candidate of ``compare.py``: runs the workload with our client or the peer's, a round for each line on stdin.
 
 Usage: ``python workload.py ours|peer SCHEDULER_ADDRESS TASKS``. Prints one JSON object per round: seconds of one
 empty task (a list), empty tasks per second, seconds to cancel a running task (a list), client CPU seconds per task.
