@@ -1,4 +1,4 @@
-"""What the tests of the object storage talk with: a client that reads one response at a time, and servers to talk to."""
+"""What the tests of the object storage talk with: a client that reads response by response, and servers."""
 
 from __future__ import annotations
 
