@@ -139,7 +139,6 @@ class WorkerCore:
         self._kill_at = 0.0  # end of the grace of a cancel; 0: none is running
         self._beat_at = now
         self._beat_sent = 0.0  # 0: the last heartbeat is answered
-        self._heard = now
         self._latency = 0
         self.echoed = False
         """Whether the scheduler has answered a heartbeat."""
@@ -242,7 +241,6 @@ class WorkerCore:
 
     def _echo(self, echo: Message, now: float) -> list[Instruction]:
         assert isinstance(echo, WorkerHeartbeatEcho)
-        self._heard = now
         self.echoed = True
         if self._beat_sent:
             self._latency = min(int((now - self._beat_sent) * 1e6), 2**32 - 1)
@@ -360,8 +358,9 @@ class WorkerCore:
             out.append(Kill(signal.SIGKILL))
         if now < self._beat_at:
             return out
-        if now - self._heard >= self._settings.death_seconds:
-            return [*out, End(f"the scheduler has been silent for {now - self._heard:.0f} s")]
+        # Counted from a heartbeat that it has not answered: a worker that was itself stopped for long asks first.
+        if self._beat_sent and now - self._beat_sent >= self._settings.death_seconds:
+            return [*out, End(f"the scheduler has been silent for {now - self._beat_sent:.0f} s")]
         self._beat_at = now + self._settings.heartbeat_seconds
         if not self._beat_sent:
             self._beat_sent = now
