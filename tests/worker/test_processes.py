@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ import pytest
 from protocol.identifiers import ClientId, ObjectId, new_object_id, new_task_id, serializer_object_id
 from protocol.messages import Argument, ArgumentType, LogType, Task
 from reference_impl.serialization import SERIALIZER_PAYLOAD, deserialize, deserialize_exception, serialize
-from reference_impl.worker.channel import FAILED, READY, SUCCESS, Channel, ChannelLost, Record, Work
+from reference_impl.worker.channel import FAILED, READY, RECORD, SUCCESS, Channel, ChannelLost, Record, Work
 from reference_impl.worker.processors import _KEPT, Output, Processor
 from reference_impl.worker.zygote import GONE, SPAWNED, Report, Zygote
 from tests.worker.harness import SECONDS, wait_gone
@@ -214,23 +215,25 @@ def test_what_can_not_be_loaded_is_tried_again(bench: Bench) -> None:
 
 
 def test_random_numbers_differ_between_processors(bench: Bench) -> None:
-    import random
+    def draw() -> float:
+        import random
 
-    assert bench.run(bench.spawn(), random.random) != bench.run(bench.spawn(), random.random)
+        return random.random()
+
+    assert bench.run(bench.spawn(), draw) != bench.run(bench.spawn(), draw)
 
 
 # ---- the agent's ends, without processes ----
 
 
 def record_bytes(what: int, payload: bytes) -> bytes:
-    from reference_impl.worker.channel import RECORD
-
-    return RECORD.pack(what, bytes(16), 1.0, 2.0, 3.0, len(payload)) + payload
+    return RECORD.pack(what, bytes(16), 1.0, 2, 3.0, len(payload)) + payload
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096, 1 << 18])
 def test_records_in_pieces_of_any_size(size: int) -> None:
     ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
     channel = Channel(ours)
     payloads = [b"", b"small", bytes(300_000), b"x" * 131_073, b"", b"end"]
     stream = b"".join(record_bytes(SUCCESS, payload) for payload in payloads)
@@ -238,14 +241,10 @@ def test_records_in_pieces_of_any_size(size: int) -> None:
         payloads, stream = payloads[:2], stream[: len(record_bytes(SUCCESS, b"") + record_bytes(SUCCESS, b"small"))]
     found: list[bytes] = []
     for at in range(0, len(stream), size):
-        theirs.setblocking(True)
         piece = memoryview(stream)[at : at + size]
         while piece:
-            theirs.setblocking(False)
-            try:
+            with contextlib.suppress(BlockingIOError):
                 piece = piece[theirs.send(piece) :]
-            except BlockingIOError:
-                pass
             found += [bytes(record.payload) for record in channel.receive()]
     found += [bytes(record.payload) for record in channel.receive()]
     assert found == payloads
