@@ -38,12 +38,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _LEFTOVERS_SECONDS = 2.0
 """How long a GONE waits for processes of the group that do not die (stuck in the kernel) before it is sent."""
 
-_BOOT = """\
-import sys
-sys.path[:] = sys.argv[2].split(chr(10))
-from reference_impl.worker.zygote import main
-main(int(sys.argv[1]))
-"""
+_BOOT = Path(__file__).with_name("boot.py")
+PATH_VARIABLE = "_SCALER_WORKER_PATH"  # read by boot.py
 
 
 class Report(NamedTuple):
@@ -61,9 +57,10 @@ class Zygote:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            path = "\n".join(p or str(Path.cwd()) for p in sys.path)
+            path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(theirs.fileno()), path],
+                [sys.executable, str(_BOOT), str(theirs.fileno())],
+                env={**os.environ, PATH_VARIABLE: path},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
