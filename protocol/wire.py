@@ -324,7 +324,7 @@ class Codec:
         return out.finish()
 
     def decode_member(self, classes: dict[Any, type], frame: bytes) -> Any:
-        """The member of the root union of ``frame``, as the class of its discriminant; raises MalformedMessage."""
+        """The member of the root union struct of ``frame``, by its discriminant; raises MalformedMessage."""
         message = _Input(frame)
         try:
             discriminant, pos = _root_union(message)
