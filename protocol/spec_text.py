@@ -27,7 +27,7 @@ from protocol.messages import TaskCancel, TaskCancelFlags
 PATH = Path(__file__).parent.parent / "SPEC.md"
 
 ROLES = ("client", "scheduler", "worker", "storage", "manager", "all")
-CAPABILITIES = ("balancing", "capabilities", "graphs", "information", "managers", "monitor", "restricted")
+CAPABILITIES = ("balancing", "graphs", "information", "managers", "monitor", "placement")
 PREFIXES = "TRN IDN MSG TSK WRK GRA CAN BAL OBJ STO LIV MAN FUT MAL SEC MON INF".split()
 
 _STATEMENT = re.compile(r"^\*\*([A-Z]{3}-\d{2})\*\* \(([^)]*)\) (.*)$")
