@@ -7,7 +7,7 @@ from protocol.identifiers import OBJECT_ID_BYTES, TASK_ID_BYTES
 from protocol.messages import InformationAnswer, InformationQuery, Kind, Message
 from protocol.wire import Codec, Lengths
 
-_LENGTHS: Lengths = {
+LENGTHS: Lengths = {
     **{
         (struct, "taskId"): TASK_ID_BYTES
         for struct in ("Task", "TaskCancel", "TaskCancelConfirm", "TaskResult", "TaskLog", "GraphTask", "StateTask")
@@ -19,7 +19,7 @@ _LENGTHS: Lengths = {
     ("InformationQuery.TaskFilter", "taskIds"): TASK_ID_BYTES,
 }
 
-_CODEC = Codec(layout.load(), messages.STRUCT_CLASSES, messages.ENUM_CLASSES, _LENGTHS)
+_CODEC = Codec(layout.load(), messages.STRUCT_CLASSES, messages.ENUM_CLASSES, LENGTHS)
 
 
 def encode(message: Message) -> bytes:

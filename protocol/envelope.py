@@ -95,6 +95,13 @@ class Envelope:
             self._message = codec.decode(self._frame)
         return self._message
 
+    def check(self) -> Message:
+        """The decoded message, not kept: for one that waits here to be passed on. Raises MalformedMessage."""
+        if self._message is not None:
+            return self._message
+        assert self._frame is not None
+        return codec.decode(self._frame)
+
     def __repr__(self) -> str:
         return f"Envelope({self._message!r})" if self._message else f"Envelope({self.kind.name}, {self.task_id.hex()})"
 
@@ -150,7 +157,7 @@ class _Far(Exception):
 
 
 def _inside(position: int) -> int:
-    if position < 16:
+    if position < 8:
         raise MalformedMessage("a pointer out of the message")
     return position
 

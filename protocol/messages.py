@@ -13,9 +13,6 @@ from typing import Union
 
 from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
 
-_value = dataclass(frozen=True, slots=True)
-
-
 # ---- enums ----
 
 
@@ -82,20 +79,20 @@ class LogType(IntEnum):
 # ---- common.capnp ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskCapability:
     name: str
     value: int = -1
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ObjectStorageAddress:
     host: str = ""
     port: int = 0
     scheme: str = "tcp"
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ObjectMetadata:
     object_ids: tuple[ObjectId, ...] = ()
     object_types: tuple[ObjectContentType, ...] = ()
@@ -106,13 +103,13 @@ class ObjectMetadata:
 # ---- status.capnp ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Resource:
     cpu: int = 0
     rss: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ProcessorStatus:
     pid: int = 0
     initialized: bool = False
@@ -123,19 +120,19 @@ class ProcessorStatus:
     task_age_seconds: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class KindCount:
     client: str = ""
     number: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class BinderStatus:
     received: tuple[KindCount, ...] = ()
     sent: tuple[KindCount, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ClientStatus:
     client_id: Identity = b""
     num_task: int = 0
@@ -146,12 +143,12 @@ class ClientStatus:
     hostname: str = ""
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ClientManagerStatus:
     clients: tuple[ClientStatus, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ObjectStorageStatus:
     object_count: int = 0
     unique_count: int = 0
@@ -161,24 +158,24 @@ class ObjectStorageStatus:
     oldest_pending_seconds: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ObjectManagerStatus:
     number_of_objects: int = 0
     storage: ObjectStorageStatus = ObjectStorageStatus()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StateCount:
     state: int = 0
     count: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskManagerStatus:
     state_to_count: tuple[StateCount, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     worker_id: Identity = b""
     agent: Resource = Resource()
@@ -197,18 +194,18 @@ class WorkerStatus:
     net_recv_bytes: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerManagerStatus:
     workers: tuple[WorkerStatus, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ManagedWorkers:
     worker_manager_id: bytes = b""
     worker_ids: tuple[bytes, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerManagerDetail:
     worker_manager_id: bytes = b""
     identity: str = ""
@@ -218,7 +215,7 @@ class WorkerManagerDetail:
     pending_workers: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ScalingManagerStatus:
     managed_workers: tuple[ManagedWorkers, ...] = ()
     worker_manager_details: tuple[WorkerManagerDetail, ...] = ()
@@ -227,13 +224,13 @@ class ScalingManagerStatus:
 # ---- message.capnp: tasks ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Argument:
     type: ArgumentType
     data: bytes
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class Task:
     task_id: TaskId
     source: ClientId
@@ -243,24 +240,24 @@ class Task:
     capabilities: tuple[TaskCapability, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskCancelFlags:
     force: bool = False
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskCancel:
     task_id: TaskId
     flags: TaskCancelFlags = TaskCancelFlags()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskCancelConfirm:
     task_id: TaskId
     cancel_confirm_type: TaskCancelConfirmType
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskResult:
     task_id: TaskId
     result_type: TaskResultType
@@ -268,14 +265,14 @@ class TaskResult:
     results: tuple[ObjectId, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskLog:
     task_id: TaskId
     log_type: LogType
     content: str
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class GraphTask:
     task_id: TaskId
     source: ClientId
@@ -286,7 +283,7 @@ class GraphTask:
 # ---- objects ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ObjectInstruction:
     instruction_type: ObjectInstructionType
     object_user: Identity = b""
@@ -296,19 +293,19 @@ class ObjectInstruction:
 # ---- being alive, coming and going ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ClientHeartbeat:
     resource: Resource = Resource()
     latency_microseconds: int = 0
     hostname: str = ""
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ClientHeartbeatEcho:
     object_storage_address: ObjectStorageAddress = ObjectStorageAddress()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerHeartbeat:
     agent: Resource = Resource()
     rss_free: int = 0
@@ -325,27 +322,27 @@ class WorkerHeartbeat:
     net_recv_bytes: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerHeartbeatEcho:
     object_storage_address: ObjectStorageAddress = ObjectStorageAddress()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerDisconnectNotification:
     pass
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ClientDisconnect:
     disconnect_type: DisconnectType = DisconnectType.DISCONNECT
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ClientShutdownResponse:
     accepted: bool
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ProcessorInitialized:
     pass
 
@@ -353,12 +350,12 @@ class ProcessorInitialized:
 # ---- questions ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class InformationRequest:
     request: bytes = b""
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class InformationResponse:
     response: bytes = b""
 
@@ -366,25 +363,25 @@ class InformationResponse:
 # ---- worker managers ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerManagerHeartbeat:
     max_task_concurrency: int = 0
     capabilities: tuple[TaskCapability, ...] = ()
     worker_manager_id: bytes = b""
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerManagerHeartbeatEcho:
     pass
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class DesiredTaskConcurrencyRequest:
     task_concurrency: int = 0
     capabilities: tuple[TaskCapability, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerManagerCommand:
     set_desired_task_concurrency_requests: tuple[DesiredTaskConcurrencyRequest, ...] = ()
 
@@ -392,12 +389,12 @@ class WorkerManagerCommand:
 # ---- the monitor stream ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StateClient:
     pass
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ObjectDetail:
     object_id: bytes = b""
     name: bytes = b""
@@ -407,19 +404,19 @@ class ObjectDetail:
     task_count: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StateObject:
     objects: tuple[ObjectDetail, ...] = ()
     total_objects: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StateBalanceAdvice:
     worker_id: WorkerId
     task_ids: tuple[TaskId, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StateScheduler:
     binder: BinderStatus = BinderStatus()
     scheduler: Resource = Resource()
@@ -431,14 +428,14 @@ class StateScheduler:
     scaling_manager: ScalingManagerStatus = ScalingManagerStatus()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StateWorker:
     worker_id: WorkerId
     state: WorkerState
     capabilities: tuple[TaskCapability, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StateTask:
     task_id: TaskId
     function_name: bytes = b""
@@ -451,7 +448,7 @@ class StateTask:
     event: str = ""
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class StateGraphTask:
     graph_task_id: TaskId
     task_id: TaskId
@@ -462,14 +459,14 @@ class StateGraphTask:
 # ---- information.capnp ----
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskFilter:
     task_ids: tuple[TaskId, ...] = ()
     own_only: bool = False
     limit: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class VersionInfo:
     implementation: str = ""
     version: str = ""
@@ -477,7 +474,7 @@ class VersionInfo:
     uptime_seconds: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskInfo:
     task_id: TaskId
     client: Identity = b""
@@ -488,13 +485,13 @@ class TaskInfo:
     age_milliseconds: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class TaskList:
     tasks: tuple[TaskInfo, ...] = ()
     total: int = 0
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     worker_id: Identity = b""
     hostname: str = ""
@@ -506,7 +503,7 @@ class WorkerInfo:
     capabilities: tuple[TaskCapability, ...] = ()
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class ClientInfo:
     client_id: Identity = b""
     hostname: str = ""
@@ -520,7 +517,7 @@ QueryValue = Union[None, TaskFilter]
 AnswerValue = Union[VersionInfo, TaskList, tuple[WorkerInfo, ...], tuple[ClientInfo, ...], str]
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class InformationQuery:
     """``variant`` is the name of the union's member: version, tasks, workers or clients."""
 
@@ -529,7 +526,7 @@ class InformationQuery:
     value: QueryValue = None
 
 
-@_value
+@dataclass(frozen=True, slots=True)
 class InformationAnswer:
     """``variant`` is version, tasks, workers, clients or error."""
 

@@ -16,11 +16,11 @@ WIRE_FILES = ("common.capnp", "message.capnp", "object_storage.capnp", "status.c
 OWN_FILES = ("information.capnp", "control.capnp")
 
 capnp.remove_import_hook()
+_PARSER = capnp.SchemaParser()  # owns what the modules below refer to: without it, they point into freed memory
 KjException = capnp.KjException
 
 
 def _load() -> tuple[dict[str, tuple[str, Any]], dict[str, tuple[str, Any]]]:
-    parser = capnp.SchemaParser()
     structs: dict[str, tuple[str, Any]] = {}
     enums: dict[str, tuple[str, Any]] = {}
 
@@ -37,7 +37,7 @@ def _load() -> tuple[dict[str, tuple[str, Any]], dict[str, tuple[str, Any]]]:
     for file in (*WIRE_FILES, *OWN_FILES):
         path = DIRECTORY / file
         if path.exists():
-            walk(parser.load(str(path), imports=[]), file, "")
+            walk(_PARSER.load(str(path), imports=[]), file, "")
     return structs, enums
 
 

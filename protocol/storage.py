@@ -12,10 +12,13 @@ message if its ``payloadLength`` is above 0.
 
 from __future__ import annotations
 
+import mmap
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import IntEnum
-from typing import NamedTuple, Union
+from typing import Generic, NamedTuple, TypeVar, Union
 
 from protocol.errors import MalformedMessage, VersionMismatch
 from protocol.identifiers import OBJECT_ID_BYTES, Identity, ObjectId
@@ -27,21 +30,27 @@ WHOLE = 2**64 - 1
 
 MAX_MESSAGE_BYTES = 1 << 36
 MAX_IDENTITY_BYTES = 1024
+MAX_MAGIC_BYTES = 64
 
 Buffer = Union[bytes, bytearray, memoryview]
 
-_HEADER = struct.Struct("<16sQQH6s8s4Q")
 _HEADER_BYTES = 80
-# Segment table (1 segment, 9 words); root: a struct of 3 words and 1 pointer.
-_HEADER_START = struct.pack("<IIIHH", 0, 9, 0, 3, 1)
-_HEADER_ID_POINTER = struct.pack("<IHH", 0, 4, 0)
+_FRAMED_BYTES = 8 + _HEADER_BYTES
+# A header message with its length prefix: prefix, segment table, root pointer, payloadLength, request or response id,
+# type, padding, pointer to the object id, and its four numbers.
+_FRAMED = struct.Struct("<QQQQQH6xQ4Q")
+_FRAMED_AND_LENGTH = struct.Struct("<QQQQQH6xQ4QQ")  # and the length prefix of the payload message that follows
+# One segment of 9 words; its root is a struct of 3 words and 1 pointer; the pointer leads to a struct of 4 words.
+_TABLE, _ROOT = struct.unpack("<QQ", struct.pack("<IIIHH", 0, 9, 0, 3, 1))
+(_ID_POINTER,) = struct.unpack("<Q", struct.pack("<IHH", 0, 4, 0))
 _DUPLICATE = struct.Struct("<16s4Q")
 _DUPLICATE_START = struct.pack("<IIIHH", 0, 5, 0, 4, 0)
 _ID = struct.Struct(">4Q")
 _LENGTH = struct.Struct("<Q")
-_HEADER_LENGTH = _LENGTH.pack(_HEADER_BYTES)
 _TOTAL = struct.Struct("<6Q")
 _RECEIVE_BYTES = 1 << 18
+_OWN_MEMORY_BYTES = 1 << 16  # an incomplete payload above this is received into its own memory
+_OWN_PAGES_BYTES = 1 << 22  # and above this into its own pages, which unlike a bytearray's are not zeroed twice
 
 
 class RequestType(IntEnum):
@@ -63,6 +72,8 @@ class ResponseType(IntEnum):
 
 _REQUEST_TYPES = tuple(RequestType)
 _RESPONSE_TYPES = tuple(ResponseType)
+_DUPLICATE_OBJECT_ID = RequestType.DUPLICATE_OBJECT_ID
+_WITH_PAYLOAD = frozenset({RequestType.SET_OBJECT, RequestType.DUPLICATE_OBJECT_ID})
 NO_OBJECT = ObjectId(bytes(OBJECT_ID_BYTES))
 
 
@@ -113,15 +124,18 @@ def greeting(identity: Identity, magic: bytes = MAGIC) -> bytes:
 
 
 def _header(number: int, kind: int, object_id: ObjectId, length: int) -> bytes:
-    return _HEADER_LENGTH + _HEADER.pack(
-        _HEADER_START, length, number, kind, b"", _HEADER_ID_POINTER, *_ID.unpack(object_id)
+    return _FRAMED.pack(_HEADER_BYTES, _TABLE, _ROOT, length, number, kind, _ID_POINTER, *_ID.unpack(object_id))
+
+
+def _header_and_length(number: int, kind: int, object_id: ObjectId, length: int) -> bytes:
+    return _FRAMED_AND_LENGTH.pack(
+        _HEADER_BYTES, _TABLE, _ROOT, length, number, kind, _ID_POINTER, *_ID.unpack(object_id), length
     )
 
 
 def set_request(request_id: int, object_id: ObjectId, payload: Buffer) -> list[Buffer]:
     """The bytes of a setObject."""
-    header = _header(request_id, RequestType.SET_OBJECT, object_id, len(payload))
-    return [header + _LENGTH.pack(len(payload)), payload]
+    return [_header_and_length(request_id, RequestType.SET_OBJECT, object_id, len(payload)), payload]
 
 
 def get_request(request_id: int, object_id: ObjectId, length: int = WHOLE) -> list[Buffer]:
@@ -137,8 +151,7 @@ def delete_request(request_id: int, object_id: ObjectId) -> list[Buffer]:
 def duplicate_request(request_id: int, object_id: ObjectId, source: ObjectId) -> list[Buffer]:
     """The bytes of a duplicateObjectID: ``object_id`` becomes another name for what ``source`` is."""
     payload = _DUPLICATE.pack(_DUPLICATE_START, *_ID.unpack(source))
-    header = _header(request_id, RequestType.DUPLICATE_OBJECT_ID, object_id, len(payload))
-    return [header + _LENGTH.pack(len(payload)) + payload]
+    return [_header_and_length(request_id, RequestType.DUPLICATE_OBJECT_ID, object_id, len(payload)) + payload]
 
 
 def total_request(request_id: int) -> list[Buffer]:
@@ -148,156 +161,206 @@ def total_request(request_id: int) -> list[Buffer]:
 
 def response(response_id: int, kind: ResponseType, object_id: ObjectId, payload: Buffer = b"") -> list[Buffer]:
     """The bytes of a response."""
-    header = _header(response_id, kind, object_id, len(payload))
-    return [header + _LENGTH.pack(len(payload)), payload] if payload else [header]
+    if payload:
+        return [_header_and_length(response_id, kind, object_id, len(payload)), payload]
+    return [_header(response_id, kind, object_id, 0)]
 
 
-class _Side:
-    """Receiving half of one connection: bytes to length-prefixed messages."""
+def _own_memory(length: int) -> memoryview:
+    """Writable memory for one payload. Raises MalformedMessage when there is not that much."""
+    try:
+        if length < _OWN_PAGES_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
+            return memoryview(bytearray(length))
+        pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (MemoryError, OverflowError, OSError) as error:
+        raise MalformedMessage(f"a message of {length} bytes, more than there is memory for") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages: only slower
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(pages)
+
+
+Message = TypeVar("Message")
+
+
+class _Side(ABC, Generic[Message]):
+    """Receiving half of one connection: bytes to requests or responses."""
 
     def __init__(self, magic: bytes, max_message_bytes: int) -> None:
         self._magic = magic
         self._max = max_message_bytes
-        self._small = bytearray(_RECEIVE_BYTES)
+        self._small = memoryview(bytearray(_RECEIVE_BYTES))
         self._start = 0  # of what is not yet consumed in _small
         self._end = 0
-        self._large: bytearray | None = None  # a message too long for _small, being received into its own memory
+        self._large: memoryview | None = None  # a payload that is being received into its own memory
         self._large_end = 0
+        self._header: tuple[int, int, int, ObjectId] | None = None  # whose payload is awaited
         self._greeted = False
         self.peer: Identity | None = None
         """The identity that the other side gave, once it has."""
 
+    @staticmethod
+    @abstractmethod
+    def _has_payload(kind: int, length: int) -> bool:
+        """Whether a payload message follows a header of this type and payloadLength."""
+
+    @staticmethod
+    @abstractmethod
+    def _message(length: int, number: int, kind: int, object_id: ObjectId, payload: Buffer) -> Message:
+        """What a header and its payload mean; raises MalformedMessage."""
+
     def buffer(self) -> memoryview:
         """Where the next received bytes go: ``n = socket.recv_into(side.buffer())``, then ``received(n)``."""
         if self._large is not None:
-            return memoryview(self._large)[self._large_end :]
+            return self._large[self._large_end :]
         if self._start:
-            self._small[: self._end - self._start] = self._small[self._start : self._end]
-            self._end -= self._start
-            self._start = 0
-        return memoryview(self._small)[self._end :]
+            left = self._end - self._start
+            if left:
+                self._small[:left] = self._small[self._start : self._end]
+            self._start, self._end = 0, left
+        return self._small[self._end :]
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: Buffer) -> None:
         """Puts bytes in by copying them, for callers that hold them already. Collect with ``received(0)`` after
         each piece of at most 64 KiB."""
-        view = self.buffer()
-        view[: len(data)] = data
-        self._advance(len(data))
+        if self._large is not None:
+            first = min(len(data), len(self._large) - self._large_end)
+            self.buffer()[:first] = data[:first]
+            self._large_end += first
+            data = data[first:]
+            self._small[self._end : self._end + len(data)] = data  # empty, or the large one is complete
+        else:
+            self.buffer()[: len(data)] = data
+        self._end += len(data)
 
-    def _advance(self, count: int) -> None:
+    def received(self, count: int) -> Iterator[Message]:
+        """The messages that ``count`` more bytes in ``buffer()`` complete; raises MalformedMessage,
+        VersionMismatch: the connection is unusable then, and to be closed. Consume all of it before the next
+        ``buffer()``."""
         if self._large is not None:
             self._large_end += count
-        else:
-            self._end += count
-
-    def _messages(self, count: int) -> Iterator[Buffer]:
-        self._advance(count)
-        if self._large is not None:
             if self._large_end < len(self._large):
                 return
-            whole, self._large = self._large, None
-            yield whole
-        if not self._greeted:
-            if self._end - self._start < len(self._magic):
+            large, self._large = self._large, None
+            yield self._finish(large)
+        else:
+            self._end += count
+        if self.peer is None and not self._greet():
+            return
+        small, end = self._small, self._end
+        while True:
+            start = self._start
+            if self._header is None:
+                if end - start < _FRAMED_BYTES:
+                    if end - start >= 8:
+                        self._check_header_length(*_LENGTH.unpack_from(small, start))
+                    return
+                prefix, table, root, length, number, kind, pointer, *fields = _FRAMED.unpack_from(small, start)
+                self._check_header_length(prefix)
+                if table != _TABLE or root != _ROOT or pointer != _ID_POINTER:
+                    raise MalformedMessage("a header that is not laid out as one segment of nine words")
+                self._start = start = start + _FRAMED_BYTES
+                object_id = ObjectId(_ID.pack(*fields))
+                if not self._has_payload(kind, length):
+                    yield self._message(length, number, kind, object_id, b"")
+                    continue
+                self._header = (length, number, kind, object_id)
+            length = self._header[0]
+            available = end - start - 8
+            if available < 0:
                 return
-            magic = bytes(self._small[self._start : self._start + len(self._magic)])
-            if magic != self._magic:
+            (announced,) = _LENGTH.unpack_from(small, start)
+            if announced != length:
+                raise MalformedMessage(f"a payload of {announced} bytes, announced were {length}")
+            if length > self._max:
+                raise MalformedMessage(f"a payload of {length} bytes, the limit is {self._max}")
+            start += 8
+            if available < length:
+                if length > _OWN_MEMORY_BYTES:
+                    self._large = _own_memory(length)
+                    self._large[:available] = small[start:end]
+                    self._large_end = available
+                    self._start = self._end = 0
+                return
+            self._start = start + length
+            yield self._finish(small[start : start + length].tobytes())
+
+    def _finish(self, payload: Buffer) -> Message:
+        assert self._header is not None
+        header, self._header = self._header, None
+        return self._message(*header, payload)
+
+    @staticmethod
+    def _check_header_length(length: int) -> None:
+        if length != _HEADER_BYTES:
+            raise MalformedMessage(f"a header has {_HEADER_BYTES} bytes, not {length}")
+
+    def _greet(self) -> bool:
+        """Takes magic and identity; False while they are not there yet. Wrong magic is noticed at its first byte."""
+        if not self._greeted:
+            magic = self._small[self._start : self._end][: len(self._magic)].tobytes()
+            if not self._magic.startswith(magic):
                 raise VersionMismatch(
                     f"the other side opens with {magic!r}, this one speaks {self._magic!r}: "
                     "another version of the object storage protocol, or not that protocol at all"
                 )
+            if len(magic) < len(self._magic):
+                return False
             self._start += len(magic)
             self._greeted = True
-        while self._end - self._start >= 8:
-            (length,) = _LENGTH.unpack_from(self._small, self._start)
-            limit = MAX_IDENTITY_BYTES if self.peer is None else self._max
-            if length > limit:
-                raise MalformedMessage(f"a message of {length} bytes, the limit is {limit}")
-            begin = self._start + 8
-            if length > _RECEIVE_BYTES - 8:
-                self._large = bytearray(length)
-                self._large_end = self._end - begin
-                self._large[: self._large_end] = self._small[begin : self._end]
-                self._start = self._end = 0
-                return
-            if self._end - begin < length:
-                return
-            self._start = begin + length
-            message = bytes(self._small[begin : self._start])
-            if self.peer is None:
-                self.peer = message
-            else:
-                yield message
-
-    @staticmethod
-    def _parse(message: Buffer) -> tuple[int, int, int, ObjectId]:
-        """A header message: (length, request or response id, type, object id)."""
-        if len(message) != _HEADER_BYTES:
-            raise MalformedMessage(f"a header has {_HEADER_BYTES} bytes, not {len(message)}")
-        start, length, number, kind, _, pointer, *fields = _HEADER.unpack(message)
-        if start != _HEADER_START or pointer != _HEADER_ID_POINTER:
-            raise MalformedMessage("a header that is not laid out as one segment of nine words")
-        return length, number, kind, ObjectId(_ID.pack(*fields))
+        if self._end - self._start < 8:
+            return False
+        (length,) = _LENGTH.unpack_from(self._small, self._start)
+        if length > MAX_IDENTITY_BYTES:
+            raise MalformedMessage(f"an identity of {length} bytes, the limit is {MAX_IDENTITY_BYTES}")
+        begin = self._start + 8
+        if self._end - begin < length:
+            return False
+        self._start = begin + length
+        self.peer = self._small[begin : self._start].tobytes()
+        return True
 
 
-class ClientSide(_Side):
+class ClientSide(_Side[Response]):
     """The requester's half: collects responses."""
 
     def __init__(self, magic: bytes = MAGIC, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         super().__init__(magic, max_message_bytes)
-        self._header: tuple[int, int, int, ObjectId] | None = None
 
-    def received(self, count: int) -> Iterator[Response]:
-        """The responses that ``count`` more bytes in ``buffer()`` complete; raises MalformedMessage,
-        VersionMismatch: the connection is unusable then."""
-        for message in self._messages(count):
-            if self._header is None:
-                header = self._parse(message)
-                if header[2] >= len(_RESPONSE_TYPES):
-                    raise MalformedMessage(f"unknown response type {header[2]}")
-                if header[0]:
-                    self._header = header
-                    continue
-                payload: Buffer = b""
-            else:
-                header, self._header, payload = self._header, None, message
-            _, number, kind, object_id = header
-            yield Response(number, _RESPONSE_TYPES[kind], object_id, payload)
+    @staticmethod
+    def _has_payload(kind: int, length: int) -> bool:
+        return length > 0
+
+    @staticmethod
+    def _message(length: int, number: int, kind: int, object_id: ObjectId, payload: Buffer) -> Response:
+        if kind >= len(_RESPONSE_TYPES):
+            raise MalformedMessage(f"unknown response type {kind}")
+        return Response(number, _RESPONSE_TYPES[kind], object_id, payload)
 
 
-class ServerSide(_Side):
+class ServerSide(_Side[Request]):
     """The storage's half: collects requests."""
 
     def __init__(self, magic: bytes = MAGIC, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         super().__init__(magic, max_message_bytes)
-        self._header: tuple[int, int, int, ObjectId] | None = None
-
-    def received(self, count: int) -> Iterator[Request]:
-        """The requests that ``count`` more bytes in ``buffer()`` complete; raises MalformedMessage,
-        VersionMismatch: close the connection then."""
-        for message in self._messages(count):
-            if self._header is None:
-                header = self._parse(message)
-                if header[2] in (RequestType.SET_OBJECT, RequestType.DUPLICATE_OBJECT_ID):
-                    self._header = header
-                    continue
-                payload: Buffer = b""
-            else:
-                header, self._header, payload = self._header, None, message
-                if len(payload) != header[0]:
-                    raise MalformedMessage(f"a payload of {len(payload)} bytes, announced were {header[0]}")
-                if header[2] == RequestType.DUPLICATE_OBJECT_ID:
-                    payload = self._source(payload)
-            length, number, kind, object_id = header
-            yield Request(
-                number, _REQUEST_TYPES[kind] if kind < len(_REQUEST_TYPES) else kind, object_id, length, payload
-            )
 
     @staticmethod
-    def _source(payload: Buffer) -> ObjectId:
-        if len(payload) != _DUPLICATE.size:
-            raise MalformedMessage(f"the source of a duplicate has {_DUPLICATE.size} bytes, not {len(payload)}")
-        start, *fields = _DUPLICATE.unpack(payload)
-        if start != _DUPLICATE_START:
-            raise MalformedMessage("the source of a duplicate is not an ObjectID")
-        return ObjectId(_ID.pack(*fields))
+    def _has_payload(kind: int, length: int) -> bool:
+        return kind in _WITH_PAYLOAD
+
+    @staticmethod
+    def _message(length: int, number: int, kind: int, object_id: ObjectId, payload: Buffer) -> Request:
+        if kind >= len(_REQUEST_TYPES):
+            return Request(number, kind, object_id, length, payload)
+        if kind == _DUPLICATE_OBJECT_ID:
+            payload = _duplicate_source(payload)
+        return Request(number, _REQUEST_TYPES[kind], object_id, length, payload)
+
+
+def _duplicate_source(payload: Buffer) -> ObjectId:
+    if len(payload) != _DUPLICATE.size:
+        raise MalformedMessage(f"the source of a duplicate has {_DUPLICATE.size} bytes, not {len(payload)}")
+    start, *fields = _DUPLICATE.unpack(payload)
+    if start != _DUPLICATE_START:
+        raise MalformedMessage("the source of a duplicate is not an ObjectID")
+    return ObjectId(_ID.pack(*fields))

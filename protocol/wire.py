@@ -67,8 +67,9 @@ class _Input:
             start = end
         if start != len(buf):
             raise MalformedMessage("bytes after the last segment")
-        # Honest messages visit each word once; a message that shares parts of itself gets some leeway.
-        self.budget = 2 * (len(buf) // 8) + 64
+        # An honest message visits each word once, which is counted at most three times: as part of an object, as a
+        # pointer, and as an element of a list. What shares parts of itself runs out of it.
+        self.budget = 3 * (len(buf) // 8) + 64
 
     def pointer(self, pos: int) -> tuple[int, int]:
         """The pointer at byte ``pos``: (its 64 bits, the byte that its offset counts from). Follows far pointers."""
@@ -306,7 +307,11 @@ class Codec:
 
     def decode(self, cls: type, frame: bytes) -> Any:
         """The root struct of ``frame``, as ``cls``; raises MalformedMessage."""
-        return self._guard(self._by_class[cls].read, _Input(frame), 0)
+        message = _Input(frame)
+        try:
+            return self._by_class[cls].read(message, message.first, 0)
+        except _struct.error as error:
+            raise MalformedMessage("the message is cut off") from error
 
     def encode_member(self, discriminant: int, value: Any) -> bytes:
         """The message whose root is a union struct of one word and one pointer (``Message``)."""
@@ -318,19 +323,15 @@ class Codec:
         return out.finish()
 
     def decode_member(self, classes: dict[Any, type], frame: bytes) -> Any:
-        """The member of the root union struct of ``frame``, as the class of its discriminant; raises MalformedMessage."""
+        """The member of the root union struct of ``frame``, by its discriminant; raises MalformedMessage."""
         message = _Input(frame)
-        discriminant, pos = self._guard(lambda *_: root_union(message), message, 0)
         try:
-            codec = self._by_class[classes[discriminant]]
-        except KeyError:
-            raise MalformedMessage(f"unknown message variant {discriminant}") from None
-        return self._guard(codec.read, message, pos)
-
-    @staticmethod
-    def _guard(read: Read, message: _Input, pos: int) -> Any:
-        try:
-            return read(message, pos or message.first, 0)
+            discriminant, pos = _root_union(message)
+            try:
+                codec = self._by_class[classes[discriminant]]
+            except KeyError:
+                raise MalformedMessage(f"unknown message variant {discriminant}") from None
+            return codec.read(message, pos, 0) if pos else codec.read(_EMPTY, _EMPTY.first, 0)
         except _struct.error as error:
             raise MalformedMessage("the message is cut off") from error
 
@@ -405,16 +406,17 @@ class Codec:
         raise TypeError(f"{struct}.{field}: {kind} is not supported")
 
 
-def root_union(message: _Input) -> tuple[int, int]:
-    """Of a message whose root is a union struct of one word and one pointer: (discriminant, byte of the pointer)."""
+def _root_union(message: _Input) -> tuple[int, int]:
+    """Of a message whose root is a union struct of one word and one pointer: (discriminant, byte of the pointer).
+
+    Either may be cut off by a sender that leaves out zeros: then they are 0.
+    """
     found = message.struct(message.first)
     if found is None:
         raise MalformedMessage("a message without a root")
     start, data_words, pointers = found
     discriminant = int.from_bytes(message.buf[start : start + 2], "little") if data_words else 0
-    if not pointers:
-        raise MalformedMessage("a message without a body")
-    return discriminant, start + 8 * data_words
+    return discriminant, start + 8 * data_words if pointers else 0
 
 
 def _default(kind: str) -> Any:

@@ -16,6 +16,7 @@ from reference_impl.addresses import Address
 from reference_impl.processes import die_with_parent
 
 USAGE_ERROR = 2
+UNREACHABLE = 10
 
 
 class RoleParser(argparse.ArgumentParser):
@@ -53,6 +54,12 @@ def address(text: str) -> Address:
         return Address.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def fail(what: str, hint: str, code: int = UNREACHABLE) -> int:
+    """Says on stderr what went wrong and what to do; returns the exit code."""
+    sys.stderr.write(f"error: {what}\nhint: {hint}\n")
+    return code
 
 
 def setup_logging(level: str) -> None:

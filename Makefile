@@ -1,0 +1,44 @@
+# Two commands do everything on a machine with Python 3.10 or newer and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test check unit format bench generate clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+$(STAMP): pyproject.toml
+	@echo "setting up $(VENV) …" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## the main job, for real: a cluster, tasks, a cancel, a status
+	@PATH="$(abspath $(BIN)):$$PATH" sh .ci/demo
+
+test: check unit  ## everything that must hold
+
+check: $(STAMP)  ## style and types
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+unit: $(STAMP)  ## the tests
+	@$(BIN)/python -m pytest -q
+
+format: $(STAMP)  ## bring the code into shape
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+generate: $(STAMP)  ## files that are made from others
+	@$(BIN)/python -m protocol.layout
+	@$(BIN)/python -m protocol.lifecycle
+	@$(BIN)/python -m protocol.spec_text --write
+
+bench: $(STAMP)  ## measurements beside opengris-scaler 2.9.0, in the same run
+	@sh benchmarks/run
+
+clean:  ## remove what was set up
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

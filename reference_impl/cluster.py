@@ -1,0 +1,142 @@
+"""An embedded cluster: object storage, scheduler and workers as child processes on free loopback ports.
+
+The children end with the thread that started them, however that ends (Linux), and ``stop`` leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from reference_impl.addresses import Address
+
+_ANY_PORT = Address("127.0.0.1", 0)
+_START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_LOG_TAIL_LINES = 5
+
+
+class ClusterFailed(RuntimeError):
+    """A role did not start; the text has the end of its log."""
+
+
+@dataclass
+class EmbeddedCluster:
+    """A running cluster. Make it with ``start``; it is also a context manager that stops it."""
+
+    workers: int
+    log_directory: Path
+    scheduler_address: str = ""
+    object_storage_address: str = ""
+    monitor_address: str = ""
+    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def start(
+        cls,
+        workers: int,
+        log_directory: Path,
+        *,
+        scheduler_options: Sequence[str] = (),
+        worker_options: Sequence[str] = (),
+    ) -> EmbeddedCluster:
+        """Starts everything and returns when every worker is registered.
+
+        ``workers`` is the number of slots; each role logs to ``<log_directory>/<role>.log``. Call it from a thread
+        that lives as long as the cluster. Raises ClusterFailed.
+        """
+        log_directory.mkdir(parents=True, exist_ok=True)
+        cluster = cls(workers, log_directory)
+        try:
+            cluster.object_storage_address = cluster._spawn("object_storage", str(_ANY_PORT))["address"]
+            facts = cluster._spawn(
+                "scheduler",
+                str(_ANY_PORT),
+                "--object-storage-address",
+                cluster.object_storage_address,
+                *scheduler_options,
+            )
+            cluster.scheduler_address, cluster.monitor_address = facts["address"], facts["monitor"]
+            if workers:
+                cluster.add_workers("worker", workers, worker_options)
+        except BaseException:
+            cluster.stop()
+            raise
+        return cluster
+
+    def add_workers(self, name: str, slots: int, options: Sequence[str] = ()) -> int:
+        """Starts one more worker process with ``slots`` slots, known here as ``name``; returns its process id."""
+        self._spawn(name, self.scheduler_address, "--concurrency", str(slots), *options, module="worker")
+        return self._children[name].pid
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Role to process id. (A worker has child processes of its own.)"""
+        return {role: child.pid for role, child in self._children.items()}
+
+    def alive(self) -> bool:
+        """Whether every process is still there."""
+        return all(child.poll() is None for child in self._children.values())
+
+    def stop(self) -> None:
+        """Ends everything, workers first, and waits until it is gone."""
+        for child in reversed(self._children.values()):
+            child.terminate()
+            try:
+                child.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        self._children.clear()
+
+    def __enter__(self) -> EmbeddedCluster:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def _spawn(self, role: str, *arguments: str, module: str = "") -> dict[str, str]:
+        """Starts a role and waits for its ready line; returns the line's key=value facts."""
+        log_path = self.log_directory / f"{role}.log"
+        command = [sys.executable, "-m", f"reference_impl.{module or role}", *arguments]
+        command += ["--die-with-parent", str(os.getpid())]
+        with log_path.open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                start_new_session=True,  # Ctrl-C in a terminal is for the command, not for its cluster
+            )
+        self._children[role] = child
+        assert child.stdout is not None
+        with child.stdout as stdout:
+            line = _read_line(stdout.fileno(), time.monotonic() + _START_SECONDS)
+        words = line.split()
+        if not words or words[0] != "ready":
+            tail = log_path.read_text(errors="replace").strip().splitlines()[-_LOG_TAIL_LINES:]
+            raise ClusterFailed(f"the {role} did not start: {' / '.join(tail) or 'it said nothing'}")
+        return dict(word.split("=", 1) for word in words[2:])
+
+
+def _read_line(fd: int, deadline: float) -> str:
+    """What comes on ``fd`` up to the end of a line, of the file, or of the time."""
+    data = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while not data.endswith(b"\n"):
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                break
+            piece = os.read(fd, 4096)
+            if not piece:
+                break
+            data += piece
+    return data.decode(errors="replace")

@@ -1,0 +1,41 @@
+"""The named errors of the roles (SPEC sections 5.5, 8 and 9)."""
+
+from __future__ import annotations
+
+
+class WorkerDiedError(Exception):
+    """Too many workers were lost while they held the task (TSK-07)."""
+
+
+class ProcessorDiedError(Exception):
+    """The process that ran the task ended before the task did. The text names the signal or the exit code."""
+
+
+class RemoteError(Exception):
+    """A task failed with something that could not be carried over as it was.
+
+    ``type_name`` is the class of the exception on the worker, ``traceback_text`` its formatted traceback; each is
+    empty where it is not known.
+    """
+
+    def __init__(self, message: str, type_name: str = "", traceback_text: str = "") -> None:
+        super().__init__(message, type_name, traceback_text)
+        self.message = message
+        self.type_name = type_name
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        text = f"{self.type_name}: {self.message}" if self.type_name else self.message
+        return f"{text}\n\n{self.traceback_text.rstrip()}" if self.traceback_text else text
+
+
+class SchedulerLost(ConnectionError):
+    """The scheduler was silent for longer than the client's timeout, or it ended."""
+
+
+class SchedulerUnreachable(ConnectionError):
+    """No scheduler answered at the address in time."""
+
+
+class StorageUnreachable(ConnectionError):
+    """The object storage that the scheduler names can't be reached, or the scheduler names none."""

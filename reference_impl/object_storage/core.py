@@ -1,0 +1,259 @@
+"""The rules of the object storage (SPEC section 7.3), sans-IO: events in, instructions out.
+
+An event is a method call: ``connected``, ``identified``, ``request``, ``disconnected``, ``tick``. ``connection`` is a
+number that the shell gives to a connection and never uses again; ``now`` is a monotonic time in seconds. Each returns
+the list of instructions that follow, in order.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import NamedTuple, Union
+
+from protocol.identifiers import Identity, ObjectId
+from protocol.storage import Buffer, Request, RequestType, Response, ResponseType, Total
+from reference_impl.object_storage.contents import Content, Contents
+
+GONE_SECONDS = 600.0
+"""How long the pending requests and unsent responses of an identity are kept after it disconnected."""
+GONE_REQUESTS = 100_000
+"""How many pending requests and unsent responses are kept for all identities that are gone together."""
+GONE_BYTES = 1 << 30
+"""How many bytes the unsent responses of all identities that are gone may refer to together."""
+PENDING_REQUESTS = 1_000_000
+"""How many requests of one connection may be pending; at more it is closed, and they are forgotten."""
+
+_SET = RequestType.SET_OBJECT
+_GET = RequestType.GET_OBJECT
+_DELETE = RequestType.DELETE_OBJECT
+_DUPLICATE = RequestType.DUPLICATE_OBJECT_ID
+_TOTAL = RequestType.INFO_GET_TOTAL
+_SET_OK = ResponseType.SET_OK
+_GET_OK = ResponseType.GET_OK
+_DEL_OK = ResponseType.DEL_OK
+_DEL_NOT_EXISTS = ResponseType.DEL_NOT_EXISTS
+_DUPLICATE_OK = ResponseType.DUPLICATE_OK
+_TOTAL_OK = ResponseType.INFO_GET_TOTAL_OK
+
+
+class Respond(NamedTuple):
+    """Send ``response`` on ``connection``, after what was to be sent there before."""
+
+    connection: int
+    response: Response
+
+
+class Close(NamedTuple):
+    """Close ``connection``; no ``disconnected`` is expected for it."""
+
+    connection: int
+    reason: str
+
+
+Instruction = Union[Respond, Close]
+
+
+class _Peer:
+    """An identity that is connected, or gone and not yet forgotten."""
+
+    __slots__ = ("connection", "gone_since", "identity", "unsent", "unsent_bytes", "waiting")
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.connection: int | None = None
+        self.waiting: dict[_Waiting, None] = {}  # in order of arrival
+        self.unsent: list[Response] = []  # responses that became due while it was gone
+        self.unsent_bytes = 0
+        self.gone_since = 0.0
+
+
+class _Waiting:
+    """A get or duplicate that waits until ``awaited`` exists."""
+
+    __slots__ = ("awaited", "peer", "request", "since")
+
+    def __init__(self, peer: _Peer, request: Request, awaited: ObjectId, since: float) -> None:
+        self.peer = peer
+        self.request = request
+        self.awaited = awaited
+        self.since = since
+
+
+class ObjectStorage:
+    """All objects, and all requests that wait for one.
+
+    Requests of a connection are answered in order, except that a get or duplicate of a missing object steps aside
+    until it exists. What waits belongs to the identity, not to the connection: it survives a disconnect, and the
+    response goes to the next connection with that identity. Nothing is kept for ever: see GONE_SECONDS,
+    GONE_REQUESTS and GONE_BYTES (beyond them, who is gone longest is forgotten first, duplicates that it had
+    pending included) and PENDING_REQUESTS. The objects themselves are kept until they are deleted.
+    """
+
+    def __init__(self) -> None:
+        self._contents = Contents()
+        self._waiting: dict[ObjectId, dict[_Waiting, None]] = {}  # what is awaited, to who waits, in order of arrival
+        self._waiting_count = 0
+        self._connections: dict[int, _Peer | None] = {}  # None: not identified yet
+        self._peers: dict[Identity, _Peer] = {}
+        self._gone: OrderedDict[Identity, _Peer] = OrderedDict()  # who is gone longest comes first
+        self._gone_requests = 0
+        self._gone_bytes = 0
+
+    def connected(self, connection: int, now: float) -> list[Instruction]:
+        """A new connection; who it is comes later."""
+        self._connections[connection] = None
+        return self.tick(now)
+
+    def identified(self, connection: int, identity: Identity, now: float) -> list[Instruction]:
+        """The connection said who it is. An older connection with that identity is closed; what waits for the
+        identity is this connection's from now on."""
+        instructions = self.tick(now)
+        peer = self._peers.get(identity)
+        if peer is None:
+            peer = self._peers[identity] = _Peer(identity)
+        elif peer.connection is not None:
+            del self._connections[peer.connection]
+            instructions.append(Close(peer.connection, "a newer connection has its identity"))
+        else:
+            self._remove_gone(peer)
+        peer.connection = connection
+        self._connections[connection] = peer
+        instructions += [Respond(connection, response) for response in peer.unsent]
+        peer.unsent, peer.unsent_bytes = [], 0
+        return instructions
+
+    def request(self, connection: int, request: Request, now: float) -> list[Instruction]:
+        """A request of an identified connection. One of an unknown type is ignored."""
+        peer = self._connections.get(connection)
+        if peer is None:
+            return []
+        number, kind, object_id, length, payload = request
+        if kind == _GET:
+            content = self._contents.get(object_id)
+            if content is None:
+                return self._wait(peer, request, object_id, now)
+            return [Respond(connection, Response(number, _GET_OK, object_id, _cut(content.payload, length)))]
+        if kind == _SET:
+            content = self._contents.set(object_id, payload)
+            done = Respond(connection, Response(number, _SET_OK, object_id, b""))
+            if object_id in self._waiting:
+                return [*self._serve_waiting(object_id, content), done]
+            return [done]
+        if kind == _DELETE:
+            outcome = _DEL_OK if self._contents.delete(object_id) else _DEL_NOT_EXISTS
+            return [Respond(connection, Response(number, outcome, object_id, b""))]
+        if kind == _DUPLICATE:
+            source = ObjectId(bytes(payload))
+            content = self._contents.get(source)
+            if content is None:
+                return self._wait(peer, request, source, now)
+            self._contents.name(object_id, content)
+            done = Respond(connection, Response(number, _DUPLICATE_OK, object_id, b""))
+            return [*self._serve_waiting(object_id, content), done]
+        if kind == _TOTAL:
+            return [Respond(connection, Response(number, _TOTAL_OK, object_id, self.total(now).to_bytes()))]
+        return []
+
+    def disconnected(self, connection: int, now: float) -> list[Instruction]:
+        """The connection is no more."""
+        peer = self._connections.pop(connection, None)
+        if peer is not None:
+            peer.connection = None
+            peer.gone_since = now
+            if peer.waiting:
+                self._gone[peer.identity] = peer
+                self._gone_requests += len(peer.waiting)
+            else:
+                del self._peers[peer.identity]
+        return self.tick(now)
+
+    def tick(self, now: float) -> list[Instruction]:
+        """Time has passed. Due at ``deadline()``; more often does no harm."""
+        self._limit_gone(now)
+        return []
+
+    def deadline(self) -> float | None:
+        """When ``tick`` is due next; None: not before another event."""
+        oldest = next(iter(self._gone.values()), None)
+        return None if oldest is None else oldest.gone_since + GONE_SECONDS
+
+    def total(self, now: float) -> Total:
+        """What infoGetTotal answers."""
+        oldest = min((next(iter(w)).since for w in self._waiting.values()), default=now)
+        return Total(
+            object_count=len(self._contents),
+            unique_count=self._contents.unique_count,
+            total_bytes=self._contents.total_bytes,
+            pending_requests=self._waiting_count,
+            pending_objects=len(self._waiting),
+            oldest_pending_seconds=int(now - oldest),
+        )
+
+    def _wait(self, peer: _Peer, request: Request, awaited: ObjectId, now: float) -> list[Instruction]:
+        waiting = _Waiting(peer, request, awaited, now)
+        self._waiting.setdefault(awaited, {})[waiting] = None
+        self._waiting_count += 1
+        peer.waiting[waiting] = None
+        if len(peer.waiting) <= PENDING_REQUESTS or peer.connection is None:
+            return []
+        connection = peer.connection
+        del self._connections[connection]
+        self._forget(peer)
+        return [Close(connection, f"more than {PENDING_REQUESTS} pending requests")]
+
+    def _serve_waiting(self, object_id: ObjectId, content: Content) -> list[Instruction]:
+        """``object_id`` has come to exist: the responses of all that waits for it, and for the copies that this
+        makes."""
+        instructions: list[Instruction] = []
+        created = deque([object_id])
+        while created:
+            for waiting in self._waiting.pop(created.popleft(), ()):
+                self._waiting_count -= 1
+                del waiting.peer.waiting[waiting]
+                request = waiting.request
+                if request.type == _GET:
+                    payload = _cut(content.payload, request.length)
+                    response = Response(request.request_id, _GET_OK, request.object_id, payload)
+                else:
+                    self._contents.name(request.object_id, content)
+                    created.append(request.object_id)
+                    response = Response(request.request_id, _DUPLICATE_OK, request.object_id, b"")
+                self._respond_later_or_now(waiting.peer, response, instructions)
+        self._limit_gone(None)
+        return instructions
+
+    def _respond_later_or_now(self, peer: _Peer, response: Response, instructions: list[Instruction]) -> None:
+        if peer.connection is not None:
+            instructions.append(Respond(peer.connection, response))
+        else:  # one pending request less, one unsent response more
+            peer.unsent.append(response)
+            peer.unsent_bytes += len(response.payload)
+            self._gone_bytes += len(response.payload)
+
+    def _limit_gone(self, now: float | None) -> None:
+        """Forgets identities that are gone, longest first, until all limits hold; without ``now``, not by age."""
+        while self._gone:
+            peer = next(iter(self._gone.values()))
+            expired = now is not None and now - peer.gone_since >= GONE_SECONDS
+            if not expired and self._gone_requests <= GONE_REQUESTS and self._gone_bytes <= GONE_BYTES:
+                return
+            self._remove_gone(peer)
+            self._forget(peer)
+
+    def _remove_gone(self, peer: _Peer) -> None:
+        del self._gone[peer.identity]
+        self._gone_requests -= len(peer.waiting) + len(peer.unsent)
+        self._gone_bytes -= peer.unsent_bytes
+
+    def _forget(self, peer: _Peer) -> None:
+        del self._peers[peer.identity]
+        for waiting in peer.waiting:
+            others = self._waiting[waiting.awaited]
+            del others[waiting]
+            self._waiting_count -= 1
+            if not others:
+                del self._waiting[waiting.awaited]
+
+
+def _cut(payload: Buffer, length: int) -> Buffer:
+    return payload if length >= len(payload) else memoryview(payload)[:length]

@@ -1,0 +1,27 @@
+"""What a process uses, for heartbeats and the monitor stream."""
+
+from __future__ import annotations
+
+import psutil
+
+from protocol.messages import Resource
+
+_U16_MAX = 0xFFFF
+
+
+class ResourceMeter:
+    """Samples one process. ``cpu`` is in tenths of a percent of one core since the last sample."""
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._process = psutil.Process(pid)
+        self._process.cpu_percent()
+
+    def sample(self) -> Resource:
+        with self._process.oneshot():
+            cpu = int(self._process.cpu_percent() * 10)
+            return Resource(min(cpu, _U16_MAX), self._process.memory_info().rss)
+
+
+def free_memory() -> int:
+    """Bytes that this machine could still give."""
+    return int(psutil.virtual_memory().available)

@@ -1,0 +1,1 @@
+"""The reference scheduler: ``core.py`` decides, ``server.py`` talks."""

@@ -1,0 +1,190 @@
+"""What the scheduler says about itself: answers to InformationRequest (SPEC section 13) and the periodic messages of
+the monitor stream (SPEC section 12). Reads the core's state, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from protocol import SPEC_VERSION
+from protocol.codec import decode_query, encode_answer
+from protocol.errors import MalformedMessage
+from protocol.identifiers import Identity
+from protocol.messages import (
+    AnswerValue,
+    BinderStatus,
+    ClientInfo,
+    ClientManagerStatus,
+    ClientStatus,
+    InformationAnswer,
+    InformationQuery,
+    InformationRequest,
+    InformationResponse,
+    ObjectManagerStatus,
+    ObjectStorageStatus,
+    Resource,
+    StateCount,
+    StateObject,
+    StateScheduler,
+    TaskFilter,
+    TaskInfo,
+    TaskList,
+    TaskManagerStatus,
+    TaskState,
+    VersionInfo,
+    WorkerInfo,
+    WorkerManagerStatus,
+    WorkerStatus,
+)
+
+if TYPE_CHECKING:
+    from reference_impl.scheduler.core import SchedulerCore
+    from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
+
+_U16_MAX = 0xFFFF
+
+
+def answer(core: SchedulerCore, sender: Identity, request: InformationRequest, now: float) -> InformationResponse:
+    """The response to a request; one that is not understood is answered with ``error``."""
+    try:
+        query = decode_query(request.request)
+    except MalformedMessage as error:
+        return InformationResponse(encode_answer(InformationAnswer(0, "error", f"not a query: {error}")))
+    return InformationResponse(
+        encode_answer(InformationAnswer(query.query_id, query.variant, _value(core, sender, query, now)))
+    )
+
+
+def _value(core: SchedulerCore, sender: Identity, query: InformationQuery, now: float) -> AnswerValue:
+    if query.variant == "tasks":
+        assert isinstance(query.value, TaskFilter)
+        return _tasks(core, sender, query.value, now)
+    if query.variant == "workers":
+        return tuple(_worker_info(worker, now) for worker in core.workers.values())
+    if query.variant == "clients":
+        return tuple(_client_info(client, now) for client in core.clients.values())
+    return VersionInfo("scalercli", core.settings.version, SPEC_VERSION, int(now - core.started_at))
+
+
+def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float) -> TaskList:
+    found: Iterable[TaskRecord]
+    if wanted.task_ids:
+        found = [core.tasks[i] for i in wanted.task_ids if i in core.tasks]
+    elif wanted.own_only:
+        client = core.clients.get(sender)
+        found = client.tasks.values() if client is not None else ()
+    else:
+        found = core.tasks.values()
+    chosen = [task for task in found if not wanted.own_only or task.client_id == sender]
+    shown = chosen[: wanted.limit] if wanted.limit else chosen
+    positions: dict[bytes, int] = {}
+    if any(task.state.wire is TaskState.INACTIVE for task in shown):
+        positions = {task.task_id: i for i, task in enumerate(core.queue, 1)}
+    return TaskList(
+        tuple(
+            TaskInfo(
+                task.task_id,
+                task.client_id,
+                task.state.wire,
+                task.worker.worker_id if task.worker is not None else b"",
+                task.lost_workers,
+                positions.get(task.task_id, 0),
+                _milliseconds(now - task.accepted_at),
+            )
+            for task in shown
+        ),
+        len(chosen),
+    )
+
+
+def _worker_info(worker: WorkerRecord, now: float) -> WorkerInfo:
+    return WorkerInfo(
+        worker.worker_id,
+        worker.heartbeat.hostname,
+        worker.queue_size,
+        len(worker.held),
+        worker.heartbeat.queued_tasks,
+        tuple(p.pid for p in worker.heartbeat.processors),
+        _milliseconds(now - worker.last_seen),
+        worker.heartbeat.capabilities,
+    )
+
+
+def _client_info(client: ClientRecord, now: float) -> ClientInfo:
+    return ClientInfo(
+        client.client_id,
+        client.heartbeat.hostname if client.heartbeat is not None else "",
+        len(client.tasks),
+        len(client.objects),
+        _milliseconds(now - client.last_seen),
+        _milliseconds(now - client.connected_at),
+    )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(0, int(seconds * 1000))
+
+
+def state_scheduler(
+    core: SchedulerCore,
+    now: float,
+    binder: BinderStatus,
+    resource: Resource,
+    rss_free: int,
+    storage: ObjectStorageStatus,
+) -> StateScheduler:
+    """The message that the monitor stream carries each second; the shell knows what the core can't."""
+    living: dict[TaskState, int] = {}
+    for task in core.tasks.values():
+        living[task.state.wire] = living.get(task.state.wire, 0) + 1
+    counts = tuple(StateCount(int(s), living.get(s, 0) + core.ended.get(s, 0)) for s in TaskState)
+    return StateScheduler(
+        binder=binder,
+        scheduler=resource,
+        rss_free=rss_free,
+        client_manager=ClientManagerStatus(tuple(_client_status(c, now) for c in core.clients.values())),
+        object_manager=ObjectManagerStatus(len(core.objects), storage),
+        task_manager=TaskManagerStatus(counts),
+        worker_manager=WorkerManagerStatus(tuple(_worker_status(w, now) for w in core.workers.values())),
+    )
+
+
+def state_object(core: SchedulerCore, limit: int) -> StateObject:
+    """The objects that the scheduler tracks, at most ``limit`` of them in detail."""
+    return StateObject(tuple(core.objects.details(limit)), len(core.objects))
+
+
+def _client_status(client: ClientRecord, now: float) -> ClientStatus:
+    heartbeat = client.heartbeat
+    return ClientStatus(
+        client.client_id,
+        len(client.tasks),
+        heartbeat.resource if heartbeat is not None else Resource(),
+        heartbeat.latency_microseconds if heartbeat is not None else 0,
+        min(int(now - client.last_seen), _U16_MAX),
+        int(now - client.connected_at),
+        heartbeat.hostname if heartbeat is not None else "",
+    )
+
+
+def _worker_status(worker: WorkerRecord, now: float) -> WorkerStatus:
+    beat = worker.heartbeat
+    initialized = any(p.initialized for p in beat.processors)
+    has_task = any(p.has_task for p in beat.processors)
+    return WorkerStatus(
+        worker_id=worker.worker_id,
+        agent=beat.agent,
+        rss_free=beat.rss_free,
+        free=max(0, worker.queue_size - len(worker.held)),
+        sent=len(worker.held),
+        queued=beat.queued_tasks,
+        suspended=min(sum(p.suspended for p in beat.processors), 255),
+        lag_microseconds=beat.latency_microseconds,
+        last_seen_seconds=min(int(now - worker.last_seen), _U16_MAX),
+        itl=f"{initialized:d}{has_task:d}{beat.task_lock:d}",
+        processor_statuses=beat.processors,
+        mem_limit=beat.mem_limit,
+        hostname=beat.hostname,
+        net_sent_bytes=beat.net_sent_bytes,
+        net_recv_bytes=beat.net_recv_bytes,
+    )

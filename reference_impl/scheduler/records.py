@@ -1,0 +1,63 @@
+"""What the scheduler remembers: one record per living task, per client, per worker."""
+
+from __future__ import annotations
+
+from protocol.envelope import Envelope
+from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
+from protocol.lifecycle import State
+from protocol.messages import ClientHeartbeat, WorkerHeartbeat
+
+
+class TaskRecord:
+    """A task that is alive. ``state`` changes only through the lifecycle table."""
+
+    __slots__ = (
+        "accepted_at",
+        "client_id",
+        "envelope",
+        "force_sent",
+        "force_wanted",
+        "lost_workers",
+        "state",
+        "task_id",
+        "worker",
+    )
+
+    def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float) -> None:
+        self.task_id = task_id
+        self.client_id = client_id
+        self.envelope = envelope  # the Task as it came, to be passed on as it came
+        self.state = State.UNKNOWN
+        self.worker: WorkerRecord | None = None  # who holds it
+        self.lost_workers = 0
+        self.force_wanted = False  # somebody who may wants it stopped even if it runs
+        self.force_sent = False  # the TaskCancel in flight is a forced one
+        self.accepted_at = now
+
+
+class ClientRecord:
+    """A client that has not left or timed out."""
+
+    __slots__ = ("client_id", "connected_at", "heartbeat", "last_seen", "objects", "tasks")
+
+    def __init__(self, client_id: Identity, now: float) -> None:
+        self.client_id = client_id
+        self.connected_at = now
+        self.last_seen = now
+        self.heartbeat: ClientHeartbeat | None = None
+        self.tasks: dict[TaskId, TaskRecord] = {}
+        self.objects: set[ObjectId] = set()
+
+
+class WorkerRecord:
+    """A worker that has registered and has not left or timed out."""
+
+    __slots__ = ("connected_at", "heartbeat", "held", "last_seen", "queue_size", "worker_id")
+
+    def __init__(self, worker_id: WorkerId, heartbeat: WorkerHeartbeat, now: float) -> None:
+        self.worker_id = worker_id
+        self.queue_size = heartbeat.queue_size  # read once, when it registers
+        self.heartbeat = heartbeat
+        self.connected_at = now
+        self.last_seen = now
+        self.held: dict[TaskId, TaskRecord] = {}  # oldest first

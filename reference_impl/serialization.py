@@ -1,0 +1,248 @@
+"""Python values as payloads: functions, arguments, results, exceptions, the serializer object (SPEC section 7.2).
+
+A payload is a cloudpickle. A failed task's payload is a pickled exception with its traceback, made so that any
+peer with tblib can load it. Errors that both sides know are pickled under the names that opengris-scaler gives
+them, and loaded as ours, whichever side sends.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import site
+import sys
+import sysconfig
+import threading
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import cloudpickle
+from tblib.pickling_support import pickle_exception, pickle_traceback
+
+from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError
+
+_PROTOCOL = pickle.HIGHEST_PROTOCOL
+_PORTABLE = 4  # understood by every Python that we meet
+_PLAIN = frozenset((int, float, bool, str, bytes, type(None)))
+_OWN_PACKAGES = frozenset(("protocol", "reference_impl", "scalercli", "conformance_tests"))
+
+_PEER_ERRORS = "scaler.utility.exceptions"
+_SERIALIZER_NAME = ("scaler.client.serializer.default", "DefaultSerializer")
+_SERIALIZER_BASE = ("scaler.client.serializer.mixins", "Serializer")
+_REMOTE = "scaler_remote_error"  # the attribute that a carried-over exception has: (type name, message, traceback)
+
+
+def serialize(obj: object, *, by_value: bool = False) -> bytes:
+    """The payload of a function, an argument or a result. Raises what pickling raises.
+
+    Functions and classes of ``__main__`` go by value, others by reference. With ``by_value`` those of every module
+    that ``worker_may_lack`` go by value too.
+    """
+    if type(obj) in _PLAIN:
+        return pickle.dumps(obj, _PROTOCOL)
+    if by_value and (modules := _local_modules()):
+        with _by_value_lock:
+            registered = cloudpickle.list_registry_pickle_by_value()
+            added = [m for m in modules if m.__name__ not in registered]
+            for module in added:
+                cloudpickle.register_pickle_by_value(module)
+            try:
+                return bytes(cloudpickle.dumps(obj, _PROTOCOL))
+            except Exception:
+                pass  # something that they refer to can't be copied: by reference, then
+            finally:
+                for module in added:
+                    cloudpickle.unregister_pickle_by_value(module)
+    return bytes(cloudpickle.dumps(obj, _PROTOCOL))
+
+
+def deserialize(payload: bytes | bytearray | memoryview) -> Any:
+    """The value in a payload; raises whatever loading it raises. A payload is code: load only what you trust."""
+    return pickle.loads(payload)
+
+
+# ---- modules that a worker may lack ----
+
+_by_value_lock = threading.RLock()
+_scanned = 0
+_local: list[ModuleType] = []
+
+
+@lru_cache(maxsize=4096)
+def worker_may_lack(module_name: str) -> bool:
+    """True for a loaded module that lies in a file outside of the Python installation and its site-packages: a
+    script's neighbour, a test, a package in development."""
+    if module_name.partition(".")[0] in _OWN_PACKAGES or module_name in sys.builtin_module_names:
+        return False
+    module = sys.modules.get(module_name)
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str):
+        return False
+    path = Path(file).resolve()
+    if "site-packages" in path.parts or "dist-packages" in path.parts:
+        return False
+    return not any(path.is_relative_to(directory) for directory in _installed_directories())
+
+
+@lru_cache(maxsize=1)
+def _installed_directories() -> tuple[Path, ...]:
+    names = [p for p in sysconfig.get_paths().values() if p not in (sys.prefix, sys.base_prefix)]
+    return tuple(Path(name).resolve() for name in {*names, site.getusersitepackages()})
+
+
+def _local_modules() -> list[ModuleType]:
+    """The loaded top-level modules that a worker may lack."""
+    global _scanned, _local
+    if len(sys.modules) != _scanned:
+        _scanned = len(sys.modules)
+        _local = [
+            module
+            for name, module in list(sys.modules.items())
+            if name not in ("__main__", "__mp_main__") and isinstance(module, ModuleType) and worker_may_lack(name)
+            if module.__name__ == name
+        ]
+    return _local
+
+
+# ---- exceptions ----
+
+
+class _ExceptionPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Carries tracebacks, causes and contexts, as tblib does, without changing how others pickle exceptions."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, BaseException):
+            return pickle_exception(obj)
+        if isinstance(obj, TracebackType):
+            return pickle_traceback(obj)
+        return super().reducer_override(obj)
+
+
+def serialize_exception(exception: BaseException) -> bytes:
+    """The payload of a failed task. Never fails: what can't be pickled, or not loaded again, is carried over as a
+    plain RuntimeError with the type's name, the message and the formatted traceback."""
+    if type(exception) in (ProcessorDiedError, WorkerDiedError):
+        return _global_call(_PEER_ERRORS, type(exception).__name__, str(exception))
+    try:
+        buffer = io.BytesIO()
+        _ExceptionPickler(buffer, _PORTABLE).dump(exception)
+        payload = buffer.getvalue()
+        if isinstance(_Unpickler(io.BytesIO(payload)).load(), BaseException):
+            return payload
+    except Exception:
+        pass
+    name = type(exception).__name__
+    try:
+        message = str(exception)
+    except Exception:
+        message = "(its text can't be had)"
+    lines = "".join(traceback.format_tb(exception.__traceback__))
+    text = f"Traceback (most recent call last):\n{lines}{name}: {message}\n" if lines else ""
+    carrier = RuntimeError(f"{name}: {message}")
+    setattr(carrier, _REMOTE, (name, message, text))
+    return pickle.dumps(carrier, _PORTABLE)
+
+
+def deserialize_exception(payload: bytes | bytearray | memoryview) -> BaseException:
+    """The exception in a failed task's payload. Never fails: what can't be loaded, or is no exception, becomes a
+    RemoteError that says so."""
+    try:
+        loaded = _Unpickler(io.BytesIO(payload)).load()
+    except Exception as error:
+        return RemoteError(
+            f"the task failed, but its exception can't be loaded here ({type(error).__name__}: {error}); "
+            f"the payload has {len(payload)} bytes"
+        )
+    if not isinstance(loaded, BaseException):
+        return RemoteError(f"the task failed, but its payload is no exception: {type(loaded).__name__}")
+    carried = getattr(loaded, _REMOTE, None)
+    if isinstance(carried, tuple) and len(carried) == 3:
+        name, message, text = carried
+        return RemoteError(str(message), str(name), str(text))
+    return loaded
+
+
+class _UnknownPeerError(RemoteError):
+    """An error that opengris-scaler names and that has no counterpart here, when that package is not installed."""
+
+
+_ERRORS = {
+    "ProcessorDiedError": ProcessorDiedError,
+    "WorkerDiedError": WorkerDiedError,
+    "TaskExceptionNotSerializableError": RemoteError,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Loads the peer's errors as ours."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == _PEER_ERRORS:
+            if name in _ERRORS:
+                return _ERRORS[name]
+            try:
+                return super().find_class(module, name)
+            except ImportError:
+                return type(name, (_UnknownPeerError,), {})
+        return super().find_class(module, name)
+
+
+def _global_call(module: str, name: str, text: str) -> bytes:
+    """The pickle of ``module.name(text)``, made by hand because the module may not exist here."""
+    return b"\x80\x04" + _short(module) + _short(name) + b"\x93" + _long(text) + b"\x85R."
+
+
+def _short(text: str) -> bytes:
+    raw = text.encode()
+    return b"\x8c" + bytes((len(raw),)) + raw
+
+
+def _long(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogatepass")
+    return b"X" + len(raw).to_bytes(4, "little") + raw
+
+
+# ---- the serializer object ----
+
+
+class PlainSerializer:
+    """What a worker uses to load functions and arguments, and to dump results."""
+
+    @staticmethod
+    def serialize(obj: object) -> bytes:
+        return serialize(obj)
+
+    @staticmethod
+    def deserialize(payload: bytes | bytearray | memoryview) -> Any:
+        return deserialize(payload)
+
+
+SERIALIZER_PAYLOAD = b"\x80\x04" + _short(_SERIALIZER_NAME[0]) + _short(_SERIALIZER_NAME[1]) + b"\x93)\x81."
+"""A pickled instance of opengris-scaler's default serializer, by its name: what every worker understands."""
+
+
+class _SerializerUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == _SERIALIZER_NAME:
+            return PlainSerializer
+        try:
+            return super().find_class(module, name)
+        except ImportError:
+            if (module, name) == _SERIALIZER_BASE:  # the base class of serializers that are sent by value
+                return object
+            raise
+
+
+def load_serializer(payload: bytes | bytearray | memoryview) -> Any:
+    """The client's serializer: an object with ``serialize(obj) -> bytes`` and ``deserialize(bytes) -> obj``.
+
+    opengris-scaler's default serializer is loaded as plain cloudpickle, whether that package is there or not.
+    Raises what loading raises, and TypeError for something that is no serializer.
+    """
+    serializer = _SerializerUnpickler(io.BytesIO(payload)).load()
+    if not callable(getattr(serializer, "serialize", None)) or not callable(getattr(serializer, "deserialize", None)):
+        raise TypeError(f"the client's serializer object is none: {type(serializer).__name__}")
+    return serializer

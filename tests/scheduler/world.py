@@ -1,0 +1,138 @@
+"""A scheduler core with hand-made peers: say what comes in, see what goes out."""
+
+from __future__ import annotations
+
+import itertools
+
+from protocol.codec import decode
+from protocol.envelope import Envelope
+from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId, content_object_id
+from protocol.lifecycle import State
+from protocol.messages import (
+    ClientDisconnect,
+    ClientHeartbeat,
+    Message,
+    ObjectStorageAddress,
+    Task,
+    TaskCancel,
+    TaskCancelConfirm,
+    TaskCancelConfirmType,
+    TaskCancelFlags,
+    TaskResult,
+    TaskResultType,
+    WorkerDisconnectNotification,
+    WorkerHeartbeat,
+)
+from reference_impl.scheduler.core import SchedulerCore, Settings
+from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
+
+CANCELED = TaskCancelConfirmType.CANCELED
+FAILED = TaskCancelConfirmType.CANCEL_FAILED
+NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
+
+C1 = ClientId(b"Client|" + b"1" * 32)
+C2 = ClientId(b"Client|" + b"2" * 32)
+W1 = WorkerId(b"Worker|one|01")
+W2 = WorkerId(b"Worker|two|02")
+
+
+class World:
+    """Collects what the core sends, by receiver. Every message makes the way over the wire and back."""
+
+    def __init__(self, **settings: object) -> None:
+        self.now = 0.0
+        address = ObjectStorageAddress("127.0.0.1", 1234, "tcp")
+        self.core = SchedulerCore(Settings(address, **settings), self.now)  # type: ignore[arg-type]
+        self.sent: dict[Identity, list[Message]] = {}
+        self.published: list[Message] = []
+        self.notes: list[Note] = []
+        self.deleted: list[ObjectId] = []
+        self.stopped = False
+        self._numbers = itertools.count(1)
+
+    # ---- what peers do ----
+
+    def send(self, sender: Identity, message: Message) -> None:
+        frame = Envelope.of(message).frame
+        self._collect(self.core.receive(sender, Envelope.parse(frame), self.now))
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self._collect(self.core.tick(self.now))
+
+    def client(self, client: ClientId = C1) -> ClientId:
+        self.send(client, ClientHeartbeat())
+        self.take(client)
+        return client
+
+    def worker(self, worker: WorkerId = W1, queue_size: int = 1) -> WorkerId:
+        self.send(worker, WorkerHeartbeat(queue_size=queue_size))
+        first, *rest = self.sent.pop(worker)
+        assert type(first).__name__ == "WorkerHeartbeatEcho"
+        if rest:
+            self.sent[worker] = rest
+        return worker
+
+    def task(self, client: ClientId = C1, task_id: TaskId | None = None) -> TaskId:
+        task_id = task_id or TaskId(next(self._numbers).to_bytes(16, "big"))
+        self.send(client, Task(task_id, client, b"", content_object_id(client, b"f")))
+        return task_id
+
+    def cancel(self, task: TaskId, client: Identity = C1, force: bool = True) -> None:
+        self.send(client, TaskCancel(task, TaskCancelFlags(force)))
+
+    def confirm(self, task: TaskId, kind: TaskCancelConfirmType, worker: Identity = W1) -> None:
+        self.send(worker, TaskCancelConfirm(task, kind))
+
+    def result(
+        self, task: TaskId, worker: Identity = W1, kind: TaskResultType = TaskResultType.SUCCESS, owner: Identity = C1
+    ) -> None:
+        results = (content_object_id(owner, task),)
+        self.send(worker, TaskResult(task, kind, b"", results))
+
+    def worker_leaves(self, worker: WorkerId = W1) -> None:
+        self.send(worker, WorkerDisconnectNotification())
+
+    def client_leaves(self, client: ClientId = C1) -> None:
+        self.send(client, ClientDisconnect())
+
+    # ---- what is seen ----
+
+    def take(self, peer: Identity) -> list[Message]:
+        """What was sent to a peer since it was last asked for."""
+        return self.sent.pop(peer, [])
+
+    def state(self, task: TaskId) -> State:
+        record = self.core.tasks.get(task)
+        return record.state if record is not None else State.UNKNOWN
+
+    def assert_silent(self) -> None:
+        """No message is left unexplained."""
+        assert self.sent == {}
+
+    def assert_empty(self) -> None:
+        """Nothing of any client or task is left (LIV-07)."""
+        core = self.core
+        assert (core.tasks, core.clients, len(core.queue), len(core.objects)) == ({}, {}, 0, 0)
+        assert all(worker.held == {} for worker in core.workers.values())
+
+    def _collect(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            if isinstance(instruction, Send):
+                self.sent.setdefault(instruction.to, []).append(decode(instruction.envelope.frame))
+            elif isinstance(instruction, Publish):
+                self.published.append(instruction.message)
+            elif isinstance(instruction, Note):
+                self.notes.append(instruction)
+            elif isinstance(instruction, DeleteObjects):
+                self.deleted.extend(instruction.object_ids)
+            elif isinstance(instruction, Stop):
+                self.stopped = True
+
+
+def confirm(task: TaskId, kind: TaskCancelConfirmType) -> TaskCancelConfirm:
+    return TaskCancelConfirm(task, kind)
+
+
+def cancel(task: TaskId, force: bool = True) -> TaskCancel:
+    return TaskCancel(task, TaskCancelFlags(force))
