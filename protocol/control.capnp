@@ -43,6 +43,7 @@ struct ControlRequest {
     query @5 :Selection;    # tasks; done
     cancel @6 :Cancel;      # tasks (those that will be canceled); outcomes as they come; done
     shutdown @7 :Void;      # agent; then the connection closes when the agent is about to be gone
+    keep @8 :Void;          # agent; from now on it does not end by itself when idle
   }
 
   struct NewTask {
@@ -68,6 +69,7 @@ struct ControlRequest {
     all @1 :Bool;
     states @2 :List(ShownState);  # empty: any
     living @3 :Bool;              # only those that are not over
+    fresh @4 :Bool;               # with the states that the scheduler tells now
   }
 
   struct Follow {
@@ -121,6 +123,7 @@ struct TaskRow {
   peakBytes @13 :UInt64;
   hasPayload @14 :Bool;
   payload @15 :Data;           # the serialized result or exception, where it was asked for
+  output @16 :List(OutputChunk);   # of a command, where its result was asked for and its output not followed
 }
 
 struct OutputChunk {
@@ -148,6 +151,7 @@ struct AgentInfo {
   living @8 :UInt32;                # tasks
   processes @9 :List(ProcessInfo);
   stateDirectory @10 :Text;
+  idleSeconds @11 :Float64;         # without tasks it ends by itself after so long; 0: never
 
   struct ProcessInfo {
     role @0 :Text;

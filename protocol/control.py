@@ -85,6 +85,7 @@ class Selection(NamedTuple):
     all: bool = False
     states: tuple[ShownState, ...] = ()
     living: bool = False
+    fresh: bool = False
 
 
 class Follow(NamedTuple):
@@ -119,6 +120,11 @@ class ControlError(NamedTuple):
     hint: str = ""
 
 
+class OutputChunk(NamedTuple):
+    stderr: bool
+    text: str
+
+
 class TaskRow(NamedTuple):
     task_id: bytes
     wanted: str = ""
@@ -136,11 +142,7 @@ class TaskRow(NamedTuple):
     peak_bytes: int = 0
     has_payload: bool = False
     payload: bytes = b""
-
-
-class OutputChunk(NamedTuple):
-    stderr: bool
-    text: str
+    output: tuple[OutputChunk, ...] = ()
 
 
 class CancelResult(NamedTuple):
@@ -168,6 +170,7 @@ class AgentInfo(NamedTuple):
     living: int = 0
     processes: tuple[ProcessInfo, ...] = ()
     state_directory: str = ""
+    idle_seconds: float = 0.0
 
 
 ReplyValue = Union[
