@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 from protocol import storage
@@ -78,7 +79,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """User and system time of the process so far."""
-        with open(f"/proc/{self.process.pid}/stat") as file:
+        with Path(f"/proc/{self.process.pid}/stat").open() as file:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
