@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple, Union
+from typing import NamedTuple, Union, cast
 
 from protocol import layout
 from protocol.errors import MalformedMessage
@@ -183,6 +183,21 @@ class ControlReply(NamedTuple):
     number: int
     variant: str
     value: ReplyValue = None
+
+    @property
+    def rows(self) -> tuple[TaskRow, ...]:
+        """The tasks, if it is a reply with tasks."""
+        return cast("tuple[TaskRow, ...]", self.value) if self.variant == "tasks" else ()
+
+    @property
+    def chunks(self) -> tuple[OutputChunk, ...]:
+        """The pieces of output, if it is a reply with output."""
+        return cast("tuple[OutputChunk, ...]", self.value) if self.variant == "output" else ()
+
+    @property
+    def outcomes(self) -> tuple[CancelResult, ...]:
+        """What became of cancels, if it is a reply with outcomes."""
+        return cast("tuple[CancelResult, ...]", self.value) if self.variant == "outcomes" else ()
 
 
 _CODEC = Codec(

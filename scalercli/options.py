@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -11,16 +11,16 @@ from scalercli.errors import CliError
 from scalercli.output import Mode, Output
 
 OutputOption = Annotated[
-    Optional[str], typer.Option("--output", "-o", metavar="text|json|jsonl|ids|none", help="How answers are printed.")
+    str | None, typer.Option("--output", "-o", metavar="text|json|jsonl|ids|none", help="How answers are printed.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as --output json.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --output none, and no notes.")]
 ClusterOption = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--cluster", metavar="NAME|ADDRESS", help="tcp://HOST:PORT of a scheduler, a name, or embedded."),
 ]
 IdsArgument = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Argument(metavar="[ID…|-]", help="Task ids; - reads them from stdin.", show_default=False),
 ]
 

@@ -33,8 +33,8 @@ def resolve(link: Link, wanted: Selection) -> list[TaskRow]:
     """The tasks, in the order in which they were named, each once."""
     rows: dict[bytes | str, TaskRow] = {}
     for reply in replies(link, link.send("query", wanted)):
-        for row in reply.value or ():
-            rows.setdefault(row.task_id or row.wanted, row)  # type: ignore[union-attr]
+        for row in reply.rows:
+            rows.setdefault(row.task_id or row.wanted, row)
     return list(rows.values())
 
 

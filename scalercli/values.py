@@ -1,4 +1,4 @@
-"""Results as people and programs see them. Only here are they unpickled: they are what the user's own tasks returned."""
+"""Results as people and programs see them. Only here are they unpickled: the user's own tasks returned them."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -102,10 +103,8 @@ class AgentServer:
     def post(self, call: Callable[[], None]) -> None:
         """Runs ``call`` on the agent's thread; from any thread."""
         self._posted.append(call)
-        try:
+        with contextlib.suppress(OSError):  # its buffer is full: it is awake anyway; or it is closed
             self._wake_writer.send(b"\0")
-        except (BlockingIOError, OSError):
-            pass  # it is awake anyway, or closed
 
     @property
     def session(self) -> Session:

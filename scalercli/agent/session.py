@@ -142,7 +142,8 @@ class Follower:
                 self._connection.send(self._number, "output", tuple(chunks))
                 return True
         if self.ended:
-            rows, size = [], 0
+            rows: list[TaskRow] = []
+            size = 0
             while self.ended and len(rows) < _ROWS_AT_ONCE and size < _PAYLOAD_AT_ONCE:
                 rows.append(self._with_payload(self.ended.popleft()))
                 size += len(rows[-1].payload)

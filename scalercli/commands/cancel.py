@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -26,15 +26,13 @@ _OUTCOMES = [outcome.label for outcome in CancelOutcome if outcome is not Cancel
 def cancel(
     ids_: IdsArgument = None,
     all_: Annotated[bool, typer.Option("--all", help="All tasks of the session that are not over.")] = False,
-    state: Annotated[
-        Optional[list[str]], typer.Option("--state", metavar="STATE", help="All in it; repeatable.")
-    ] = None,
+    state: Annotated[list[str] | None, typer.Option("--state", metavar="STATE", help="All in it; repeatable.")] = None,
     no_force: Annotated[bool, typer.Option("--no-force", help="Cancel only what has not started.")] = False,
     timeout: Annotated[
-        Optional[float], duration_option("--timeout", help="How long to wait for the answers; 15s.")
+        float | None, duration_option("--timeout", help="How long to wait for the answers; 15s.")
     ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Send the cancels, and don't wait for answers.")] = False,
-    ok: Annotated[Optional[str], typer.Option("--ok", metavar="OUTCOMES", help="Count these as exit 0.")] = None,
+    ok: Annotated[str | None, typer.Option("--ok", metavar="OUTCOMES", help="Count these as exit 0.")] = None,
     cluster: ClusterOption = None,
     output: OutputOption = None,
     json: JsonOption = False,
@@ -63,13 +61,9 @@ def cancel(
             agent.watch_stdout()
         number = agent.send("cancel", Cancel(wanted, force=not no_force, wait=not no_wait))
         for reply in link.replies(agent, number, time.monotonic() + patience):
-            if reply.variant == "tasks":
-                for row in reply.value or ():
-                    open_[row.task_id or row.wanted] = row  # type: ignore[union-attr]
-            elif reply.variant == "outcomes":
-                for result in reply.value or ():
-                    codes.append(_show(out, open_, result, allowed))  # type: ignore[arg-type]
-                out.flush()
+            open_.update((row.task_id or row.wanted, row) for row in reply.rows)
+            codes += [_show(out, open_, result, allowed) for result in reply.outcomes]
+            out.flush()
     except link.TimedOut:
         for row in open_.values():
             code = ExitCode.OK if UNCONFIRMED in allowed else ExitCode.TIMED_OUT

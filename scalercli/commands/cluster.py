@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 import time
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -27,7 +27,7 @@ _SHOWN = ("scheduler_address", "object_storage_address", "monitor_address", "wor
 
 @app.command()
 def up(
-    workers: Annotated[Optional[int], typer.Option("--workers", "-w", help="Slots; one per core by default.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", "-w", help="Slots; one per core by default.")] = None,
     cluster: ClusterOption = None,
     output: OutputOption = None,
     json: JsonOption = False,

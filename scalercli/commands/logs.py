@@ -49,10 +49,9 @@ def logs(
             agent.watch_stdout()
         number = agent.send("follow", Follow(selecting.by_id([row]), output=True, wait=follow))
         for reply in link.replies(agent, number):
-            if reply.variant == "output":
-                for chunk in reply.value or ():
-                    _show(out, name, chunk)  # type: ignore[arg-type]
-                out.flush()
+            for chunk in reply.chunks:
+                _show(out, name, chunk)
+            out.flush()
     except KeyboardInterrupt:
         out.close()
         message(f"note: detached; task {name} goes on unless it is over; scalercli cancel {name} cancels it")

@@ -10,7 +10,7 @@ import select
 import shlex
 from collections import deque
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -36,11 +36,9 @@ _CHUNK = 1 << 16
 @app.command(cls=forms.SplitCommand)
 def map_(
     ctx: typer.Context,
-    target: Annotated[Optional[str], typer.Argument(metavar="MODULE:FUNCTION", show_default=False)] = None,
-    file: Annotated[Optional[str], typer.Argument(metavar="[FILE|-]", show_default=False)] = None,
-    input_: Annotated[
-        Optional[str], typer.Option("--input", "-i", metavar="FILE|-", help="Where the lines are.")
-    ] = None,
+    target: Annotated[str | None, typer.Argument(metavar="MODULE:FUNCTION", show_default=False)] = None,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", show_default=False)] = None,
+    input_: Annotated[str | None, typer.Option("--input", "-i", metavar="FILE|-", help="Where the lines are.")] = None,
     results: Annotated[bool, typer.Option("--results", help="Print results instead of ids.")] = False,
     ordered: Annotated[bool, typer.Option("--ordered", help="Results in the order of the lines.")] = False,
     cluster: ClusterOption = None,
@@ -276,11 +274,11 @@ class Mapper:
         elif reply.variant == "done":
             self._following.discard(reply.number)
         elif reply.variant == "tasks":
-            for row in reply.value or ():
+            for row in reply.rows:
                 if self._ordered:
-                    self._rows[row.task_id] = row  # type: ignore[union-attr, assignment]
+                    self._rows[row.task_id] = row
                 else:
-                    self._show(row)  # type: ignore[arg-type]
+                    self._show(row)
             while self._order and self._order[0] in self._rows:
                 self._show(self._rows.pop(self._order.popleft()))
 

@@ -44,7 +44,7 @@ def result(
         known = [row for row in rows if row.state is not ShownState.NOT_FOUND]
         number = agent.send("follow", Follow(selecting.by_id(known), result=True, wait=not no_wait))
         for reply in link.replies(agent, number):
-            there.update((records.id_of(row), row) for row in reply.value or ())  # type: ignore[union-attr, misc]
+            there.update((records.id_of(row), row) for row in reply.rows)
             while len(codes) < len(order) and order[len(codes)] in there:
                 codes.append(show_result(out, there.pop(order[len(codes)])))
             out.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ apps = {"run": app}
 def run(
     ctx: typer.Context,
     words: Annotated[
-        Optional[list[str]], typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
+        list[str] | None, typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
     cluster: ClusterOption = None,
@@ -64,11 +64,10 @@ def _run(out: Output, job: forms.Job, where: str) -> int:
         number = agent.send("submit", job.request(task_id, follow=True, output=True, result=True))
         agent.watch_stdout()
         for reply in link.replies(agent, number):
-            if reply.variant == "output":
-                for chunk in reply.value or ():
-                    out.task_output(chunk.stderr, chunk.text)  # type: ignore[union-attr]
-            elif reply.variant == "tasks":
-                (row,) = reply.value  # type: ignore[misc, union-attr]
+            for chunk in reply.chunks:
+                out.task_output(chunk.stderr, chunk.text)
+            for ended in reply.rows:
+                row = ended
     except (KeyboardInterrupt, Terminated, BrokenPipeError) as stop:
         if agent is None or not sent:
             message("note: interrupted; nothing was sent")
@@ -103,8 +102,7 @@ def _cancel(agent: link.AgentLink, task_id: bytes) -> None:
         number = agent.send("cancel", Cancel(Selection((name,))))
         deadline = time.monotonic() + settings.cancel_timeout(None)
         for reply in link.replies(agent, number, deadline):
-            if reply.variant == "outcomes":
-                (result,) = reply.value  # type: ignore[misc, union-attr]
+            for result in reply.outcomes:
                 if result.outcome is CancelOutcome.REFUSED:
                     message(f"note: task {name} could not be canceled; it runs on")
                 else:

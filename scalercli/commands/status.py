@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,7 @@ _LOOK_SECONDS = 0.5
 @app.command()
 def status(
     ids_: IdsArgument = None,
-    state: Annotated[
-        Optional[list[str]], typer.Option("--state", metavar="STATE", help="Only those; repeatable.")
-    ] = None,
+    state: Annotated[list[str] | None, typer.Option("--state", metavar="STATE", help="Only those; repeatable.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-w", help="Print each change until all are over.")] = False,
     exit_status: Annotated[bool, typer.Option("--exit-status", help="Exit by how the tasks are; 8: not over.")] = False,
     cluster: ClusterOption = None,
@@ -58,9 +56,9 @@ def status(
 def _once(out: Output, agent: link.Link, wanted: Selection) -> list[TaskRow]:
     rows: list[TaskRow] = []
     for reply in link.replies(agent, agent.send("query", wanted)):
-        for row in reply.value or ():
-            out.record(records.task(row, details=True), table=True)  # type: ignore[arg-type]
-            rows.append(row._replace(payload=b"", text=""))  # type: ignore[union-attr]
+        for row in reply.rows:
+            out.record(records.task(row, details=True), table=True)
+            rows.append(row._replace(text=""))
         out.flush()
     return rows
 

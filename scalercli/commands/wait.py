@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ def wait(
     ids_: IdsArgument = None,
     all_: Annotated[bool, typer.Option("--all", help="All tasks of the session that are not over.")] = False,
     any_: Annotated[bool, typer.Option("--any", help="Return when the first one is over.")] = False,
-    timeout: Annotated[Optional[float], duration_option("--timeout", help="Give up after this long, exit 124.")] = None,
+    timeout: Annotated[float | None, duration_option("--timeout", help="Give up after this long, exit 124.")] = None,
     progress: Annotated[str, typer.Option("--progress", metavar="auto|bar|lines|none", help="On stderr.")] = "auto",
     cluster: ClusterOption = None,
     output: OutputOption = None,
@@ -79,8 +79,8 @@ def _follow(
 ) -> None:
     number = agent.send("follow", Follow(selecting.by_id(list(waiting.values()))))
     for reply in link.replies(agent, number, deadline):
-        for row in reply.value or ():
-            _ended(out, ticker, waiting, codes, row)  # type: ignore[arg-type]
+        for row in reply.rows:
+            _ended(out, ticker, waiting, codes, row)
             if any_:
                 return
         out.flush()
