@@ -35,10 +35,10 @@ class Mode(str, Enum):
 
 
 class Cell(NamedTuple):
-    """One column of a record: what a pipe gets, and what a person gets where that differs."""
+    """One column of a record: what a pipe gets (None: no such column), and what a person gets where that differs."""
 
     header: str
-    plain: str
+    plain: str | None
     shown: str | None = None
     style: str = ""
 
@@ -68,7 +68,7 @@ class Output:
         """One answer. On a terminal, those of a ``table`` are shown by ``close``, aligned, with a header."""
         if self.mode is Mode.TEXT:
             if not self.terminal:
-                self._write("\t".join(_one_line(cell.plain) for cell in record.cells))
+                self._write("\t".join(_one_line(cell.plain) for cell in record.cells if cell.plain is not None))
             elif table:
                 self._table.append(record.cells)
             else:
@@ -122,7 +122,7 @@ class Output:
             self._write("  ".join(self._styled(cell, text) for cell, text in zip(cells, texts, strict=True)).rstrip())
 
     def _shown(self, cell: Cell) -> str:
-        return _one_line(cell.plain if cell.shown is None else cell.shown)
+        return _one_line((cell.plain or "") if cell.shown is None else cell.shown)
 
     def _styled(self, cell: Cell, text: str) -> str:
         code = _STYLES.get(cell.style)

@@ -57,8 +57,8 @@ def task(row: TaskRow, *, details: bool = False) -> Record:
             Cell("what", row.text),
         ]
     elif row.has_exit_code and row.exit_code:
-        cells.append(Cell("exit", "", f"exit code {row.exit_code}"))
-    return Record("scalercli.task/1", id_of(row), task_fields(row), [c for c in cells if details or c.plain])
+        cells.append(Cell("exit", None, f"exit code {row.exit_code}"))
+    return Record("scalercli.task/1", id_of(row), task_fields(row), cells)
 
 
 def seconds(row: TaskRow) -> float | None:
@@ -81,7 +81,7 @@ def canceled(task_id: str, outcome: str, *, state: str, reason: str, millisecond
         "exit": code,
     }
     took = "" if milliseconds is None else f"{milliseconds:.1f} ms"
-    cells = [id_cell(task_id), state_cell(outcome, "outcome"), Cell("took", "", took), Cell("why", "", reason)]
+    cells = [id_cell(task_id), state_cell(outcome, "outcome"), Cell("took", None, took), Cell("why", None, reason)]
     return Record("scalercli.cancel/1", task_id, fields, cells)
 
 

@@ -30,6 +30,7 @@ from protocol.control import (
     TaskKind,
     TaskRow,
 )
+from protocol.payloads import TaskMetadata
 from scalercli.agent.ledger import Entry, Ledger, LedgerError, now
 from scalercli.agent.results import command_exit_code
 from scalercli.exits import ExitCode
@@ -74,14 +75,13 @@ class Refused(Exception):
 class Living:
     """A task that is not over."""
 
-    __slots__ = ("cancels", "entry", "future", "outputs", "reason")
+    __slots__ = ("cancels", "entry", "future", "listening")
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.future: Any = None
-        self.cancels: list[Canceling] = []
-        self.outputs = 0
-        self.reason = ""  # for how it ends, known before it ends
+        self.cancels: list[tuple[Canceling, float]] = []  # with the time of the request
+        self.listening = False  # for answers to cancels
 
     @property
     def row(self) -> TaskRow:
@@ -283,7 +283,8 @@ class Session:
                     submit.function,
                     task.arguments,
                     task_id=task.task_id,
-                    stream_output=True,
+                    metadata=_STREAMED,
+                    raw=True,
                     name=submit.name,
                     on_log=self._on_log,
                 )
@@ -336,6 +337,9 @@ class Session:
         for entry in entries.values():
             task_id = entry.row.task_id
             living = self._living.get(task_id)
+            if living is not None and living.future.done():  # its end is on the way to here
+                self._done(living)
+                living = None
             if living is not None:
                 canceling.open += cancel.wait
                 self._cancel_living(living, cancel, canceling)
@@ -358,10 +362,11 @@ class Session:
 
     def _cancel_living(self, living: Living, cancel: Cancel, canceling: Canceling) -> None:
         if cancel.wait:
-            living.cancels.append(canceling)
+            living.cancels.append((canceling, time.monotonic()))
         living.change(state=ShownState.CANCELING)
-        started = time.monotonic()
-        living.future.add_cancel_callback(partial(self._on_answer, living, started))
+        if not living.listening:
+            living.listening = True
+            living.future.add_cancel_callback(partial(self._on_answer, living))
         living.future.request_cancel(force=cancel.force)
 
     # ---- what the client reports, from its own threads ----
@@ -372,8 +377,8 @@ class Session:
     def _on_log(self, task_id: bytes, log_type: int, text: str) -> None:
         self._post(partial(self._logged, task_id, int(log_type) == 1, text))
 
-    def _on_answer(self, living: Living, started: float, future: Any, answer: Any) -> None:
-        self._post(partial(self._answered, living, answer.name, 1000 * (time.monotonic() - started)))
+    def _on_answer(self, living: Living, future: Any, answer: Any) -> None:
+        self._post(partial(self._answered, living, answer.name, time.monotonic()))
 
     def _on_foreign_answer(
         self, task_id: bytes, started: float, canceling: Canceling, future: concurrent.futures.Future[Any]
@@ -388,7 +393,9 @@ class Session:
             return
         future = living.future
         if future.cancelled():
-            self._end(living, ShownState.CANCELED, living.reason)
+            self._end(living, ShownState.CANCELED)
+            if future.cancel_answer is None:  # its end was quicker than our request: no answer will come
+                self._answered(living, "RESULT", time.monotonic())
             return
         error = future.exception()
         if error is not None:
@@ -451,16 +458,16 @@ class Session:
             follower.waiting.discard(task_id)
             follower.ended.append(living.entry)
         if living.future is None or state is ShownState.LOST:  # no answer to a cancel will come
-            for canceling in living.cancels:
+            cancels, living.cancels = living.cancels, []
+            for canceling, _ in cancels:
                 canceling.answered(CancelResult(task_id, CancelOutcome.ALREADY_DONE, state, reason))
-            living.cancels.clear()
 
     def _logged(self, task_id: bytes, stderr: bool, text: str) -> None:
         living = self._living.get(task_id)
         if living is not None:
             self._ledger.add_output(living.entry.number, stderr, text)
 
-    def _answered(self, living: Living, answer: str, milliseconds: float) -> None:
+    def _answered(self, living: Living, answer: str, at: float) -> None:
         task_id = living.row.task_id
         if answer == "CANCELED":
             outcome, reason = CancelOutcome.CANCELED, ""
@@ -476,8 +483,8 @@ class Session:
             living.change(reason=reason)
             self._ledger.end(living.entry.number, ShownState.CANCELED, ended=living.row.ended_at, reason=reason)
         cancels, living.cancels = living.cancels, []
-        for canceling in cancels:
-            canceling.answered(CancelResult(task_id, outcome, living.row.state, reason, milliseconds))
+        for canceling, since in cancels:
+            canceling.answered(CancelResult(task_id, outcome, living.row.state, reason, 1000 * (at - since)))
 
     def _foreign_answered(
         self,
@@ -589,6 +596,7 @@ class Session:
         then()
 
 
+_STREAMED = TaskMetadata(stream_output=True)
 LOST_WITH_AGENT = "the session agent ended while it was not over"
 _SHOWN_MATCHES = 4
 _SHOWN = {

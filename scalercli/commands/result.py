@@ -70,7 +70,7 @@ def show_result(out: Output, row: TaskRow) -> int:
         for chunk in row.output:
             out.task_output(chunk.stderr, chunk.text)
     elif record.cells:
-        out.text(record.cells[0].plain)
+        out.text(record.cells[0].plain or "")
     if row.state is ShownState.NOT_FOUND:
         message(f"error: there is no task {row.wanted}{f': {row.reason}' if row.reason else ' in this session'}")
     elif not row.state.over:
