@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -252,4 +252,4 @@ class FakeCluster:
 
 def open_files() -> int:
     """How many file descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
