@@ -280,7 +280,13 @@ def _example_set_ok(_: str) -> str:
 
 
 def _header_dump(head: bytes, length: str, number: str, kind: str, payload: bytes) -> str:
-    names = ("length prefix: 80", "segments - 1 (0), words (9)", "root: struct, 3 data words, 1 pointer", length, number)
+    names = (
+        "length prefix: 80",
+        "segments - 1 (0), words (9)",
+        "root: struct, 3 data words, 1 pointer",
+        length,
+        number,
+    )
     names += (kind, "objectID: struct of 4 data words", "field0: the id's first 8 bytes, reversed")
     names += ("field1", "field2", "field3")
     parts = [(head[8 * i : 8 * i + 8], name) for i, name in enumerate(names)]
@@ -320,7 +326,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.write:
         options.path.write_text(rendered)
     elif rendered != text:
-        sys.stderr.write(f"error: generated parts of {options.path} are stale\nhint: python -m protocol.spec_text --write\n")
+        sys.stderr.write(
+            f"error: generated parts of {options.path} are stale\nhint: python -m protocol.spec_text --write\n"
+        )
         return 1
     print(f"{options.path}: {count} requirements")
     return 0
