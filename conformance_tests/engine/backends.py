@@ -11,6 +11,7 @@ from conformance_tests.engine.channels import Session, SetupFailed
 from conformance_tests.engine.core_session import CoreSession, load_factory
 from conformance_tests.engine.processes import Process, Started, python
 from conformance_tests.engine.scenario import Scenario
+from conformance_tests.engine.storage_session import StorageSession
 from conformance_tests.engine.storage_stub import StorageStub
 from conformance_tests.engine.targets import RoleTarget, Target
 from conformance_tests.engine.wire_session import WireSession
@@ -28,7 +29,7 @@ class Backend(ABC):
     def session(self, scenario: Scenario) -> tuple[Session, bool]:
         """A session, and whether other runs have used the implementation before; raises SetupFailed."""
 
-    def done(self, scenario: Scenario, *, clean: bool) -> None:
+    def done(self, scenario: Scenario, *, clean: bool) -> None:  # noqa: B027  # most keep nothing
         """The run is over; what is not clean is not used again."""
 
     @abstractmethod
@@ -43,6 +44,8 @@ def make_backend(target: Target, role: str, via: str, options: Options) -> Backe
         return _Core(spec)
     if role == "scheduler":
         return _Scheduler(target, spec, options)
+    if role == "object-storage":
+        return _Storage(target, spec, options)
     raise SetupFailed(f"the role {role} can't be judged yet")
 
 
@@ -87,7 +90,7 @@ class _Scheduler(Backend):
         self._running: dict[str, _Running] = {}
 
     def session(self, scenario: Scenario) -> tuple[Session, bool]:
-        key = repr(sorted(scenario.settings.items()))
+        key = settings_key(scenario)
         running = self._running.get(key)
         if running is not None and running.process is not None and not running.process.alive:
             self._running.pop(key).close()
@@ -113,7 +116,7 @@ class _Scheduler(Backend):
             raise
 
     def done(self, scenario: Scenario, *, clean: bool) -> None:
-        key = repr(sorted(scenario.settings.items()))
+        key = settings_key(scenario)
         running = self._running.get(key)
         if running is not None and not clean and running.process is not None:
             self._running.pop(key).close()
@@ -123,6 +126,48 @@ class _Scheduler(Backend):
             running.close()
         self._running.clear()
         self._context.destroy(linger=0)
+
+
+class _Storage(Backend):
+    def __init__(self, target: Target, spec: RoleTarget, options: Options) -> None:
+        self._target = target
+        self._spec = spec
+        self._options = options
+        self._running: dict[str, _Running] = {}
+
+    def session(self, scenario: Scenario) -> tuple[Session, bool]:
+        key = settings_key(scenario)
+        running = self._running.get(key)
+        if running is not None and running.process is not None and not running.process.alive:
+            self._running.pop(key).close()
+            running = None
+        if running is None:
+            running = self._running[key] = self._start(scenario.settings)
+        used, running.used = running.used, True
+        patience = self._options.patience or self._spec.patience
+        return StorageSession(running.started.address, self._spec.magic, patience), used
+
+    def _start(self, settings: dict[str, Any]) -> _Running:
+        attach = self._options.attach.get("object-storage") or (self._spec.attach if not self._spec.start else None)
+        if attach:
+            return _Running(None, None, Started(attach["address"]))
+        process = Process(self._spec, settings, placeholders(self._target, self._options.placeholders))
+        return _Running(process, None, process.ready(self._spec))
+
+    def done(self, scenario: Scenario, *, clean: bool) -> None:
+        running = self._running.get(settings_key(scenario))
+        if running is not None and not clean and running.process is not None:
+            self._running.pop(settings_key(scenario)).close()
+
+    def close(self) -> None:
+        for running in self._running.values():
+            running.close()
+        self._running.clear()
+
+
+def settings_key(scenario: Scenario) -> str:
+    """What tells implementations that are started differently apart."""
+    return repr(sorted(scenario.settings.items()))
 
 
 def placeholders(target: Target, given: dict[str, str]) -> dict[str, str]:

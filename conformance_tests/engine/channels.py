@@ -72,6 +72,13 @@ class Channel(ABC):
         """The frames of a well-formed message; raises BadFields, and HarnessError if it is not well-formed."""
         return [encode_message(kind, fields)]
 
+    def encode_raw(self, kind: str, fields: Fields) -> bytes:
+        """The bytes of a message that need not be well-formed, for a ``sendRaw``; raises BadFields."""
+        return b"".join(self.encode(kind, fields))
+
+    def register(self) -> None:  # noqa: B027  # most have nothing to say first
+        """What a connection says first, unless a scenario leaves it out."""
+
     def fence(self, registered: bool) -> Fence | None:
         """What proves that everything sent before on this channel has been handled; None where nothing does."""
         return None
@@ -90,10 +97,10 @@ class Session(ABC):
     def open(self, actor: Actor, identity: Identity) -> Channel:
         """A new connection for an actor; raises SetupFailed."""
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:  # noqa: B027  # only a core has a clock
         """Lets virtual time pass; where there is none, nothing happens: a later expect waits as long as it takes."""
 
-    def lost(self, channel: Channel) -> None:
+    def lost(self, channel: Channel) -> None:  # noqa: B027  # sockets tell by themselves
         """The actor of this channel is gone without a word."""
 
     @abstractmethod

@@ -96,7 +96,9 @@ def _anonymous_object(owner: Identity) -> bytes:
 
 
 def _task(fields: Fields, sender: Identity, actor: dict[str, Any]) -> Fields:
-    return {"taskId": {"random": 16}, "source": sender, "funcObjectId": _anonymous_object(sender)}
+    task = fields.get("taskId")
+    function = f"$function_of_{task[1:]}" if isinstance(task, str) and SYMBOL.match(task) else _anonymous_object(sender)
+    return {"taskId": {"random": 16}, "source": sender, "funcObjectId": function}
 
 
 def _graph(fields: Fields, sender: Identity, actor: dict[str, Any]) -> Fields:

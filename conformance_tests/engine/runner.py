@@ -131,6 +131,8 @@ class _Peer:
     fence: Fence | None = None
     fenced: bool = False
     closed: bool = False
+    unfenceable: bool = False
+    """In the middle of something that is no message: nothing can be asked on this connection."""
     dirty: bool = False
     """Gone without a word: the implementation may still count on it."""
 
@@ -171,6 +173,7 @@ class Run:
                 self._finally_silent()
         except _Failed as failed:
             outcome.verdict, outcome.failure = Verdict.FAIL, failed.failure
+            self._what_else_came()
         except SetupFailed as error:
             outcome.verdict, outcome.cause, outcome.reason = Verdict.INCONCLUSIVE, "setup", str(error)
         except (HarnessError, BadFields, UnknownSymbol) as error:
@@ -249,8 +252,11 @@ class Run:
         peer.inbox.clear()
         peer.own.clear()
         self._trace.add(NOTE, step.actor, shown="connects again" if step.again else "connects", step=step.where)
+        peer.unfenceable = not step.register and peer.actor.role == "connection"
         if step.register and peer.actor.role in _REGISTERING:
             self._register(peer, step)
+        elif step.register:
+            peer.channel.register()
 
     def _register(self, peer: _Peer, step: AnyStep) -> None:
         """The first heartbeat and its echo. After a reconnection under the same identity the first ones can get lost,
@@ -295,13 +301,17 @@ class Run:
     def _send(self, step: Send) -> None:
         peer = self._peer(step.actor)
         self._settle(peer)
-        fields = fill(step.kind, step.fields, self._names, peer.identity, peer.actor.options)
+        fields = self._fill(peer, step.kind, step.fields)
         if step.kind in _HEARTBEATS.values():
             peer.own.append(False)
             peer.registered = peer.registered or step.kind == _HEARTBEATS.get(peer.actor.role)
+        peer.unfenceable = False
         if step.kind == "clientDisconnect" or step.kind == "workerDisconnectNotification":
             peer.registered = False
         self._transmit(peer, step.kind, fields, step.where)
+
+    def _fill(self, peer: _Peer, kind: str, fields: Fields) -> Fields:
+        return fill(kind, fields, self._names, peer.identity, peer.actor.options)
 
     def _transmit(self, peer: _Peer, kind: str, fields: Fields, where: str, routine: bool = False) -> None:
         channel = self._channel(peer)
@@ -314,7 +324,9 @@ class Run:
     def _send_raw(self, step: SendRaw) -> None:
         peer = self._peer(step.actor)
         self._settle(peer)
-        messages = raw_frames.expand(step.messages, self._names, peer.identity, peer.actor.options)
+        messages = raw_frames.expand(
+            step.messages, lambda kind, fields: self._channel(peer).encode_raw(kind, self._fill(peer, kind, fields))
+        )
         for frames in messages[:3]:
             self._trace.add(SENT, step.actor, "raw", _show_frames(frames), step=step.where)
         if len(messages) > 3:
@@ -322,6 +334,7 @@ class Run:
         for frames in messages:
             self._channel(peer).send(frames)
         peer.unfenced = True
+        peer.unfenceable = peer.actor.role == "connection"
 
     def _heartbeat(self, step: Heartbeat) -> None:
         peer = self._peer(step.actor)
@@ -351,14 +364,14 @@ class Run:
     def _fence(self, peer: _Peer, patience: float, fields: Fields | None = None) -> bool:
         """Sends what must be answered and waits for the answer; False when it does not come."""
         channel = self._channel(peer)
-        fence = channel.fence(peer.registered)
         peer.unfenced = False
+        fence = None if peer.unfenceable else channel.fence(peer.registered)
         if fence is None:
             return True
         peer.fence, peer.fenced = fence, False
         if fence.kind in _HEARTBEATS.values():
             peer.own.append(True)
-        filled = fill(fence.kind, {**fence.fields, **(fields or {})}, self._names, peer.identity, peer.actor.options)
+        filled = self._fill(peer, fence.kind, {**fence.fields, **(fields or {})})
         self._transmit(peer, fence.kind, filled, self._where, routine=True)
         peer.unfenced = False
         deadline = time.monotonic() + patience
@@ -419,7 +432,7 @@ class Run:
             if kind is not None:
                 unfenced = peer.unfenced
                 peer.own.append(True)
-                fields = fill(kind, {}, self._names, peer.identity, peer.actor.options)
+                fields = self._fill(peer, kind, {})
                 self._transmit(peer, kind, fields, self._where, routine=True)
                 peer.unfenced = unfenced
 
@@ -505,12 +518,9 @@ class Run:
         self._settle(None)
         for peer in peers:
             channel = self._channel(peer)
-            if not self._session.synchronous:
-                if not peer.closed:
-                    self._must_fence(peer, step)
-            else:
-                while self._receive(peer, 0.0):
-                    pass
+            if not self._session.synchronous and not peer.closed:
+                self._must_fence(peer, step)
+            self._drain(peer)
             if channel.lenient:
                 continue
             while peer.inbox:
@@ -518,6 +528,11 @@ class Run:
                 if not self._is_allowed(peer, came):
                     entry.diverges = True
                     raise self._fail(step, f"nothing more comes to {peer.actor.name}", f"{self._show(came)} came")
+
+    def _drain(self, peer: _Peer) -> None:
+        """Takes what has arrived already."""
+        while not peer.closed and self._receive(peer, 0.0):
+            pass
 
     def _finally_silent(self) -> None:
         self._where = "the end"
@@ -540,9 +555,17 @@ class Run:
 
     # ---- telling ----
 
+    def _what_else_came(self) -> None:
+        """After a failure: what the others have got meanwhile, for whoever reads the trace."""
+        self._forbidden.clear()
+        for peer in self._peers.values():
+            if peer.channel is not None and not peer.closed:
+                with suppress(SetupFailed, HarnessError):
+                    self._drain(peer)
+
     def _fail(self, step: AnyStep | None, expected: str, came: str, requirement: str = "") -> _Failed:
         named = (step.requirement if step is not None else "") or requirement
-        requirements = (named,) if named else self._scenario.requirements
+        requirements = (named,) if named else self._scenario.requirements[:1]
         where = step.where if step is not None else self._where
         if not any(entry.diverges for entry in self._trace.entries):
             self._trace.add(NOTE, "", shown=f"{expected}; {came}", diverges=True, step=where)
@@ -591,7 +614,7 @@ def make_identity(actor: Actor) -> bytes:
         return f"Client|{token}".encode()
     if actor.role == "worker":
         return f"Worker|{actor.name}|{token}".encode()
-    if actor.role in ("manager", "peer"):
+    if actor.role in ("manager", "peer", "connection"):
         return f"{actor.role.capitalize()}|{actor.name}|{token}".encode()
     return b""
 

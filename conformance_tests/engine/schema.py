@@ -22,7 +22,7 @@ STORAGE_REQUESTS = {
     "setObject": {"objectId", "payload", "requestId"},
     "getObject": {"objectId", "length", "requestId"},
     "deleteObject": {"objectId", "requestId"},
-    "duplicateObjectID": {"objectId", "source", "requestId"},
+    "duplicateObjectID": {"objectId", "sourceId", "requestId"},
     "infoGetTotal": {"requestId"},
 }
 STORAGE_RESPONSES = {
