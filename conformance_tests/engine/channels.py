@@ -72,6 +72,14 @@ class Channel(ABC):
         """The frames of a well-formed message; raises BadFields, and HarnessError if it is not well-formed."""
         return [encode_message(kind, fields)]
 
+    def send_message(self, kind: str, fields: Fields) -> None:
+        """One well-formed message; raises BadFields, HarnessError."""
+        self.send(self.encode(kind, fields))
+
+    def tidy(self, seconds: float) -> bool:
+        """Ends what this run left in the implementation; False if that is not certain."""
+        return True
+
     def encode_raw(self, kind: str, fields: Fields) -> bytes:
         """The bytes of a message that need not be well-formed, for a ``sendRaw``; raises BadFields."""
         return b"".join(self.encode(kind, fields))
@@ -92,6 +100,14 @@ class Session(ABC):
     """Whether everything that a message causes is there when ``send`` returns."""
     patience = 5.0
     """How long an expected message may take, in seconds: it bounds a hang, nothing else."""
+
+    def prepare(self, identities: dict[str, Identity]) -> None:  # noqa: B027  # most need nothing
+        """Before the first step; the identities of the actors by name."""
+
+    @property
+    def subject(self) -> Identity:
+        """The identity of the implementation under test, where it has one and has spoken."""
+        return b""
 
     @abstractmethod
     def open(self, actor: Actor, identity: Identity) -> Channel:

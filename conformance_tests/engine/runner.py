@@ -167,6 +167,7 @@ class Run:
         started = time.perf_counter()
         outcome = Outcome(Verdict.PASS, self._trace, self._session.via, names=self._names)
         try:
+            self._session.prepare({name: peer.identity for name, peer in self._peers.items()})
             for step in self._scenario.steps:
                 self._step(step)
             if not self._scenario.final_open:
@@ -245,6 +246,7 @@ class Run:
                 self._names.bind(step.actor, peer.identity)
         self._settle(peer)
         peer.channel = self._session.open(peer.actor, peer.identity)
+        self._meet_subject()
         if not peer.identity and peer.channel.identity:
             peer.identity = peer.channel.identity
             self._names.bind(step.actor, peer.identity)
@@ -311,14 +313,31 @@ class Run:
         self._transmit(peer, step.kind, fields, step.where)
 
     def _fill(self, peer: _Peer, kind: str, fields: Fields) -> Fields:
-        return fill(kind, fields, self._names, peer.identity, peer.actor.options)
+        sender = peer.identity
+        if self._scenario.role in ("worker", "client") and peer.actor.role in ("scheduler", "storage", "gates"):
+            sender = self._owner()
+        return fill(kind, fields, self._names, sender, peer.actor.options)
+
+    def _owner(self) -> bytes:
+        """Where the engine plays a scheduler: the client whose tasks and objects these are."""
+        if self._scenario.role == "client":
+            self._meet_subject()
+            return self._session.subject
+        return next((p.identity for p in self._peers.values() if p.actor.role == "client"), b"")
+
+    def _meet_subject(self) -> None:
+        if self._session.subject and not self._names.known(self._scenario.role):
+            self._names.bind(self._scenario.role, self._session.subject)
 
     def _transmit(self, peer: _Peer, kind: str, fields: Fields, where: str, routine: bool = False) -> None:
         channel = self._channel(peer)
         shown = self._names.show(fields)
-        frames = channel.encode(kind, fields)
         self._trace.add(SENT, peer.actor.name, kind, shown, routine=routine, step=where)
-        channel.send(frames)
+        try:
+            channel.send_message(kind, fields)
+        except ChannelClosed as error:
+            peer.closed = True
+            self._trace.add(NOTE, peer.actor.name, shown=f"connection closed {error}".rstrip(), step=where)
         peer.unfenced = True
 
     def _send_raw(self, step: SendRaw) -> None:
@@ -395,6 +414,7 @@ class Run:
             return False
         if came is None:
             return False
+        self._meet_subject()
         entry = self._trace.add(CAME, peer.actor.name, came.kind, self._names.show(came.fields), step=self._where)
         if self._is_own(peer, came):
             entry.routine = True
@@ -586,7 +606,9 @@ class Run:
         clean = True
         order = sorted(self._peers.values(), key=lambda p: p.actor.role != "client")
         for peer in order:
-            if peer.actor.role not in _GOODBYES or self._scenario.role != "scheduler":
+            if self._scenario.role != "scheduler" or peer.actor.role not in _GOODBYES:
+                if peer.channel is not None:
+                    clean = peer.channel.tidy(self._session.patience) and clean
                 continue
             with suppress(SetupFailed, HarnessError, ChannelClosed, _Failed):
                 if peer.dirty and peer.channel is None:

@@ -137,7 +137,10 @@ class Suite:
         unknown = sorted(set(scenario.settings) - set(role.settings))
         has_sockets = bool(role.start or role.attach or attached)
         only_core = "clock" in needs and "clock" not in role.capabilities
-        only_sockets = any(actor.role == "storage" for actor in scenario.actors.values()) or "sockets" in needs
+        only_sockets = (
+            any(actor.role in ("storage", "gates", "driver") for actor in scenario.actors.values())
+            or "sockets" in needs
+        )
         via = self.options.via or (CORE if only_core or not has_sockets else SOCKETS)
         if via == CORE:
             if not role.core:
