@@ -7,10 +7,12 @@ The scheduler's actor answers heartbeats by itself and does not show them, unles
 
 from __future__ import annotations
 
+import queue
 import secrets
+import threading
 import time
-from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 import zmq
 
@@ -38,53 +40,101 @@ _ECHOES = {
     "workerManagerHeartbeat": "workerManagerHeartbeatEcho",
 }
 _CONNECT_SECONDS = 30.0
+_STOP = b"stop"
 
 
 class Router:
-    """The engine's scheduler socket, as long as the implementation runs."""
+    """The engine's scheduler socket, as long as the implementation runs.
+
+    A thread serves it, so that heartbeats are answered whatever the run is waiting for.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], prefix: bytes, storage: StorageStub) -> None:
         self._prefix = prefix
-        self.socket = context.socket(zmq.ROUTER)
+        self._router = context.socket(zmq.ROUTER)
         for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0)):
-            self.socket.setsockopt(option, value)
-        port = self.socket.bind_to_random_port("tcp://127.0.0.1")
-        self.address = f"tcp://127.0.0.1:{port}"
+            self._router.setsockopt(option, value)
+        self.address = f"tcp://127.0.0.1:{self._router.bind_to_random_port('tcp://127.0.0.1')}"
+        name = f"inproc://router-{id(self)}"
+        self._inside, self._outside = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        for pair in (self._inside, self._outside):
+            pair.setsockopt(zmq.LINGER, 0)
+        self._inside.bind(name)
+        self._outside.connect(name)
+        self._storage_port = storage.port
+        self._came: queue.Queue[tuple[bool, Incoming]] = queue.Queue()
+        self._known: set[Identity] = set()
+        self._met = threading.Event()
         self.storage = storage
         self.subject: Identity = b""
         """The implementation's identity, once it has spoken."""
         self.echo = True
-        self.managers: set[Identity] = set()
+        self._thread = threading.Thread(target=self._serve, name="router", daemon=True)
+        self._thread.start()
 
     def expect_new(self) -> None:
-        """From now on the next identity that speaks is the subject."""
+        """From now on the next new identity that speaks is the subject."""
         self.subject = b""
+        self._met.clear()
+
+    def forget(self) -> None:
+        """Drops what earlier runs left."""
+        with suppress(queue.Empty):
+            while True:
+                self._came.get_nowait()
+
+    def await_subject(self, seconds: float) -> bool:
+        """Whether the implementation has spoken in time."""
+        return self._met.wait(seconds)
 
     def send(self, frames: Sequence[bytes]) -> None:
-        self.socket.send_multipart([self.subject, *frames])
+        """One message to the subject."""
+        self._outside.send_multipart([self.subject, *frames])
 
     def receive(self, seconds: float) -> tuple[bool, Incoming] | None:
-        """The next message of the subject, and whether it is one that was answered here."""
-        deadline = time.monotonic() + seconds
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            if not self.socket.poll(int(left * 1000) + (left > 0)):
-                return None
-            sender, *frames = self.socket.recv_multipart()
-            came = decode_message(frames)
-            if not self.subject and sender.startswith(self._prefix):
-                self.subject = sender
-            answer = _ECHOES.get(came.kind)
-            echoed = answer is not None and (self.echo or sender != self.subject)
-            if answer is not None and echoed:
-                address = {"host": "127.0.0.1", "port": self.storage.port, "scheme": "tcp"}
-                fields = {} if came.kind == "workerManagerHeartbeat" else {"objectStorageAddress": address}
-                self.socket.send_multipart([sender, message_fields.encode(answer, fields)])
-            if sender == self.subject:
-                return echoed, came
+        """The next message of the subject, and whether the engine has answered it already."""
+        try:
+            return self._came.get(timeout=seconds) if seconds > 0 else self._came.get_nowait()
+        except queue.Empty:
+            return None
 
     def close(self) -> None:
-        self.socket.close()
+        """Ends the thread and closes the sockets."""
+        self._outside.send(_STOP)
+        self._thread.join()
+        for one in (self._router, self._inside, self._outside):
+            one.close()
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._inside, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if self._inside in ready:
+                frames = self._inside.recv_multipart()
+                if frames == [_STOP]:
+                    return
+                self._router.send_multipart(frames)
+            if self._router in ready:
+                sender, *frames = self._router.recv_multipart()
+                self._handle(sender, frames)
+
+    def _handle(self, sender: Identity, frames: list[bytes]) -> None:
+        came = decode_message(frames)
+        if sender not in self._known and sender.startswith(self._prefix):
+            self._known.add(sender)
+            if not self.subject:
+                self.subject = sender
+        answer = _ECHOES.get(came.kind)
+        echoed = answer is not None and (self.echo or sender != self.subject)
+        if answer is not None and echoed:
+            address = {"host": "127.0.0.1", "port": self._storage_port, "scheme": "tcp"}
+            fields = {} if came.kind == "workerManagerHeartbeat" else {"objectStorageAddress": address}
+            self._router.send_multipart([sender, message_fields.encode(answer, fields)])
+        if sender == self.subject:
+            self._came.put((echoed, came))
+            self._met.set()
 
 
 class RouterSession(Session):
@@ -101,6 +151,8 @@ class RouterSession(Session):
         self._actors = actors
         self.patience = patience
         self._channels: list[Channel] = []
+        if driver is not None:
+            router.expect_new()
 
     def prepare(self, identities: dict[str, Identity]) -> None:
         for name, actor in self._actors.items():
@@ -122,7 +174,6 @@ class RouterSession(Session):
         elif actor.role == "gates":
             channel = GateChannel(self._gates)
         elif actor.role == "driver" and self._driver is not None:
-            self._router.expect_new()
             channel = DriverChannel(self._driver, self._router.address)
         else:
             raise SetupFailed(f"a {actor.role} can't connect here")
@@ -141,19 +192,14 @@ class _SchedulerChannel(Channel):
         self._judges_client = judges_client
         self._shows_heartbeats = actor.options.get("heartbeats", False)
         self._shows_instructions = actor.options.get("instructions", False)
+        router.forget()
         router.echo = actor.options.get("echo", True)
         self._outstanding: set[bytes] = set()
-        self._early: deque[Incoming] = deque()
 
     def await_subject(self) -> None:
         """Until the implementation has spoken; raises SetupFailed."""
-        deadline = time.monotonic() + _CONNECT_SECONDS
-        while not self._router.subject:
-            came = self._router.receive(max(0.0, deadline - time.monotonic()))
-            if came is None and time.monotonic() >= deadline:
-                raise SetupFailed("the implementation has not connected")
-            if came is not None and self._is_shown(*came):
-                self._early.append(came[1])
+        if not self._router.await_subject(_CONNECT_SECONDS):
+            raise SetupFailed("the implementation has not connected")
 
     def send_message(self, kind: str, fields: Fields) -> None:
         if kind == "task":
@@ -169,8 +215,6 @@ class _SchedulerChannel(Channel):
         self._router.send(frames)
 
     def receive(self, seconds: float) -> Incoming | None:
-        if self._early:
-            return self._early.popleft()
         deadline = time.monotonic() + seconds
         while True:
             came = self._router.receive(max(0.0, deadline - time.monotonic()))

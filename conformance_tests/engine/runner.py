@@ -60,6 +60,8 @@ _KEEPALIVE_SHARE = 3  # heartbeats per timeout that the scenario sets
 _TICK_SECONDS = 0.5
 _REGISTERING = frozenset({"client", "worker", "manager"})
 _HEARTBEATS = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager": "workerManagerHeartbeat"}
+_ENGINE_ACTIONS = frozenset({"put", "drop", "read", "release"})
+"""What looks like a message in a scenario and happens inside the engine."""
 _GOODBYES: dict[str, tuple[str, Fields]] = {
     "client": ("clientDisconnect", {"disconnectType": "disconnect"}),
     "worker": ("workerDisconnectNotification", {}),
@@ -332,7 +334,10 @@ class Run:
     def _transmit(self, peer: _Peer, kind: str, fields: Fields, where: str, routine: bool = False) -> None:
         channel = self._channel(peer)
         shown = self._names.show(fields)
-        self._trace.add(SENT, peer.actor.name, kind, shown, routine=routine, step=where)
+        if kind in _ENGINE_ACTIONS:
+            self._trace.add(NOTE, peer.actor.name, shown=f"{kind} {shown}", step=where)
+        else:
+            self._trace.add(SENT, peer.actor.name, kind, shown, routine=routine, step=where)
         try:
             channel.send_message(kind, fields)
         except ChannelClosed as error:
