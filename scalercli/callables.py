@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 from protocol.control import MAX_PAYLOAD_BYTES
 from scalercli.errors import CliError
 
-
 _OPTIONS = ("--output", "-o", "--json", "--quiet", "-q", "--cluster", "--dry-run")
 
 

@@ -34,6 +34,15 @@ _START_SECONDS = 60.0
 _CHUNK = 1 << 18
 
 
+_opened: list[AgentLink | Offline] = []
+
+
+def close_all() -> None:
+    """Closes every link of this command; called once, when it ends."""
+    while _opened:
+        _opened.pop().close()
+
+
 class TimedOut(Exception):
     """No reply came in time."""
 
@@ -89,6 +98,7 @@ class AgentLink:
         self._watch_stdout = False
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        _opened.append(self)
 
     def watch_stdout(self) -> None:
         """From now on ``receive`` notices when the reader of our stdout goes away."""
@@ -207,6 +217,7 @@ class Offline:
             self._ledger = Ledger(places.ledger, read_only=True) if there else Ledger(None)
         except LedgerError as error:
             raise CliError(str(error), "", ExitCode.INTERNAL) from None
+        _opened.append(self)
         self._session = Session(self._ledger, None, lambda: AgentInfo(0), lambda call: call())
 
     def send(self, variant: str, value: RequestValue = None) -> int:

@@ -15,7 +15,7 @@ from scalercli import link, options, records, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
-from scalercli.output import Cell, Mode, Output, Record
+from scalercli.output import Cell, Mode, Output, Record, tasks
 from scalercli.places import EMBEDDED, Places
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The cluster on this machine: up, down, status.")
@@ -95,7 +95,7 @@ def down(
         except link.TimedOut:
             raise _stuck(info.pid, places) from None
         if info.living:
-            out.note(f"{info.living} living tasks were canceled")
+            out.note(f"{tasks(info.living)} canceled")
         _wait_gone(places, info.pid, deadline)
     _remove_leftovers(places)
     _show(out, None, where)

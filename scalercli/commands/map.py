@@ -21,7 +21,7 @@ from scalercli.commands.result import show_result
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode, worst
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
-from scalercli.output import Output, message
+from scalercli.output import Output, message, tasks
 from scalercli.places import EMBEDDED
 
 app = typer.Typer(add_completion=False)
@@ -193,15 +193,15 @@ class Mapper:
         try:
             self._loop()
         except KeyboardInterrupt:
-            message(f"note: interrupted; {self._sent} tasks were sent{self._what_goes_on()}")
+            message(f"note: interrupted; {tasks(self._sent)} sent{self._what_goes_on()}")
             return ExitCode.INTERRUPTED
         except BrokenPipeError:
             if self._sent:
-                message(f"note: nobody reads on; {self._sent} tasks were sent{self._what_goes_on()}")
+                message(f"note: nobody reads on; {tasks(self._sent)} sent{self._what_goes_on()}")
             raise
         except CliError as error:
             if self._sent:
-                error.message += f" ({self._sent} tasks were sent before)"
+                error.message += f" ({tasks(self._sent)} sent before)"
             raise
         self._out.close()
         return worst(self._codes)
