@@ -31,6 +31,7 @@ from scalercli.exits import ExitCode
 from scalercli.places import EMBEDDED, Places
 
 _START_SECONDS = 60.0
+_ANSWER_SECONDS = 30.0
 _CHUNK = 1 << 18
 
 
@@ -91,6 +92,7 @@ class AgentLink:
 
     def __init__(self, sock: socket.socket, places: Places) -> None:
         self.places = places
+        self.info = AgentInfo(0)
         self._socket = sock
         self._frames = Frames(ControlReply)
         self._received: deque[ControlReply] = deque()
@@ -249,8 +251,8 @@ class _Inbox:
             pass
 
 
-def find_agent(places: Places) -> AgentLink | None:
-    """A connection to the living agent, if there is one."""
+def find_agent(places: Places, greeting: str = "ping") -> AgentLink | None:
+    """A connection to the living agent, if there is one; its answer to the greeting is in ``info``."""
     paths = [str(places.socket)]
     try:
         noted = places.lock.read_text().split("\n")
@@ -263,10 +265,11 @@ def find_agent(places: Places) -> AgentLink | None:
         link = AgentLink(sock, places)
         try:
             sock.connect(path)
-            number = link.send("ping")
-            for_us = link.receive(time.monotonic() + _START_SECONDS)
-            assert for_us.number == number
-            return link
+            link.send(greeting)
+            answer = link.receive(time.monotonic() + _ANSWER_SECONDS).value
+            if isinstance(answer, AgentInfo):
+                link.info = answer
+                return link
         except (OSError, AgentGone):
             link.close()
         except TimedOut:

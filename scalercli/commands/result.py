@@ -12,7 +12,7 @@ from scalercli.exits import ExitCode, of_state, worst
 from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption
 from scalercli.output import Output, message, tasks
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"result": app}
 
 

@@ -16,7 +16,7 @@ from scalercli.exits import ExitCode, of_state
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
 from scalercli.output import Mode, Output, message
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"run": app}
 
 

@@ -15,7 +15,7 @@ from scalercli.exits import ExitCode, of_state, worst
 from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption, duration_option
 from scalercli.output import Output, message, tasks
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"wait": app}
 
 
