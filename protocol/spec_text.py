@@ -6,7 +6,7 @@ semicolon may stand the optional capability to which it belongs: ``(scheduler; g
 
 Between ``<!-- generated: NAME -->`` and ``<!-- end -->`` stands text that ``python -m protocol.spec_text --write``
 makes from the schema, the lifecycle table and the codec; without ``--write`` it says what is stale or wrong, and ends
-with 1 if anything is. The file is found beside the package in a source tree; ``path`` arguments override that.
+with 1 if anything is.
 """
 
 from __future__ import annotations
@@ -19,16 +19,36 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from protocol import codec, layout, lifecycle, storage
+from protocol import codec, layout, storage
 from protocol.identifiers import ObjectId, TaskId
 from protocol.lifecycle import IGNORED, LIVING, TABLE, TERMINAL, Action, Event, State
 from protocol.messages import TaskCancel, TaskCancelFlags
 
-PATH = Path(__file__).parent.parent / "SPEC.md"
+_SOURCE, _INSTALLED = Path(__file__).parent.parent / "SPEC.md", Path(__file__).with_name("SPEC.md")
+PATH = _INSTALLED if _INSTALLED.exists() else _SOURCE
+"""SPEC.md: in a wheel it lies inside the package."""
 
 ROLES = ("client", "scheduler", "worker", "storage", "manager", "all")
 CAPABILITIES = ("balancing", "graphs", "information", "managers", "monitor", "placement")
-PREFIXES = "TRN IDN MSG TSK WRK GRA CAN BAL OBJ STO LIV MAN FUT MAL SEC MON INF".split()
+PREFIXES = [
+    "TRN",
+    "IDN",
+    "MSG",
+    "TSK",
+    "WRK",
+    "GRA",
+    "CAN",
+    "BAL",
+    "OBJ",
+    "STO",
+    "LIV",
+    "MAN",
+    "FUT",
+    "MAL",
+    "SEC",
+    "MON",
+    "INF",
+]
 
 _STATEMENT = re.compile(r"^\*\*([A-Z]{3}-\d{2})\*\* \(([^)]*)\) (.*)$")
 _HEADING = re.compile(r"^#{2,4} (?:Annex ([A-Z])\b|(\d+(?:\.\d+)*))")
@@ -158,7 +178,8 @@ def _place(field: dict[str, Any]) -> str:
 
 def _fields(name: str) -> str:
     struct = layout.load()["structs"][name]
-    size = f"`{name}`: {struct['dataWords']} data words, {struct['pointers']} pointers."
+    words, pointers = struct["dataWords"], struct["pointers"]
+    size = f"`{name}`: {words} data word{'s'[: words != 1]}, {pointers} pointer{'s'[: pointers != 1]}."
     rows = [
         [f"`{f['name']}`", str(f["ordinal"]), f"`{f['type']}`", _place(f), _meanings()[f"{name}.{f['name']}"]]
         for f in struct["fields"]
@@ -280,7 +301,13 @@ def _example_set_ok(_: str) -> str:
 
 
 def _header_dump(head: bytes, length: str, number: str, kind: str, payload: bytes) -> str:
-    names = ("length prefix: 80", "segments - 1 (0), words (9)", "root: struct, 3 data words, 1 pointer", length, number)
+    names = (
+        "length prefix: 80",
+        "segments - 1 (0), words (9)",
+        "root: struct, 3 data words, 1 pointer",
+        length,
+        number,
+    )
     names += (kind, "objectID: struct of 4 data words", "field0: the id's first 8 bytes, reversed")
     names += ("field1", "field2", "field3")
     parts = [(head[8 * i : 8 * i + 8], name) for i, name in enumerate(names)]
@@ -320,7 +347,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.write:
         options.path.write_text(rendered)
     elif rendered != text:
-        sys.stderr.write(f"error: generated parts of {options.path} are stale\nhint: python -m protocol.spec_text --write\n")
+        sys.stderr.write(
+            f"error: generated parts of {options.path} are stale\nhint: python -m protocol.spec_text --write\n"
+        )
         return 1
     print(f"{options.path}: {count} requirements")
     return 0
