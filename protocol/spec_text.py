@@ -30,25 +30,10 @@ PATH = _INSTALLED if _INSTALLED.exists() else _SOURCE
 
 ROLES = ("client", "scheduler", "worker", "storage", "manager", "all")
 CAPABILITIES = ("balancing", "graphs", "information", "managers", "monitor", "placement")
-PREFIXES = [
-    "TRN",
-    "IDN",
-    "MSG",
-    "TSK",
-    "WRK",
-    "GRA",
-    "CAN",
-    "BAL",
-    "OBJ",
-    "STO",
-    "LIV",
-    "MAN",
-    "FUT",
-    "MAL",
-    "SEC",
-    "MON",
-    "INF",
-]
+PREFIXES = (
+    *("TRN", "IDN", "MSG", "TSK", "WRK", "GRA", "CAN", "BAL", "OBJ"),
+    *("STO", "LIV", "MAN", "FUT", "MAL", "SEC", "MON", "INF"),
+)
 
 _STATEMENT = re.compile(r"^\*\*([A-Z]{3}-\d{2})\*\* \(([^)]*)\) (.*)$")
 _HEADING = re.compile(r"^#{2,4} (?:Annex ([A-Z])\b|(\d+(?:\.\d+)*))")
@@ -123,12 +108,14 @@ def citations(text: str) -> set[str]:
 
 
 def render(text: str) -> str:
-    """SPEC.md with every generated part made anew; raises KeyError for a part of an unknown name."""
+    """SPEC.md with every generated part made anew; raises ValueError for a part of an unknown name."""
 
     def replace(match: re.Match[str]) -> str:
         name, _, argument = match[2].partition(".")
-        make = _PARTS[name]
-        return f"{match[1]}{make(argument)}\n{match[3]}"
+        try:
+            return f"{match[1]}{_PARTS[name](argument)}\n{match[3]}"
+        except KeyError as error:
+            raise ValueError(f"there is no generated part {match[2]}: unknown {error}") from None
 
     return _BLOCK.sub(replace, text)
 
@@ -205,7 +192,8 @@ def _messages(_: str) -> str:
 
 def _states(_: str) -> str:
     wire = {s: str(layout.load()["enums"]["TaskState"]["values"][s.wire]) for s in (*LIVING[1:], *TERMINAL)}
-    rows = [[f"`{s.value}`", "living", f"`{wire[s]}`" if s in wire else "not shown"] for s in LIVING]
+    rows = [[f"`{State.UNKNOWN.value}`", "not alive", "not shown"]]
+    rows += [[f"`{s.value}`", "living", f"`{wire[s]}`"] for s in LIVING[1:]]
     rows += [[f"`{s.value}`", "terminal", f"`{wire[s]}`"] for s in TERMINAL]
     return _table(["state", "kind", "on the wire"], rows)
 
@@ -301,15 +289,9 @@ def _example_set_ok(_: str) -> str:
 
 
 def _header_dump(head: bytes, length: str, number: str, kind: str, payload: bytes) -> str:
-    names = (
-        "length prefix: 80",
-        "segments - 1 (0), words (9)",
-        "root: struct, 3 data words, 1 pointer",
-        length,
-        number,
-    )
-    names += (kind, "objectID: struct of 4 data words", "field0: the id's first 8 bytes, reversed")
-    names += ("field1", "field2", "field3")
+    names = ["length prefix: 80", "segments - 1 (0), words (9)", "root: struct, 3 data words, 1 pointer"]
+    names += [length, number, kind, "objectID: struct of 4 data words", "field0: the id's first 8 bytes, reversed"]
+    names += ["field1", "field2", "field3"]
     parts = [(head[8 * i : 8 * i + 8], name) for i, name in enumerate(names)]
     if payload:
         parts += [(head[88:], f"length prefix: {len(payload)}"), (payload, "the payload")]
@@ -347,9 +329,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.write:
         options.path.write_text(rendered)
     elif rendered != text:
-        sys.stderr.write(
-            f"error: generated parts of {options.path} are stale\nhint: python -m protocol.spec_text --write\n"
-        )
+        sys.stderr.write(f"error: generated parts of {options.path} are stale\n")
+        sys.stderr.write("hint: python -m protocol.spec_text --write\n")
         return 1
     print(f"{options.path}: {count} requirements")
     return 0
