@@ -71,16 +71,17 @@ _scanned = 0
 _local: list[ModuleType] = []
 
 
-@lru_cache(maxsize=4096)
 def worker_may_lack(module_name: str) -> bool:
     """True for a loaded module that lies in a file outside of the Python installation and its site-packages: a
     script's neighbour, a test, a package in development."""
-    if module_name.partition(".")[0] in _OWN_PACKAGES or module_name in sys.builtin_module_names:
+    if module_name.partition(".")[0] in _OWN_PACKAGES:
         return False
-    module = sys.modules.get(module_name)
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str):
-        return False
+    file = getattr(sys.modules.get(module_name), "__file__", None)
+    return isinstance(file, str) and _outside(file)
+
+
+@lru_cache(maxsize=4096)
+def _outside(file: str) -> bool:
     path = Path(file).resolve()
     if "site-packages" in path.parts or "dist-packages" in path.parts:
         return False

@@ -1,0 +1,218 @@
+"""The client as users see it: a ``concurrent.futures.Executor`` (SPEC sections 7 to 9)."""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import itertools
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from protocol.identifiers import ClientId, TaskId, new_client_id, new_task_id
+from protocol.messages import InformationAnswer, QueryValue, TaskCapability
+from protocol.payloads import TaskMetadata
+from reference_impl.addresses import Address
+from reference_impl.client.core import CancelAnswer, ClientCore, NewTask, serializer_blob
+from reference_impl.client.functions import FunctionCache, call_each
+from reference_impl.client.future import LogCallback, ScalerFuture
+from reference_impl.client.objects import Blob, blob
+from reference_impl.client.shell import ClientThread
+from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
+
+_EXIT_SECONDS = 2.0
+
+
+class Client(concurrent.futures.Executor):
+    """A connection to a scheduler, and an executor whose tasks run on its workers. Thread-safe.
+
+    It differs from the executors of ``concurrent.futures`` in this (Annex B; for its futures see ScalerFuture):
+
+    - ``fn`` and its arguments are pickled in the thread that submits, so a pickling error is raised by ``submit``.
+      Functions and classes of ``__main__``, and of modules outside of site-packages, are sent by value.
+    - ``map`` takes ``chunksize`` as ``ProcessPoolExecutor.map`` does.
+    - When the interpreter ends, or the client is garbage and has no pending tasks, it disconnects; at the end of the
+      interpreter pending tasks are cancelled, not waited for.
+    - If the scheduler is silent for ``timeout_seconds``, pending futures fail with SchedulerLost; when it speaks again
+      the client can be used again. If the storage is lost they fail with StorageLost, for good.
+    - After a fork the child must create its own client.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        identity: ClientId | None = None,
+        heartbeat_interval_seconds: float = 1.0,
+        timeout_seconds: float = 60.0,
+        connect_timeout_seconds: float = 10.0,
+    ) -> None:
+        """Connects, blocking until scheduler and storage are there. Raises SchedulerUnreachable, StorageUnreachable,
+        and ValueError for what is no address (``tcp://HOST:PORT``)."""
+        self.identity: ClientId = identity or new_client_id()
+        core = ClientCore(
+            self.identity,
+            serializer_blob(blob(SERIALIZER_PAYLOAD)),
+            os.urandom(16),
+            heartbeat_interval_seconds=heartbeat_interval_seconds,
+            timeout_seconds=timeout_seconds,
+        )
+        self._thread = ClientThread(Address.parse(address), core, connect_timeout_seconds)
+        self._functions = FunctionCache()
+        self._query_ids = itertools.count(1)
+        self._thread.start()
+        _alive.add(self._thread)
+        weakref.finalize(self, self._thread.leave_now).atexit = False
+
+    # ---- tasks ----
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ScalerFuture:
+        """Runs ``fn(*args, **kwargs)`` on a worker."""
+        return self._submit([self._task(self._functions.blob(fn, kwargs), args)])[0]
+
+    def submit_many(self, fn: Callable[..., Any], argument_tuples: Iterable[tuple[Any, ...]]) -> list[ScalerFuture]:
+        """``submit(fn, *arguments)`` for each, as one batch; ``fn`` is pickled once."""
+        function = self._functions.blob(fn)
+        return self._submit([self._task(function, arguments) for arguments in argument_tuples])
+
+    def map(
+        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[Any]:
+        """As ``Executor.map``: results in order. ``chunksize`` calls make one task. What is left over when the
+        iterator ends early is cancelled, without waiting for that."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        rows = zip(*iterables)  # noqa: B905 - the shortest ends it, as in Executor.map
+        if chunksize == 1:
+            return _results(self.submit_many(fn, rows), deadline)
+        chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
+        futures = self.submit_many(call_each, ((fn, chunk) for chunk in chunks))
+        return itertools.chain.from_iterable(_results(futures, deadline))
+
+    def submit_pickled(
+        self,
+        function: bytes,
+        arguments: Sequence[bytes],
+        *,
+        task_id: TaskId | None = None,
+        metadata: TaskMetadata | None = None,
+        raw: bool = False,
+        name: str = "",
+        on_log: LogCallback | None = None,
+        capabilities: Mapping[str, int] | None = None,
+    ) -> ScalerFuture:
+        """Submits payloads that are serialized already. ``raw``: the result is a RawResult, whatever the task's
+        answer, and nothing is unpickled. ``name`` is what people call the function. ``on_log(task_id, type, text)`` is
+        called in the I/O thread for each TaskLog, if ``metadata.stream_output`` asks for them. ``task_id`` must not be
+        one that is alive."""
+        task = NewTask(
+            task_id or new_task_id(),
+            blob(function, name.encode("utf-8", "replace")),
+            tuple([blob(argument) for argument in arguments]),
+            metadata.to_bytes() if metadata else b"",
+            tuple([TaskCapability(*item) for item in (capabilities or {}).items()]),
+        )
+        return self._submit([task], raw=raw, on_log=on_log)[0]
+
+    def cancel_task(self, task_id: TaskId, *, force: bool = True) -> concurrent.futures.Future[CancelAnswer]:
+        """Asks the scheduler to cancel any task, also one that this client never submitted; one that another client
+        submitted is answered with NOT_FOUND (CAN-11). The future fails with SchedulerLost if no answer can come."""
+        promise: concurrent.futures.Future[CancelAnswer] = concurrent.futures.Future()
+        self._thread.cancel(task_id, force, promise)
+        return promise
+
+    def _task(self, function: Blob, arguments: tuple[Any, ...]) -> NewTask:
+        return NewTask(new_task_id(), function, tuple([blob(serialize(a, by_value=True)) for a in arguments]))
+
+    def _submit(
+        self, tasks: list[NewTask], *, raw: bool = False, on_log: LogCallback | None = None
+    ) -> list[ScalerFuture]:
+        thread = self._thread
+        futures = [ScalerFuture(task.task_id, self, thread, raw=raw, on_log=on_log) for task in tasks]
+        if tasks:
+            thread.submit(tasks, futures)
+        return futures
+
+    # ---- the cluster ----
+
+    def query(self, variant: str, value: QueryValue = None, timeout: float = 5.0) -> InformationAnswer:
+        """Asks the scheduler: ``variant`` is version, tasks (``value``: a TaskFilter), workers or clients (SPEC
+        section 13). Raises TimeoutError if it does not answer in ``timeout`` seconds: not every scheduler does."""
+        promise: concurrent.futures.Future[InformationAnswer] = concurrent.futures.Future()
+        query_id = next(self._query_ids)
+        self._thread.query(query_id, variant, value, promise)
+        try:
+            return promise.result(timeout)
+        except concurrent.futures.TimeoutError:
+            self._thread.forget_query(query_id)
+            raise TimeoutError(f"the scheduler did not answer the query {variant!r} in {timeout:g} seconds") from None
+
+    def shutdown_cluster(self, timeout: float = 10.0) -> bool:
+        """Asks the scheduler and all workers to end: True if accepted (pending futures then fail with SchedulerLost),
+        False if the scheduler is protected. Raises TimeoutError."""
+        promise: concurrent.futures.Future[bool] = concurrent.futures.Future()
+        self._thread.ask_shutdown(promise)
+        try:
+            return promise.result(timeout)
+        except concurrent.futures.TimeoutError:
+            raise TimeoutError(f"the scheduler did not answer the shutdown in {timeout:g} seconds") from None
+
+    # ---- the end ----
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more tasks; disconnects when the pending ones are over. ``wait``: returns only then.
+        ``cancel_futures`` cancels those that are pending, running ones too."""
+        self._thread.leave(cancel_futures)
+        if wait:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Leaves now: pending futures are cancelled; the scheduler is told, which cancels their tasks."""
+        self._thread.leave_now()
+        self._thread.join()
+
+    disconnect = close
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Waits for pending futures, as every Executor does."""
+        self.shutdown(wait=True)
+
+    def __repr__(self) -> str:
+        return f"<Client {self.identity.decode('ascii', 'backslashreplace')} of {self._thread.address}>"
+
+
+def _results(futures: list[ScalerFuture], deadline: float | None) -> Iterator[Any]:
+    def each() -> Iterator[Any]:
+        futures.reverse()
+        try:
+            while futures:
+                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                yield futures[-1].result(remaining)
+                futures.pop()
+        finally:
+            for future in futures:
+                future.request_cancel()
+
+    return each()
+
+
+_alive: weakref.WeakSet[ClientThread] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    """At the end of the interpreter: say goodbye, and let nobody hang."""
+    threads = list(_alive)
+    for thread in threads:
+        thread.leave_now()
+    deadline = time.monotonic() + _EXIT_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+atexit.register(_leave_all)

@@ -1,0 +1,163 @@
+"""What agent and processor say to each other over their socket pair.
+
+To the processor: a head (its length, the length of the payloads behind it, a pickled ``Work``) and the payloads.
+From the processor, which runs other people's code and is believed as little as possible: records of a fixed layout,
+each with the payload that it announces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from protocol.storage import Buffer
+
+HEAD = struct.Struct("<IQ")
+RECORD = struct.Struct("<B16sdQdQ")
+READY, SUCCESS, FAILED = 0, 1, 2
+_MAX_IOV = 64
+_RECEIVE_BYTES = 1 << 17
+
+
+class Work(NamedTuple):
+    """One task for a processor. Payloads behind it: ``new``, then the arguments.
+
+    The agent decides which loaded functions and serializers a processor keeps: ``forget`` first, then ``new`` ones
+    (object id, length) are added; ``serializer`` and ``function`` name kept ones.
+    """
+
+    task_id: bytes
+    serializer: bytes
+    function: bytes
+    forget: tuple[bytes, ...]
+    new: tuple[tuple[bytes, int], ...]
+    arguments: tuple[int, ...]
+
+
+class Record(NamedTuple):
+    """What a processor says: READY once, then SUCCESS or FAILED with the pickled result or exception."""
+
+    what: int
+    task_id: bytes
+    seconds: float
+    peak_bytes: int
+    cpu_seconds: float
+    payload: Buffer
+
+
+class ChannelLost(ConnectionError):
+    """The processor closed its end, or wrote what no processor writes."""
+
+
+class Channel:
+    """The agent's end, non-blocking. Poll for reading always, for writing while ``wants_write``."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._socket = end
+        self._out: deque[Buffer] = deque()
+        self._small = bytearray()
+        self._head: tuple[int, bytes, float, int, float] | None = None
+        self._large = bytearray()
+        self._filled = 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        return bool(self._out)
+
+    def send(self, work: Work, payloads: Sequence[Buffer]) -> None:
+        """Queues a task and sends what the socket takes now. A lost peer shows in ``receive``."""
+        head = pickle.dumps(tuple(work), 5)
+        self._out.append(HEAD.pack(len(head), sum(map(len, payloads))) + head)
+        self._out.extend(p for p in payloads if len(p))
+        self.flush()
+
+    def flush(self) -> None:
+        out = self._out
+        while out:
+            batch = [out[i] for i in range(min(len(out), _MAX_IOV))]
+            try:
+                sent = self._socket.sendmsg(batch)
+            except BlockingIOError:
+                return
+            except OSError:
+                out.clear()
+                return
+            for buffer in batch:
+                if sent < len(buffer):
+                    if sent:
+                        out[0] = memoryview(buffer)[sent:]
+                    break
+                sent -= len(buffer)
+                out.popleft()
+
+    def receive(self) -> list[Record]:
+        """The records that have arrived; raises ChannelLost when there are none and the peer is gone."""
+        records: list[Record] = []
+        while True:
+            if self._head is not None:
+                if not self._receive_large(records):
+                    return records
+                continue
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return records
+            except OSError:
+                data = b""
+            if not data:
+                if records:
+                    return records
+                raise ChannelLost("the processor closed its channel")
+            self._small += data
+            self._parse(records)
+            if len(data) < _RECEIVE_BYTES and self._head is None:
+                return records
+
+    def _parse(self, records: list[Record]) -> None:
+        small, position = self._small, 0
+        while len(small) - position >= RECORD.size:
+            what, task_id, seconds, peak, cpu, length = RECORD.unpack_from(small, position)
+            if what > FAILED:
+                raise ChannelLost("the processor wrote nonsense to its channel")
+            begin = position + RECORD.size
+            if len(small) - begin < length:
+                if length > _RECEIVE_BYTES:
+                    self._head = (what, task_id, seconds, peak, cpu)
+                    self._large = bytearray(length)
+                    self._filled = len(small) - begin
+                    self._large[: self._filled] = small[begin:]
+                    position = len(small)
+                break
+            position = begin + length
+            records.append(Record(what, task_id, seconds, peak, cpu, bytes(small[begin:position])))
+        del small[:position]
+
+    def _receive_large(self, records: list[Record]) -> bool:
+        """One receive into the large payload; False when there is nothing to receive now."""
+        assert self._head is not None
+        try:
+            count = self._socket.recv_into(memoryview(self._large)[self._filled :])
+        except BlockingIOError:
+            return False
+        except OSError:
+            count = 0
+        if not count:
+            raise ChannelLost("the processor closed its channel")
+        self._filled += count
+        if self._filled == len(self._large):
+            records.append(Record(*self._head, self._large))
+            self._head, self._large, self._filled = None, bytearray(), 0
+        return True
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()

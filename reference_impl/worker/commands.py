@@ -1,0 +1,49 @@
+"""A shell command as a task."""
+
+from __future__ import annotations
+
+
+def run_command(argv: list[str], cwd: str | None = None, env: dict[str, str] | None = None) -> int:
+    """Runs a command to its end and returns its exit code as a shell would give it.
+
+    Its stdout and stderr are the task's own, so they stream while it runs; its stdin is empty. ``env`` replaces the
+    environment (None: the worker's). A death by signal n is 128 + n; 126: not executable; 127: not found, or ``cwd``
+    is not there; both with one line on stderr. Imports nothing at module level and uses no other function of this
+    package, so that it can be pickled by value and run on any worker of the protocol.
+    """
+    import os
+    import shutil
+    import subprocess
+    import sys
+
+    def refuse(code: int, what: str) -> int:
+        sys.stderr.write(f"{what}\n")
+        sys.stderr.flush()
+        return code
+
+    if not argv:
+        return refuse(127, "no command was given")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if cwd is not None and not os.path.isdir(cwd):  # noqa: PTH112
+        return refuse(127, f"{cwd}: no such directory on the worker")
+    try:
+        # Fds 1 and 2 by number: sys.stdout may be anything inside a task.
+        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=1, stderr=2)
+    except FileNotFoundError:
+        there = shutil.which(argv[0], path=None if env is None else env.get("PATH"))
+        why = "its interpreter was not found" if there else "command not found"
+        return refuse(127, f"{argv[0]}: {why}")
+    except PermissionError:
+        return refuse(126, f"{argv[0]}: not executable")
+    except OSError as error:
+        return refuse(126, f"{argv[0]}: {error.strerror or error}")
+    except ValueError as error:
+        return refuse(126, f"{argv[0]}: {error}")
+    try:
+        code = child.wait()
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,84 @@
+"""What a slot's core tells the agent to do."""
+
+from __future__ import annotations
+
+import signal
+from typing import NamedTuple, Union
+
+from protocol.identifiers import ClientId, ObjectId, TaskId
+from protocol.messages import Message, ObjectStorageAddress, Task
+from protocol.storage import Buffer
+
+
+class Send(NamedTuple):
+    """Send this to the scheduler."""
+
+    message: Message
+
+
+class Fetch(NamedTuple):
+    """Get these objects and keep them; then ``objects_arrived(task_id)``."""
+
+    task_id: TaskId
+    names: tuple[ObjectId, ...]
+
+
+class Release(NamedTuple):
+    """The objects of this task are not needed any more."""
+
+    task_id: TaskId
+
+
+class Start(NamedTuple):
+    """Run this on the slot's processor, which is idle; then ``finished``, or ``processor_gone``."""
+
+    task: Task
+    serializer: ObjectId
+
+
+class Kill(NamedTuple):
+    """Send this signal to the processor and all that its task started; after SIGKILL, ``processor_gone``."""
+
+    signal: signal.Signals
+
+
+class Store(NamedTuple):
+    """Store this under a new object id of ``owner``; then ``stored`` with that id."""
+
+    task_id: TaskId
+    owner: ClientId
+    payload: Buffer
+
+
+class Forget(NamedTuple):
+    """These objects were deleted: drop cached copies."""
+
+    names: tuple[ObjectId, ...]
+
+
+class UseStorage(NamedTuple):
+    """The scheduler names the object storage; said with each echo."""
+
+    address: ObjectStorageAddress
+
+
+class Show(NamedTuple):
+    """Output of a task that did not ask for it to be sent."""
+
+    text: str
+
+
+class Note(NamedTuple):
+    """For the log, at a bounded rate; ``level`` is that of ``logging``."""
+
+    level: int
+    text: str
+
+
+class End(NamedTuple):
+    """The worker ends: with an error, or (empty) because the cluster does."""
+
+    error: str
+
+
+Instruction = Union[Send, Fetch, Release, Start, Kill, Store, Forget, UseStorage, Show, Note, End]

@@ -1,0 +1,174 @@
+"""A processor: the child process in which tasks run, one after the other.
+
+It is forked by the zygote with a channel to the agent and two pipes as stdout and stderr. It keeps the functions and
+serializers that the agent told it to keep, loaded: a function with state of its own keeps it from task to task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+from reference_impl import serialization
+from reference_impl.worker.channel import FAILED, HEAD, READY, RECORD, SUCCESS, Work
+
+_SMALL = 1 << 16
+
+
+def warm_up() -> None:
+    """What can be done once, before forking: everything that the first task would import."""
+    import pickle
+
+    serialization.deserialize(serialization.serialize(warm_up))
+    pickle.dumps(None)
+    gc.collect()
+    gc.freeze()
+
+
+class _Output:
+    """stdout and stderr, put right again after a task that closed or redirected them."""
+
+    def __init__(self, stdout: int, stderr: int) -> None:
+        self._kept = {1: stdout, 2: stderr}  # close-on-exec duplicates that a task has no reason to touch
+        self._is = {number: self._identity(kept) for number, kept in self._kept.items()}
+        self._streams: dict[int, io.TextIOWrapper] = {}
+        for number, kept in self._kept.items():
+            os.dup2(kept, number)
+            self._open(number)
+
+    @staticmethod
+    def _identity(descriptor: int) -> tuple[int, int]:
+        status = os.fstat(descriptor)
+        return status.st_dev, status.st_ino
+
+    def _open(self, number: int) -> None:
+        stream = open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        self._streams[number] = stream
+        if number == 1:
+            sys.stdout = sys.__stdout__ = stream  # type: ignore[misc]
+        else:
+            sys.stderr = sys.__stderr__ = stream  # type: ignore[misc]
+
+    def settle(self) -> None:
+        """Everything that the task wrote is in the pipes; the next task finds things as this one did."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or something else by now
+                stream.flush()
+        for number, kept in self._kept.items():
+            try:
+                same = self._identity(number) == self._is[number]
+            except OSError:
+                same = False
+            if not same:
+                os.dup2(kept, number)
+            stream = self._streams[number]
+            current = sys.stdout if number == 1 else sys.stderr
+            if stream.closed or current is not stream:
+                self._open(number)
+
+
+class _Processor:
+    def __init__(self, channel: int, output: _Output) -> None:
+        self._channel = channel
+        self._output = output
+        self._reader = open(channel, "rb", 1 << 16, closefd=False)  # noqa: SIM115
+        self._payloads: dict[bytes, bytes] = {}  # given, not loaded yet
+        self._loaded: dict[bytes, Any] = {}
+
+    def serve(self) -> None:
+        """Until the agent closes the channel."""
+        pid = os.getpid()
+        read, run, settle = self._reader.read, self._run, self._output.settle
+        self._send(READY, bytes(16), 0.0, 0.0, b"")
+        while True:
+            raw = read(HEAD.size)
+            if len(raw) < HEAD.size:
+                return
+            head_bytes, _ = HEAD.unpack(raw)
+            work = _load_head(read(head_bytes))
+            for name in work.forget:
+                self._payloads.pop(name, None)
+                self._loaded.pop(name, None)
+            for name, length in work.new:
+                self._payloads[name] = read(length)
+            arguments = [read(length) for length in work.arguments]
+            started, cpu = time.perf_counter(), time.process_time()
+            what, payload = run(work, arguments)
+            if os.getpid() != pid:
+                os._exit(0)  # a task forked, and this is the child coming back from it: only one of the two answers
+            del arguments
+            settle()
+            self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
+
+    def _run(self, work: Work, arguments: list[bytes]) -> tuple[int, bytes]:
+        try:
+            serializer = self._load(work.serializer, serialization.load_serializer)
+            function = self._load(work.function, serializer.deserialize)
+            values = [serializer.deserialize(payload) for payload in arguments]
+            arguments.clear()
+            return SUCCESS, serializer.serialize(function(*values))
+        except BaseException as error:  # whatever a task raises, SystemExit too, is its outcome
+            return FAILED, _pack(error)
+
+    def _load(self, name: bytes, load: Any) -> Any:
+        """An object that the agent gave, loaded once; one that can't be loaded is tried again for the next task."""
+        try:
+            return self._loaded[name]
+        except KeyError:
+            loaded = self._loaded[name] = load(self._payloads[name])
+            del self._payloads[name]
+            return loaded
+
+    def _send(self, what: int, task_id: bytes, seconds: float, cpu_seconds: float, payload: bytes) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+        record = RECORD.pack(what, task_id, seconds, peak_bytes, cpu_seconds, len(payload))
+        if len(payload) <= _SMALL:
+            self._write(record + payload)
+        else:
+            self._write(record)
+            self._write(payload)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._channel, view) :]
+
+
+def _pack(error: BaseException) -> bytes:
+    """The payload of a failure; the traceback begins at the task's own code."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == __name__:
+        traceback = traceback.tb_next
+    try:
+        return serialization.serialize_exception(error.with_traceback(traceback))
+    except BaseException as second:
+        text = f"{type(error).__name__}: the exception can't be pickled ({type(second).__name__})"
+        return serialization.serialize_exception(RuntimeError(text))
+
+
+def _load_head(raw: bytes) -> Work:
+    import pickle
+
+    return Work._make(pickle.loads(raw))
+
+
+def main(channel: int, stdout: int, stderr: int) -> None:
+    """A processor's life, from the moment after the fork; does not return."""
+    code = 1
+    try:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        _Processor(channel, _Output(stdout, stderr)).serve()
+        code = 0
+    except (BrokenPipeError, ConnectionError):
+        code = 0  # the agent is gone
+    finally:
+        os._exit(code)

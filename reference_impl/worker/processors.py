@@ -1,0 +1,122 @@
+"""The agent's processors: started by the zygote, one for each slot and one spare."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from protocol.identifiers import ObjectId
+from protocol.messages import LogType, Task
+from protocol.storage import Buffer
+from reference_impl.worker.channel import Channel, Work
+from reference_impl.worker.zygote import Zygote
+
+_KEPT = 256
+"""How many functions and serializers a processor keeps loaded."""
+
+_READ_BYTES = 1 << 16
+_DRAIN_BYTES = 1 << 20  # more than a pipe holds, unless a task has enlarged it
+
+
+class Output:
+    """One of a processor's output pipes, as text: a character cut in two by a read is put together again.
+
+    The pipe belongs to the processor, not to a task: output of a background process that a task left behind counts
+    as the task's that runs when it comes. (A pipe for each task would not tell either: the background process has
+    the task's descriptors, and waiting for it to close them would hold up the result.)
+    """
+
+    def __init__(self, log_type: LogType, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.log_type = log_type
+        self.descriptor = descriptor
+        self.ended = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def read(self) -> str:
+        """What is there, at most one read's worth."""
+        try:
+            data = os.read(self.descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return ""
+        self.ended = not data
+        return self._decoder.decode(data)
+
+    def drain(self) -> str:
+        """Everything that was written up to now; half a character at the end is given up."""
+        try:
+            data = os.read(self.descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return self._decoder.decode(b"", True)
+        parts = []
+        total = 0
+        while data:
+            parts.append(self._decoder.decode(data))
+            total += len(data)
+            if total >= _DRAIN_BYTES:
+                break
+            try:
+                data = os.read(self.descriptor, _READ_BYTES)
+            except BlockingIOError:
+                break
+        self.ended = not data
+        parts.append(self._decoder.decode(b"", True))
+        return "".join(parts)
+
+
+class Processor:
+    """The agent's side of one processor. ``pid`` is 0 until the zygote has told it; ``ready`` once it serves."""
+
+    def __init__(self, zygote: Zygote) -> None:
+        ours, theirs = socket.socketpair()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        try:
+            self.token = zygote.spawn(theirs.fileno(), out_write, err_write)
+        finally:
+            theirs.close()
+            os.close(out_write)
+            os.close(err_write)
+        self.pid = 0
+        self.ready = False
+        self.slot: int | None = None
+        self.channel = Channel(ours)
+        self.outputs = (Output(LogType.STDOUT, out_read), Output(LogType.STDERR, err_read))
+        self._kept: OrderedDict[ObjectId, None] = OrderedDict()
+        self._forget: list[ObjectId] = []
+
+    def start(self, task: Task, serializer: ObjectId, payload: Callable[[ObjectId], Buffer]) -> None:
+        """Hands over a task, with what of it the processor does not have."""
+        function = ObjectId(task.func_object_id)
+        new: list[tuple[bytes, int]] = []
+        payloads: list[Buffer] = []
+        kept = self._kept
+        for name in (serializer, function):
+            if name in kept:
+                kept.move_to_end(name)
+            else:
+                kept[name] = None
+                content = payload(name)
+                new.append((name, len(content)))
+                payloads.append(content)
+        while len(kept) > _KEPT:
+            self._forget.append(kept.popitem(last=False)[0])
+        arguments = [payload(ObjectId(argument.data)) for argument in task.function_args]
+        forget, self._forget = tuple(self._forget), []
+        sizes = tuple(map(len, arguments))
+        self.channel.send(Work(task.task_id, serializer, function, forget, tuple(new), sizes), payloads + arguments)
+
+    def forget(self, names: Iterable[ObjectId]) -> None:
+        """These objects were deleted; the processor is told with its next task."""
+        for name in names:
+            if name in self._kept:
+                del self._kept[name]
+                self._forget.append(name)
+
+    def close(self) -> None:
+        self.channel.close()
+        for output in self.outputs:
+            os.close(output.descriptor)

@@ -1,0 +1,128 @@
+"""The agent's requests to the object storage, kept until they are answered, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+
+from protocol import storage
+from protocol.identifiers import ObjectId
+from protocol.storage import Buffer, ResponseType
+from reference_impl.addresses import Address
+from reference_impl.storage_connection import StorageConnection, StorageLost
+
+_LOG = logging.getLogger("worker")
+_CONNECT_SECONDS = 1.0
+_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class StorageLink:
+    """Connects when it is told where; reconnects, and asks again, when a connection is lost. Tasks wait meanwhile."""
+
+    def __init__(self, name: bytes, fetched: Callable[[ObjectId, Buffer], None]) -> None:
+        self._name = name
+        self._fetched = fetched
+        self._address: Address | None = None
+        self._connection: StorageConnection | None = None
+        self._gets: dict[ObjectId, None] = {}
+        self._sets: dict[int, tuple[ObjectId, Buffer, Callable[[], None]]] = {}
+        self._waiting: list[tuple[ObjectId, Buffer, Callable[[], None]]] = []  # to be stored once there is a connection
+        self._failures = 0
+        self.retry_at = 0.0
+        """When ``maintain`` is due, if there is no connection; 0: not at all."""
+
+    def fileno(self) -> int:
+        """-1 without a connection."""
+        return self._connection.fileno() if self._connection else -1
+
+    @property
+    def wants_write(self) -> bool:
+        return self._connection is not None and self._connection.wants_write
+
+    def use(self, host: str, port: int, now: float) -> None:
+        """The scheduler says where the storage is."""
+        if not host or not port or self._address == (host, port):
+            return
+        self._address = Address(host, port)
+        self._failures = 0
+        self._disconnect()
+        self.maintain(now)
+
+    def maintain(self, now: float) -> None:
+        """Tries to connect, if it is time."""
+        if self._connection is not None or self._address is None or now < self.retry_at:
+            return
+        identity = self._name + b"|" + os.urandom(4).hex().encode()  # else answers to old requests would come again
+        try:
+            self._connection = StorageConnection(self._address, identity, timeout_seconds=_CONNECT_SECONDS)
+        except StorageLost as error:
+            self._lost(error, now)
+            return
+        if self._failures:
+            _LOG.info("the object storage at %s is reachable again", self._address)
+        self._failures, self.retry_at = 0, 0.0
+        for name in self._gets:
+            self._connection.send(storage.get_request(self._connection.next_id(), name))
+        waiting, self._waiting = self._waiting, []
+        for name, payload, done in waiting:
+            self.store(name, payload, done)
+
+    def fetch(self, names: Iterable[ObjectId]) -> None:
+        """Asks for objects; the answer may be as late as their creation."""
+        for name in names:
+            self._gets[name] = None
+            if self._connection is not None:
+                self._connection.send(storage.get_request(self._connection.next_id(), name))
+
+    def store(self, name: ObjectId, payload: Buffer, done: Callable[[], None]) -> None:
+        """Stores an object; ``done`` is called when it is."""
+        if self._connection is None:
+            self._waiting.append((name, payload, done))
+            return
+        number = self._connection.next_id()
+        self._sets[number] = (name, payload, done)
+        self._connection.send(storage.set_request(number, name, payload))
+
+    def receive(self, now: float) -> None:
+        """Collects what has arrived."""
+        if self._connection is None:
+            return
+        try:
+            responses = self._connection.receive()
+        except StorageLost as error:
+            self._lost(error, now)
+            return
+        for response in responses:
+            if response.type is ResponseType.SET_OK:
+                if (entry := self._sets.pop(response.response_id, None)) is not None:
+                    entry[2]()
+            elif response.type is ResponseType.GET_OK and response.object_id in self._gets:
+                del self._gets[response.object_id]
+                self._fetched(response.object_id, response.payload)
+
+    def flush(self, now: float) -> None:
+        """Sends what the connection takes now."""
+        if self._connection is not None and self._connection.wants_write:
+            try:
+                self._connection.flush()
+            except StorageLost as error:
+                self._lost(error, now)
+
+    def _lost(self, error: StorageLost, now: float) -> None:
+        self._disconnect()
+        pause = _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]
+        if self._failures in (0, len(_RETRY_SECONDS)):
+            _LOG.warning("%s; tasks wait, trying again", error)
+        self._failures += 1
+        self.retry_at = now + pause
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._waiting = [*self._sets.values(), *self._waiting]
+        self._sets.clear()
+
+    def close(self) -> None:
+        self._disconnect()

@@ -1,0 +1,243 @@
+"""The process that processors are forked from, and the agent's handle on it.
+
+Theory of operation. Starting Python and importing what tasks need costs 100 ms; forking a process that has done so
+costs 1 ms. The zygote does the imports once, has one thread (so that forking is safe), and then serves its agent over
+a socket: SPAWN with three file descriptors (channel, stdout, stderr) is answered by SPAWNED, KILL needs no answer, and
+every processor's end is reported by one GONE.
+
+Each processor is its own session and process group, and the zygote is the reaper of every orphan below it
+(PR_SET_CHILD_SUBREAPER): GONE means that the processor and every process that its tasks left in its group have ended
+and are reaped. A kill can't hit a stranger, because only the zygote reaps: the id of a processor is not free for
+reuse before the zygote has seen its end. What a task moved into a session of its own is out of reach.
+
+The zygote ends when its agent's end of the socket is closed, however the agent ended, and takes all processors
+with it. If the zygote itself is killed, the kernel kills the processors (not their children).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from reference_impl.processes import die_with_parent
+
+SPAWN, SPAWNED, KILL, GONE, READY = 1, 2, 3, 4, 5
+_RECORD = struct.Struct("<iqi")  # what, pid or token, signal or wait status or pid
+_PR_SET_CHILD_SUBREAPER = 36
+_LEFTOVERS_SECONDS = 2.0
+"""How long a GONE waits for processes of the group that do not die (stuck in the kernel) before it is sent."""
+
+_BOOT = """\
+import sys
+sys.path[:] = sys.argv[2].split(chr(10))
+from reference_impl.worker.zygote import main
+main(int(sys.argv[1]))
+"""
+
+
+class Report(NamedTuple):
+    """What the zygote says: READY, SPAWNED (number is the token, extra the pid), GONE (the pid, the wait status)."""
+
+    what: int
+    number: int
+    extra: int
+
+
+class Zygote:
+    """The agent's side. ``fileno()`` is readable when ``reports()`` has something."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            path = "\n".join(p or str(Path.cwd()) for p in sys.path)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, str(theirs.fileno()), path],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._socket = ours
+        self._tokens = 0
+        self.pid = self._process.pid
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def spawn(self, channel: int, stdout: int, stderr: int) -> int:
+        """Asks for a processor with these descriptors; returns the token that SPAWNED will name."""
+        self._tokens += 1
+        socket.send_fds(self._socket, [_RECORD.pack(SPAWN, self._tokens, 0)], [channel, stdout, stderr])
+        return self._tokens
+
+    def kill(self, pid: int, number: int) -> None:
+        """Sends a signal to a processor's whole group; SIGKILL is followed by GONE."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(_RECORD.pack(KILL, pid, number))
+
+    def reports(self) -> list[Report]:
+        """What has been reported; waits for the first one. Raises EOFError when the zygote is gone."""
+        try:
+            raw = self._socket.recv(_RECORD.size * 256)
+            while len(raw) % _RECORD.size:
+                more = self._socket.recv(_RECORD.size - len(raw) % _RECORD.size)
+                if not more:
+                    break
+                raw += more
+        except OSError as error:
+            raise EOFError(str(error)) from error
+        if not raw or len(raw) % _RECORD.size:
+            raise EOFError("the process that starts processors is gone")
+        return [Report(*record) for record in _RECORD.iter_unpack(raw)]
+
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """Ends the zygote and every processor, and waits until they are gone."""
+        self._socket.close()
+        try:
+            self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class _Server:
+    """The zygote's own side."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._processors: set[int] = set()
+        self._dying: dict[int, tuple[int, float]] = {}  # reaped, its group not yet empty: (status, give up at)
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+
+    def serve(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a Ctrl-C or a hang-up is the agent's business
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        poller.register(self._woken, select.POLLIN)
+        self._report(READY, 0, 0)
+        while True:
+            events = poller.poll(20 if self._dying else None)
+            for descriptor, _ in events:
+                if descriptor == self._woken.fileno():
+                    with contextlib.suppress(BlockingIOError):
+                        self._woken.recv(4096)
+            self._reap()
+            if any(descriptor == self._control.fileno() for descriptor, _ in events) and not self._request():
+                break
+        self._end()
+
+    def _report(self, what: int, number: int, extra: int) -> None:
+        with contextlib.suppress(OSError):
+            self._control.sendall(_RECORD.pack(what, number, extra))
+
+    def _request(self) -> bool:
+        try:
+            raw, descriptors, _, _ = socket.recv_fds(self._control, _RECORD.size, 3)
+        except OSError:
+            return False
+        if len(raw) != _RECORD.size:
+            return False
+        what, number, extra = _RECORD.unpack(raw)
+        if what == SPAWN:
+            self._spawn(number, descriptors)
+        elif what == KILL and number in self._processors:
+            _kill_group(number, extra)
+        return True
+
+    def _spawn(self, token: int, descriptors: list[int]) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become_processor(parent, descriptors)
+            finally:
+                os._exit(1)
+        self._processors.add(pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._report(SPAWNED, token, pid)
+
+    def _become_processor(self, parent: int, descriptors: list[int]) -> None:
+        from reference_impl.worker import processor
+
+        os.setsid()
+        die_with_parent(parent)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        # Ignored by a handler that does nothing, not by SIG_IGN: a command that a task starts would inherit that.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        for inherited in (self._control, self._woken, self._waker):
+            inherited.close()
+        processor.main(*descriptors)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid in self._processors:
+                self._processors.discard(pid)
+                _kill_group(pid, signal.SIGKILL)
+                self._dying[pid] = (status, time.monotonic() + _LEFTOVERS_SECONDS)
+        for pid, (status, give_up) in list(self._dying.items()):
+            if not _group_exists(pid) or time.monotonic() > give_up:
+                del self._dying[pid]
+                self._report(GONE, pid, status)
+
+    def _end(self) -> None:
+        for pid in self._processors:
+            _kill_group(pid, signal.SIGKILL)
+        give_up = time.monotonic() + _LEFTOVERS_SECONDS
+        while (self._processors or self._dying) and time.monotonic() < give_up:
+            select.select([self._woken], [], [], 0.02)
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(4096)
+            self._reap()
+        os._exit(0)
+
+
+def _kill_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            os.kill(pid, number)  # it has not yet become the leader of its group, or is gone
+
+
+def _group_exists(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
+
+
+def main(descriptor: int) -> None:
+    """The zygote's life, from the descriptor of its end of the agent's socket."""
+    from reference_impl.worker import processor
+
+    sys.argv[:] = [""]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    processor.warm_up()
+    control = socket.socket(fileno=descriptor)
+    control.set_inheritable(False)
+    _Server(control).serve()
