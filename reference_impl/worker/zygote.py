@@ -27,6 +27,7 @@ import struct
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -236,6 +237,8 @@ def main(descriptor: int) -> None:
     from reference_impl.worker import processor
 
     sys.argv[:] = [""]
+    # A task that starts processes by multiprocessing would have them run our script again.
+    sys.modules["__main__"] = types.ModuleType("__main__")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     processor.warm_up()
