@@ -22,7 +22,7 @@ import zmq
 from protocol import codec
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId
-from protocol.messages import ClientHeartbeat, InformationAnswer, QueryValue, Resource, TaskResultType
+from protocol.messages import ClientHeartbeat, InformationAnswer, Resource, TaskResultType
 from protocol.storage import ResponseType, get_request, set_request
 from reference_impl.addresses import Address
 from reference_impl.client.core import (
@@ -151,10 +151,9 @@ class ClientThread:
         if not self._post(self._do_cancel, task_id, force, _Ticket(None, promise), False):
             promise.set_exception(RuntimeError("the client was closed"))
 
-    def query(
-        self, query_id: int, variant: str, value: QueryValue, promise: concurrent.futures.Future[InformationAnswer]
-    ) -> None:
-        if not self._post(self._do_query, query_id, variant, value, promise):
+    def query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
+        """Sends an encoded InformationQuery."""
+        if not self._post(self._do_query, query_id, query, promise):
             promise.set_exception(RuntimeError("the client was closed"))
 
     def forget_query(self, query_id: int) -> None:
@@ -351,11 +350,9 @@ class ClientThread:
     def _do_cancel(self, task_id: TaskId, force: bool, ticket: _Ticket, own: bool) -> None:
         self._execute(self._core.cancel(task_id, force, ticket, own=own))
 
-    def _do_query(
-        self, query_id: int, variant: str, value: QueryValue, promise: concurrent.futures.Future[InformationAnswer]
-    ) -> None:
+    def _do_query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
         self._queries[query_id] = promise
-        self._execute(self._core.query(query_id, variant, value))
+        self._execute(self._core.query(query))
 
     def _do_ask_shutdown(self, promise: concurrent.futures.Future[bool]) -> None:
         self._shutdowns.append(promise)
