@@ -32,7 +32,7 @@ from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.worker.channel import READY, SUCCESS, ChannelLost
-from reference_impl.worker.core import Settings, Usage, WorkerCore
+from reference_impl.worker.core import Settings, Usage, WorkerCore, describe_end
 from reference_impl.worker.instructions import (
     End,
     Fetch,
@@ -56,6 +56,14 @@ _LOG = logging.getLogger("worker")
 _SIGKILL = 9
 _DRAIN_MESSAGES = 200  # from one slot's socket before looking at the others again
 _GOODBYE_MILLISECONDS = 500
+_MAX_MESSAGE_BYTES = 64 << 20
+_LATE_SECONDS = 1.0
+_STILLBORN_LIMIT = 3
+"""So many new processors in a row may end before they are ready."""
+
+
+class WorkerBroken(RuntimeError):
+    """The worker can't go on, through no fault of the scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,7 @@ class Agent:
         self._starting: dict[int, Processor] = {}
         self._processors: dict[int, Processor] = {}
         self._spares: list[Processor] = []
+        self._stillborn = 0
         self._context = zmq.Context()
         self._slots: list[_Slot] = []
         self._register(zygote.fileno(), self._zygote_reports)
@@ -128,6 +137,7 @@ class Agent:
         socket.setsockopt(zmq.IDENTITY, identity)
         for option in (zmq.RCVHWM, zmq.SNDHWM):
             socket.setsockopt(option, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.connect(str(self._serve.scheduler))
         slot = _Slot(index, identity, socket, WorkerCore(settings, time.monotonic()))
@@ -153,7 +163,8 @@ class Agent:
     # ---- the loop ----
 
     def run(self, stop: StopSignals | None = None) -> str:
-        """Serves until a stop signal or the cluster's end (returns ""), or returns what went wrong."""
+        """Serves until a stop signal or the cluster's end (returns ""), or until the scheduler is lost (returns what
+        is known of that). Raises WorkerBroken."""
         if stop is not None:
             self._register(stop.fileno(), partial(self._end, None, End("")))
         poll, handlers, storage = self._poller.poll, self._handlers, self._storage
@@ -198,6 +209,8 @@ class Agent:
 
     def _tick(self, now: float) -> None:
         for slot in self._slots:
+            if now > slot.core.deadline + _LATE_SECONDS:
+                self._receive(slot)  # this process was stopped for a while: the answer may be there already
             if now >= slot.core.deadline:
                 self._carry_out(slot, slot.core.tick(now, self._sample(slot, now)))
 
@@ -257,11 +270,14 @@ class Agent:
         try:
             reports = self._zygote.reports()
         except EOFError:
-            self._end(None, End("the process that starts processors ended unexpectedly"))
-            return
+            raise WorkerBroken("the process that starts processors ended") from None
         for what, number, extra in reports:
             if what == SPAWNED:
                 processor = self._starting.pop(number)
+                if extra <= 0:
+                    processor.close()
+                    self._stillborn_again(f"can't fork: {os.strerror(-extra)}")
+                    continue
                 processor.pid = extra
                 self._processors[extra] = processor
                 self._register(processor.channel.fileno(), partial(self._channel_ready, processor))
@@ -288,6 +304,7 @@ class Agent:
         for record in records:
             if record.what == READY:
                 processor.ready = True
+                self._stillborn = 0
                 self._spares.append(processor)
                 self._fill_slots()
             elif processor.slot is not None:
@@ -338,7 +355,7 @@ class Agent:
         del self._processors[pid]
         processor.close()
         if not processor.ready:
-            self._end(None, End("a new processor ended before it was ready"))
+            self._stillborn_again(f"a new processor {describe_end(status)} before it was ready")
             return
         self._spawn()
         if processor.slot is None:
@@ -348,6 +365,13 @@ class Agent:
         slot.processor = slot.meter = None
         self._carry_out(slot, slot.core.processor_gone(status, time.monotonic()))
         self._fill_slots()
+
+    def _stillborn_again(self, why: str) -> None:
+        self._stillborn += 1
+        _LOG.warning("%s", why)
+        if self._stillborn >= _STILLBORN_LIMIT:
+            raise WorkerBroken(why)
+        self._spawn()
 
     def _fill_slots(self) -> None:
         """Spares go to slots without a processor."""
@@ -418,13 +442,5 @@ class Agent:
         self._log.note(instruction.level, slot.identity, instruction.text)
 
     def _end(self, slot: _Slot | None, instruction: End) -> None:
-        if not self._ended:
+        if self._ended is None:
             self._ended = instruction.error
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1

@@ -63,6 +63,10 @@ from reference_impl.worker.instructions import (
 # ---- what the shell knows and a heartbeat reports ----
 
 
+_SILENCE_SECONDS = 5.0
+"""A scheduler that is silent for longer is worth a line in the log."""
+
+
 class Usage(NamedTuple):
     """Of the whole agent and its machine."""
 
@@ -139,7 +143,6 @@ class WorkerCore:
         self._kill_at = 0.0  # end of the grace of a cancel; 0: none is running
         self._beat_at = now
         self._beat_sent = 0.0  # 0: the last heartbeat is answered
-        self._heard = now
         self._latency = 0
         self.echoed = False
         """Whether the scheduler has answered a heartbeat."""
@@ -204,8 +207,6 @@ class WorkerCore:
             return self._fail(task_id, held, Failure("malformed", f"the worker can't read the task: {error}"))
         held.stream = held.metadata.stream_output
         held.task = task
-        if len(task.func_object_id) != OBJECT_ID_BYTES:
-            return self._fail(task_id, held, Failure("malformed", "the task names no function object"))
         names = [serializer_object_id(task.source), ObjectId(task.func_object_id)]
         for argument in task.function_args:
             if argument.type is ArgumentType.TASK:
@@ -242,7 +243,6 @@ class WorkerCore:
 
     def _echo(self, echo: Message, now: float) -> list[Instruction]:
         assert isinstance(echo, WorkerHeartbeatEcho)
-        self._heard = now
         self.echoed = True
         if self._beat_sent:
             self._latency = min(int((now - self._beat_sent) * 1e6), 2**32 - 1)
@@ -360,8 +360,11 @@ class WorkerCore:
             out.append(Kill(signal.SIGKILL))
         if now < self._beat_at:
             return out
-        if now - self._heard >= self._settings.death_seconds:
-            return [*out, End(f"the scheduler has been silent for {now - self._heard:.0f} s")]
+        # Counted from a heartbeat that it has not answered: a worker that was itself stopped for long asks first.
+        if self._beat_sent and now - self._beat_sent >= self._settings.death_seconds:
+            return [*out, End(f"the scheduler has been silent for {now - self._beat_sent:.0f} s")]
+        if self._beat_sent and now - self._beat_sent >= _SILENCE_SECONDS:
+            out.append(Note(logging.WARNING, f"the scheduler has not answered for {now - self._beat_sent:.0f} s"))
         self._beat_at = now + self._settings.heartbeat_seconds
         if not self._beat_sent:
             self._beat_sent = now
