@@ -109,8 +109,8 @@ class Client(concurrent.futures.Executor):
     ) -> ScalerFuture:
         """Submits payloads that are serialized already. ``raw``: the result is a RawResult, whatever the task's
         answer, and nothing is unpickled. ``name`` is what people call the function. ``on_log(task_id, type, text)`` is
-        called in the I/O thread for each TaskLog, if ``metadata.stream_output`` asks for them. ``task_id`` must not be
-        one that is alive. Raises ValueError for an id that is none."""
+        called in the I/O thread for each TaskLog, if ``metadata.stream_output`` asks for them. Raises ValueError for a
+        ``task_id`` that is none; the future fails with ValueError if it is that of a pending task."""
         if task_id is not None and len(task_id) != TASK_ID_BYTES:
             raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         task = NewTask(

@@ -57,8 +57,6 @@ GOODBYE_LINGER_MILLISECONDS = 500
 _MESSAGES_AT_ONCE = 500
 _ANY_HOST = ("0.0.0.0", "::", "*")
 
-Promise = concurrent.futures.Future
-
 
 class _Ticket(NamedTuple):
     """The token of one cancel: whom to tell."""
@@ -70,9 +68,7 @@ class _Ticket(NamedTuple):
 class ClientThread:
     """The thread and its queue. The public methods may be called from any thread."""
 
-    def __init__(
-        self, address: Address, core: ClientCore, connect_timeout_seconds: float, magic: bytes | None = None
-    ) -> None:
+    def __init__(self, address: Address, core: ClientCore, connect_timeout_seconds: float) -> None:
         self.address = address
         self._core = core
         self._connect_timeout = connect_timeout_seconds
@@ -344,7 +340,13 @@ class ClientThread:
     # ---- what other threads asked for ----
 
     def _do_submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
-        self._futures.update((future.task_id, future) for future in futures)
+        known = self._futures
+        twice = [
+            index for index, future in enumerate(futures) if known.setdefault(future.task_id, future) is not future
+        ]
+        for index in reversed(twice):
+            futures[index]._end(None, ValueError(f"the task {futures[index].task_id.hex()} is pending already"))
+            tasks = tasks[:index] + tasks[index + 1 :]
         self._execute(self._core.submit(tasks))
 
     def _do_cancel(self, task_id: TaskId, force: bool, ticket: _Ticket, own: bool) -> None:
@@ -493,7 +495,9 @@ class ClientThread:
         error = failure or SchedulerLost("the client was closed")
         for method, arguments in rest:
             if method == self._do_submit:
-                self._futures.update((future.task_id, future) for future in arguments[1])
+                for future in arguments[1]:
+                    if self._futures.setdefault(future.task_id, future) is not future:
+                        future._end_canceled()
             elif method == self._do_cancel:
                 self._tell(
                     (arguments[2],), CancelAnswer.CANCELED if arguments[3] else None, Broken(RuntimeError, str(error))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from protocol import codec
-from protocol.identifiers import ClientId, serializer_object_id
+from protocol.identifiers import ClientId, TaskId, serializer_object_id
 from protocol.messages import (
     ClientDisconnect,
     ClientHeartbeat,
@@ -396,3 +396,15 @@ def test_a_task_that_ended_before_its_cancel_counts_as_completed(cluster: FakeCl
     cluster.send(TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCEL_NOT_FOUND))
     assert promise.result(20) is CancelAnswer.NOT_FOUND
     assert future.result(0) == 1  # only its own cancel marks a done future
+
+
+def test_an_id_that_is_pending_is_refused_and_the_first_task_is_untouched(cluster: FakeCluster, client: Client) -> None:
+    first = client.submit_pickled(b"f", [], raw=True)
+    task = cluster.expect(Task)
+    with pytest.raises(ValueError, match="pending already"):
+        client.submit_pickled(b"f", [], task_id=task.task_id).result(20)
+    with pytest.raises(ValueError, match="16 bytes, not 3"):
+        client.submit_pickled(b"f", [], task_id=TaskId(b"abc"))
+    cluster.answer_payload(task, b"x", TaskResultType.SUCCESS)
+    assert first.result(20).payload == b"x"
+    cluster.expect_nothing(client)
