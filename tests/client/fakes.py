@@ -88,6 +88,8 @@ class FakeCluster:
         self._do(self._stop)
         self._thread.join(_SECONDS)
         assert not self._thread.is_alive()
+        self._wake.close()
+        self._waker.close()
 
     # ---- for the test ----
 
@@ -178,7 +180,10 @@ class FakeCluster:
                 self._poller.register(connection.fileno(), zmq.POLLIN)
             for number in [n for n in ready if isinstance(n, int) and n in self._sides]:
                 connection, side = self._sides[number]
-                count = connection.recv_into(side.buffer())
+                try:
+                    count = connection.recv_into(side.buffer())
+                except ConnectionResetError:
+                    count = 0
                 if not count:
                     self._poller.unregister(number)
                     del self._sides[number]
@@ -188,8 +193,6 @@ class FakeCluster:
                     self._on_request(connection, request)
         self._close_storage()
         self._listener.close()
-        self._wake.close()
-        self._waker.close()
         self._context.destroy(0)
 
     def _close_storage(self) -> None:
