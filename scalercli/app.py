@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalercli
-from scalercli import options
+from scalercli import options, plain_values
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
 from scalercli.output import Mode, show_error
@@ -53,6 +53,7 @@ class LazyGroup(TyperGroup):
         app = importlib.import_module(COMMANDS[cmd_name]).apps[cmd_name]
         command: Any = typer.main.get_command(app)
         command.name = cmd_name
+        plain_values.use(command)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -117,6 +118,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     command: Any = typer.main.get_command(app)
+    plain_values.use(command)
     try:
         with command.make_context("scalercli", list(arguments)) as context:
             code = command.invoke(context)
@@ -128,7 +130,8 @@ def _run(arguments: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             sys.stdout.write(f"{error.format_message()}\n" if error.format_message() else "")
             return ExitCode.USAGE
-        path = error.ctx.command_path if error.ctx is not None else "scalercli"
+        command_name = next((word for word in arguments[:1] if word in COMMANDS), "")
+        path = error.ctx.command_path if error.ctx is not None else f"scalercli {command_name}".rstrip()
         text = error.format_message().rstrip(".")
         raise CliError(text[:1].lower() + text[1:], f"{path} --help") from None
     except _CLICK_ERROR as error:

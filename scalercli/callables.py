@@ -21,6 +21,9 @@ from protocol.control import MAX_PAYLOAD_BYTES
 from scalercli.errors import CliError
 
 
+_OPTIONS = ("--output", "-o", "--json", "--quiet", "-q", "--cluster", "--dry-run")
+
+
 class Target(NamedTuple):
     """A callable that was found."""
 
@@ -89,7 +92,10 @@ def arguments(target: Target, words: Sequence[str]) -> tuple[tuple[Any, ...], di
     try:
         bound = target.signature.bind(*positional, **keywords)
     except TypeError as error:
-        raise CliError(f"{target.name}: {error}", f"its signature is {_name(target)}{target.signature}") from None
+        hint = f"its signature is {_name(target)}{target.signature}"
+        if any(word in _OPTIONS for word in words):
+            hint += "; options stand before MODULE:FUNCTION"
+        raise CliError(f"{target.name}: {error}", hint) from None
     return bound.args, bound.kwargs
 
 
