@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 import struct as _struct
 from collections.abc import Callable
-from dataclasses import fields as dataclass_fields
 from enum import IntEnum
 from typing import Any
 
@@ -381,7 +380,7 @@ class Codec:
                 index, *pair = pointer_fields.get(row["name"], (0, None, None))
                 codec.union.add(row["name"], row["discriminant"], index, *pair)
             codec.readers += [codec.union.read_variant, codec.union.read_value]
-        names = [f.name for f in dataclass_fields(codec.cls)]
+        names = list(codec.cls.__match_args__)  # type: ignore[attr-defined]  # of a dataclass or a NamedTuple
         wanted = [snake(f["name"]) for f in spec["fields"] if "discriminant" not in f]
         wanted += ["variant", "value"] if members else []
         if names != wanted:

@@ -27,7 +27,6 @@ from protocol.messages import (
     ClientShutdownResponse,
     DisconnectType,
     InformationAnswer,
-    InformationQuery,
     InformationRequest,
     InformationResponse,
     LogType,
@@ -37,7 +36,6 @@ from protocol.messages import (
     ObjectInstructionType,
     ObjectMetadata,
     ObjectStorageAddress,
-    QueryValue,
     Task,
     TaskCancel,
     TaskCancelConfirm,
@@ -370,9 +368,9 @@ class ClientCore:
                 out.append(Send(TaskCancel(task_id, TaskCancelFlags(force))))
         return out
 
-    def query(self, query_id: int, variant: str, value: QueryValue) -> list[Instruction]:
-        """Ask the scheduler (SPEC section 13)."""
-        return [Send(InformationRequest(codec.encode_query(InformationQuery(query_id, variant, value))))]
+    def query(self, query: bytes) -> list[Instruction]:
+        """Ask the scheduler; ``query`` is an encoded InformationQuery (SPEC section 13)."""
+        return [Send(InformationRequest(query))]
 
     def ask_shutdown(self) -> list[Instruction]:
         """Ask the whole cluster to end."""

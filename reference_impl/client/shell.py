@@ -22,7 +22,7 @@ import zmq
 from protocol import codec
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId
-from protocol.messages import ClientHeartbeat, InformationAnswer, QueryValue, Resource, TaskResultType
+from protocol.messages import ClientHeartbeat, InformationAnswer, Resource, TaskResultType
 from protocol.storage import ResponseType, get_request, set_request
 from reference_impl.addresses import Address
 from reference_impl.client.core import (
@@ -57,8 +57,6 @@ GOODBYE_LINGER_MILLISECONDS = 500
 _MESSAGES_AT_ONCE = 500
 _ANY_HOST = ("0.0.0.0", "::", "*")
 
-Promise = concurrent.futures.Future
-
 
 class _Ticket(NamedTuple):
     """The token of one cancel: whom to tell."""
@@ -70,9 +68,7 @@ class _Ticket(NamedTuple):
 class ClientThread:
     """The thread and its queue. The public methods may be called from any thread."""
 
-    def __init__(
-        self, address: Address, core: ClientCore, connect_timeout_seconds: float, magic: bytes | None = None
-    ) -> None:
+    def __init__(self, address: Address, core: ClientCore, connect_timeout_seconds: float) -> None:
         self.address = address
         self._core = core
         self._connect_timeout = connect_timeout_seconds
@@ -151,10 +147,9 @@ class ClientThread:
         if not self._post(self._do_cancel, task_id, force, _Ticket(None, promise), False):
             promise.set_exception(RuntimeError("the client was closed"))
 
-    def query(
-        self, query_id: int, variant: str, value: QueryValue, promise: concurrent.futures.Future[InformationAnswer]
-    ) -> None:
-        if not self._post(self._do_query, query_id, variant, value, promise):
+    def query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
+        """Sends an encoded InformationQuery."""
+        if not self._post(self._do_query, query_id, query, promise):
             promise.set_exception(RuntimeError("the client was closed"))
 
     def forget_query(self, query_id: int) -> None:
@@ -345,17 +340,21 @@ class ClientThread:
     # ---- what other threads asked for ----
 
     def _do_submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
-        self._futures.update((future.task_id, future) for future in futures)
+        known = self._futures
+        twice = [
+            index for index, future in enumerate(futures) if known.setdefault(future.task_id, future) is not future
+        ]
+        for index in reversed(twice):
+            futures[index]._end(None, ValueError(f"the task {futures[index].task_id.hex()} is pending already"))
+            tasks = tasks[:index] + tasks[index + 1 :]
         self._execute(self._core.submit(tasks))
 
     def _do_cancel(self, task_id: TaskId, force: bool, ticket: _Ticket, own: bool) -> None:
         self._execute(self._core.cancel(task_id, force, ticket, own=own))
 
-    def _do_query(
-        self, query_id: int, variant: str, value: QueryValue, promise: concurrent.futures.Future[InformationAnswer]
-    ) -> None:
+    def _do_query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
         self._queries[query_id] = promise
-        self._execute(self._core.query(query_id, variant, value))
+        self._execute(self._core.query(query))
 
     def _do_ask_shutdown(self, promise: concurrent.futures.Future[bool]) -> None:
         self._shutdowns.append(promise)
@@ -496,7 +495,9 @@ class ClientThread:
         error = failure or SchedulerLost("the client was closed")
         for method, arguments in rest:
             if method == self._do_submit:
-                self._futures.update((future.task_id, future) for future in arguments[1])
+                for future in arguments[1]:
+                    if self._futures.setdefault(future.task_id, future) is not future:
+                        future._end_canceled()
             elif method == self._do_cancel:
                 self._tell(
                     (arguments[2],), CancelAnswer.CANCELED if arguments[3] else None, Broken(RuntimeError, str(error))

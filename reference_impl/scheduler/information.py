@@ -90,11 +90,18 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
                 task.lost_workers,
                 positions.get(task.task_id, 0),
                 _milliseconds(now - task.accepted_at),
+                _held_before(task),
             )
             for task in shown
         ),
         len(chosen),
     )
+
+
+def _held_before(task: TaskRecord) -> int:
+    if task.worker is None:
+        return 0
+    return next(i for i, task_id in enumerate(task.worker.held) if task_id == task.task_id)
 
 
 def _worker_info(worker: WorkerRecord, now: float) -> WorkerInfo:

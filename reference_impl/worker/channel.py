@@ -18,7 +18,7 @@ from typing import NamedTuple
 from protocol.storage import Buffer
 
 HEAD = struct.Struct("<IQ")
-RECORD = struct.Struct("<B16sdQdQ")
+RECORD = struct.Struct("<B16sdQdQ")  # the fields of a Record, the length of the payload last
 READY, SUCCESS, FAILED = 0, 1, 2
 _MAX_IOV = 64
 _RECEIVE_BYTES = 1 << 17

@@ -1,0 +1,254 @@
+"""The messages of ``control.capnp`` as Python values, and their frames.
+
+Loaded by every command, so it costs little: named tuples instead of data classes, and nothing of
+``protocol.messages``. What a message means stands in the schema.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple, Union, cast
+
+from protocol import layout
+from protocol.errors import MalformedMessage
+from protocol.wire import Codec
+
+VERSION = 1
+MAX_PAYLOAD_BYTES = 500_000_000
+"""What one argument or result may have: a list of bytes on this wire ends at 2^29."""
+
+_MAX_FRAME_BYTES = 2 * MAX_PAYLOAD_BYTES
+_LENGTH = struct.Struct("<I")
+
+
+class TaskKind(IntEnum):
+    PYTHON = 0
+    COMMAND = 1
+
+
+class ShownState(IntEnum):
+    PENDING = 0
+    QUEUED = 1
+    RUNNING = 2
+    CANCELING = 3
+    SUCCESS = 4
+    FAILED = 5
+    CANCELED = 6
+    WORKER_DIED = 7
+    LOST = 8
+    NOT_FOUND = 9
+
+    @property
+    def label(self) -> str:
+        """As people see it."""
+        return self.name.lower().replace("_", "-")
+
+    @property
+    def over(self) -> bool:
+        return self >= ShownState.SUCCESS
+
+
+class CancelOutcome(IntEnum):
+    CANCELED = 0
+    ALREADY_DONE = 1
+    REFUSED = 2
+    NOT_FOUND = 3
+    REQUESTED = 4
+
+    @property
+    def label(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
+# ---- requests ----
+
+
+class NewTask(NamedTuple):
+    task_id: bytes
+    arguments: tuple[bytes, ...] = ()
+    text: str = ""
+
+
+class Submit(NamedTuple):
+    kind: TaskKind
+    function: bytes
+    name: str
+    tasks: tuple[NewTask, ...]
+    follow: bool = False
+    output: bool = False
+    result: bool = False
+
+
+class Selection(NamedTuple):
+    ids: tuple[str, ...] = ()
+    all: bool = False
+    states: tuple[ShownState, ...] = ()
+    living: bool = False
+    fresh: bool = False
+
+
+class Follow(NamedTuple):
+    selection: Selection
+    output: bool = False
+    result: bool = False
+    wait: bool = True
+
+
+class Cancel(NamedTuple):
+    selection: Selection
+    force: bool = True
+    wait: bool = True
+
+
+RequestValue = Union[None, Submit, Follow, Selection, Cancel]
+
+
+class ControlRequest(NamedTuple):
+    version: int
+    number: int
+    variant: str
+    value: RequestValue = None
+
+
+# ---- replies ----
+
+
+class ControlError(NamedTuple):
+    exit_code: int
+    message: str
+    hint: str = ""
+
+
+class OutputChunk(NamedTuple):
+    stderr: bool
+    text: str
+
+
+class TaskRow(NamedTuple):
+    task_id: bytes
+    wanted: str = ""
+    kind: TaskKind = TaskKind.PYTHON
+    text: str = ""
+    state: ShownState = ShownState.PENDING
+    reason: str = ""
+    submitted_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    has_exit_code: bool = False
+    exit_code: int = 0
+    worker: str = ""
+    queue_position: int = 0
+    peak_bytes: int = 0
+    has_payload: bool = False
+    payload: bytes = b""
+    output: tuple[OutputChunk, ...] = ()
+
+
+class CancelResult(NamedTuple):
+    task_id: bytes
+    outcome: CancelOutcome
+    state: ShownState = ShownState.PENDING
+    reason: str = ""
+    milliseconds: float = 0.0
+
+
+class ProcessInfo(NamedTuple):
+    role: str
+    pid: int
+
+
+class AgentInfo(NamedTuple):
+    pid: int
+    program: str = ""
+    embedded: bool = False
+    scheduler_address: str = ""
+    object_storage_address: str = ""
+    monitor_address: str = ""
+    workers: int = 0
+    started_at: float = 0.0
+    living: int = 0
+    processes: tuple[ProcessInfo, ...] = ()
+    state_directory: str = ""
+    idle_seconds: float = 0.0
+
+
+ReplyValue = Union[
+    None, ControlError, tuple[TaskRow, ...], tuple[OutputChunk, ...], tuple[CancelResult, ...], AgentInfo
+]
+
+
+class ControlReply(NamedTuple):
+    version: int
+    number: int
+    variant: str
+    value: ReplyValue = None
+
+    @property
+    def rows(self) -> tuple[TaskRow, ...]:
+        """The tasks, if it is a reply with tasks."""
+        return cast("tuple[TaskRow, ...]", self.value) if self.variant == "tasks" else ()
+
+    @property
+    def chunks(self) -> tuple[OutputChunk, ...]:
+        """The pieces of output, if it is a reply with output."""
+        return cast("tuple[OutputChunk, ...]", self.value) if self.variant == "output" else ()
+
+    @property
+    def outcomes(self) -> tuple[CancelResult, ...]:
+        """What became of cancels, if it is a reply with outcomes."""
+        return cast("tuple[CancelResult, ...]", self.value) if self.variant == "outcomes" else ()
+
+
+_CODEC = Codec(
+    layout.load(),
+    {
+        "ControlRequest": ControlRequest,
+        "ControlRequest.NewTask": NewTask,
+        "ControlRequest.Submit": Submit,
+        "ControlRequest.Selection": Selection,
+        "ControlRequest.Follow": Follow,
+        "ControlRequest.Cancel": Cancel,
+        "ControlReply": ControlReply,
+        "ControlError": ControlError,
+        "TaskRow": TaskRow,
+        "OutputChunk": OutputChunk,
+        "CancelResult": CancelResult,
+        "AgentInfo": AgentInfo,
+        "AgentInfo.ProcessInfo": ProcessInfo,
+    },
+    {"TaskKind": TaskKind, "ShownState": ShownState, "CancelOutcome": CancelOutcome},
+    {("ControlRequest.NewTask", "taskId"): 16},
+)
+
+
+def frame(message: ControlRequest | ControlReply) -> bytes:
+    """The message, encoded, behind its length."""
+    body = _CODEC.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Frames:
+    """Takes bytes as they come from a socket and gives the messages in them."""
+
+    def __init__(self, cls: type[ControlRequest] | type[ControlReply]) -> None:
+        self._cls = cls
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[ControlRequest | ControlReply]:
+        """The messages that ``data`` completes; raises MalformedMessage."""
+        buffer = self._buffer
+        buffer += data
+        messages: list[ControlRequest | ControlReply] = []
+        start = 0
+        while len(buffer) - start >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(buffer, start)
+            if size > _MAX_FRAME_BYTES:
+                raise MalformedMessage(f"a control message of {size} bytes")
+            end = start + _LENGTH.size + size
+            if len(buffer) < end:
+                break
+            messages.append(_CODEC.decode(self._cls, bytes(memoryview(buffer)[start + _LENGTH.size : end])))
+            start = end
+        del buffer[:start]
+        return messages

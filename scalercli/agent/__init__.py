@@ -1,0 +1,1 @@
+"""The session agent: one process per user and cluster that owns the client and remembers its tasks."""

@@ -1,0 +1,111 @@
+"""What the agent runs tasks on: a client of a named scheduler, or of an embedded cluster that it starts itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import scalercli
+from protocol.control import AgentInfo, ProcessInfo
+from scalercli.errors import CliError
+from scalercli.exits import ExitCode
+
+if TYPE_CHECKING:
+    from scalercli.agent.server import AgentServer
+
+logger = logging.getLogger(__name__)
+
+
+class Backend:
+    """A client, and the cluster that belongs to it, if any."""
+
+    def __init__(self, client: Any, scheduler_address: str, cluster: Any = None, workers: int = 0) -> None:
+        self.client = client
+        self._scheduler_address = scheduler_address
+        self._cluster = cluster
+        self._workers = workers
+        self._started_at = time.time()
+        self._watched: list[int] = []
+        self._closed = False
+
+    def info(self, *, living: int, idle_seconds: float, state_directory: str) -> AgentInfo:
+        cluster = self._cluster
+        return AgentInfo(
+            pid=os.getpid(),
+            program=scalercli.__version__,
+            embedded=cluster is not None,
+            scheduler_address=self._scheduler_address,
+            object_storage_address=str(cluster.object_storage_address) if cluster else "",
+            monitor_address=str(cluster.monitor_address) if cluster else "",
+            workers=self._workers,
+            started_at=self._started_at,
+            living=living,
+            processes=tuple(ProcessInfo(role, pid) for role, pid in self._processes()),
+            state_directory=state_directory,
+            idle_seconds=idle_seconds,
+        )
+
+    def watch(self, server: AgentServer, broken: Callable[[str], None]) -> None:
+        """Calls ``broken`` when a process of the embedded cluster has ended."""
+        if not hasattr(os, "pidfd_open"):
+            return
+        for role, pid in self._processes():
+            fd = os.pidfd_open(pid)
+            self._watched.append(fd)
+
+            def ended(role: str = role, pid: int = pid, fd: int = fd) -> None:
+                server.unwatch(fd)
+                broken(f"the {role} of the embedded cluster (pid {pid}) has ended")
+
+            server.watch(fd, ended)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for fd in self._watched:
+            os.close(fd)
+        try:
+            self.client.close()
+        except Exception:
+            logger.exception("closing the client")
+        if self._cluster is not None:
+            self._cluster.stop()
+
+    def _processes(self) -> list[tuple[str, int]]:
+        return list(self._cluster.processes.items()) if self._cluster is not None else []
+
+
+def connect_backend(address: str) -> Backend:
+    """A client of the scheduler at ``address``; raises CliError."""
+    from reference_impl.client import Client
+
+    try:
+        return Backend(Client(address), address)
+    except ConnectionError as error:
+        hint = "is it running? scalercli cluster up starts a cluster on this machine"
+        raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
+
+
+def embedded_backend(workers: int, logs: Path) -> Backend:
+    """A cluster on this machine, and its client; raises CliError. ``workers`` 0: one per processor core."""
+    from reference_impl.client import Client
+    from reference_impl.cluster import EmbeddedCluster
+
+    count = workers or os.cpu_count() or 1
+    logs.mkdir(mode=0o700, exist_ok=True)
+    try:
+        cluster = EmbeddedCluster.start(count, logs)
+    except (RuntimeError, OSError) as error:
+        raise CliError(
+            f"the embedded cluster did not start: {error}", f"see the logs in {logs}", ExitCode.UNREACHABLE
+        ) from None
+    try:
+        return Backend(Client(str(cluster.scheduler_address)), str(cluster.scheduler_address), cluster, count)
+    except ConnectionError as error:
+        cluster.stop()
+        raise CliError(str(error), f"see the logs in {logs}", ExitCode.UNREACHABLE) from None

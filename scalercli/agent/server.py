@@ -1,0 +1,227 @@
+"""The agent's loop: commands on a Unix socket in, ``Session`` in the middle, frames out. One thread, one selector."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+from protocol.control import VERSION, ControlReply, ControlRequest, Frames, ReplyValue, frame
+from protocol.errors import MalformedMessage
+from scalercli.agent.ledger import Ledger, LedgerError
+from scalercli.agent.session import Session
+
+logger = logging.getLogger(__name__)
+
+_ROOM_BYTES = 1 << 20
+_CHUNK = 1 << 18
+
+
+class CommandConnection:
+    """One command: what it sent so far, what it has to get."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.frames = Frames(ControlRequest)
+        self.out: deque[memoryview] = deque()
+        self.out_bytes = 0
+        self.steps: list[Callable[[], bool | None]] = []
+        self.closed = False
+
+    def send(self, number: int, variant: str, value: ReplyValue = None) -> None:
+        if not self.closed:
+            data = frame(ControlReply(VERSION, number, variant, value))
+            self.out.append(memoryview(data))
+            self.out_bytes += len(data)
+
+    def stream(self, step: Callable[[], bool | None]) -> None:
+        self.steps.append(step)
+
+    def pump(self) -> None:
+        """Lets the streams fill the room that there is."""
+        busy = True
+        while busy and self.steps:
+            busy = False
+            for step in list(self.steps):
+                if self.out_bytes >= _ROOM_BYTES:
+                    return
+                more = step()
+                if more is None:
+                    self.steps.remove(step)
+                busy = busy or bool(more)
+
+    def flush(self) -> None:
+        """Sends what the socket takes; raises OSError when the command is gone."""
+        while self.out:
+            try:
+                sent = self.socket.send(self.out[0])
+            except BlockingIOError:
+                return
+            self.out_bytes -= sent
+            if sent < len(self.out[0]):
+                self.out[0] = self.out[0][sent:]
+            else:
+                self.out.popleft()
+
+
+class AgentServer:
+    """Serves one listening socket until it is told to stop, or nothing has happened for ``idle_seconds``."""
+
+    def __init__(self, listener: socket.socket, ledger: Ledger, *, idle_seconds: float) -> None:
+        """``idle_seconds`` 0: it never ends by itself. Call ``attach`` before ``run``."""
+        self._listener = listener
+        self._ledger = ledger
+        self._idle_seconds = idle_seconds
+        self._session: Session | None = None
+        self._posted: deque[Callable[[], None]] = deque()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._connections: set[CommandConnection] = set()
+        for sock in (listener, self._wake_reader, self._wake_writer):
+            sock.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._drain_wake)
+
+    def attach(self, session: Session) -> None:
+        self._session = session
+
+    def watch(self, fd: int, then: Callable[[], None]) -> None:
+        """Calls ``then`` whenever ``fd`` is readable."""
+        self._selector.register(fd, selectors.EVENT_READ, then)
+
+    def unwatch(self, fd: int) -> None:
+        self._selector.unregister(fd)
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Runs ``call`` on the agent's thread; from any thread."""
+        self._posted.append(call)
+        with contextlib.suppress(OSError):  # its buffer is full: it is awake anyway; or it is closed
+            self._wake_writer.send(b"\0")
+
+    @property
+    def session(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    def run(self) -> str:
+        """Serves; returns why it stopped. Connections stay open until ``close``."""
+        idle_since = time.monotonic()
+        while True:
+            for key, events in self._selector.select(self._timeout(idle_since)):
+                if isinstance(key.data, CommandConnection):
+                    if events & selectors.EVENT_READ:
+                        self._read(key.data)
+                else:
+                    key.data()
+            while self._posted:
+                self._posted.popleft()()
+            self._settle()
+            if self.session.stopping:
+                return "it was told to"
+            if self.session.broken and not self.session.living:
+                return self.session.broken
+            now = time.monotonic()
+            if self._connections or self.session.living:
+                idle_since = now
+            elif self._idle_seconds and not self.session.keep and now - idle_since >= self._idle_seconds:
+                return f"nothing to do for {self._idle_seconds:g} s"
+
+    def settle(self) -> None:
+        """Commits, and sends what can be sent now."""
+        self._settle()
+
+    def close(self) -> None:
+        for connection in list(self._connections):
+            self._drop(connection)
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def stop_listening(self) -> None:
+        self._selector.unregister(self._listener)
+        self._listener.close()
+
+    def _timeout(self, idle_since: float) -> float | None:
+        if self._posted:
+            return 0.0
+        if not self._idle_seconds or self.session.keep or self._connections or self.session.living:
+            return None
+        return max(0.0, self._idle_seconds - (time.monotonic() - idle_since))
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            if not _same_user(sock):
+                logger.warning("a process of another user was turned away")
+                sock.close()
+                continue
+            sock.setblocking(False)
+            connection = CommandConnection(sock)
+            self._connections.add(connection)
+            self._selector.register(sock, selectors.EVENT_READ, connection)
+
+    def _drain_wake(self) -> None:
+        try:
+            while self._wake_reader.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _read(self, connection: CommandConnection) -> None:
+        try:
+            data = connection.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(connection)
+            return
+        try:
+            for request in connection.frames.feed(data):
+                self.session.handle(connection, cast(ControlRequest, request))
+        except MalformedMessage as error:
+            logger.warning("a command sent something that is not a request: %s", error)
+            self._drop(connection)
+
+    def _settle(self) -> None:
+        try:
+            self._ledger.flush()
+            for connection in list(self._connections):
+                try:
+                    connection.pump()
+                    connection.flush()
+                except OSError:
+                    self._drop(connection)
+                    continue
+                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
+                if self._selector.get_key(connection.socket).events != wanted:
+                    self._selector.modify(connection.socket, wanted, connection)
+        except LedgerError as error:
+            logger.error("%s; it is tried again", error)
+
+    def _drop(self, connection: CommandConnection) -> None:
+        if not connection.closed:
+            connection.closed = True
+            self._connections.discard(connection)
+            self._selector.unregister(connection.socket)
+            connection.socket.close()
+            self.session.drop(connection)
+
+
+def _same_user(sock: socket.socket) -> bool:
+    if sys.platform != "linux":
+        return True  # the modes of socket and directory keep others out
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return bool(uid == os.getuid())

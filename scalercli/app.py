@@ -1,0 +1,178 @@
+"""The command ``scalercli``: which commands there are, and how every one of them ends.
+
+A command's module is imported when that command runs, so that each starts as fast as it can.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+import scalercli
+from scalercli import options, plain_values
+from scalercli.errors import CliError, Terminated
+from scalercli.exits import ExitCode
+from scalercli.output import Mode, show_error
+
+COMMANDS = {
+    "submit": "scalercli.commands.submit",
+    "run": "scalercli.commands.run",
+    "map": "scalercli.commands.map",
+    "status": "scalercli.commands.status",
+    "wait": "scalercli.commands.wait",
+    "result": "scalercli.commands.result",
+    "logs": "scalercli.commands.logs",
+    "cancel": "scalercli.commands.cancel",
+    "cluster": "scalercli.commands.cluster",
+    "scheduler": "scalercli.commands.roles",
+    "worker": "scalercli.commands.roles",
+    "object-storage": "scalercli.commands.roles",
+}
+"""Name to the module whose ``apps`` maps the name to a typer application."""
+
+_CLICK_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+_CLICK_USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "UsageError")
+
+
+class LazyGroup(TyperGroup):
+    """Loads a command when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        app = importlib.import_module(COMMANDS[cmd_name]).apps[cmd_name]
+        command: Any = typer.main.get_command(app)
+        command.name = cmd_name
+        plain_values.use(command)
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, 2)
+            hint = f"did you mean {' or '.join(close)}?" if close else "scalercli --help lists the commands"
+            raise CliError(f"there is no command {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Run Python functions and commands as tasks of a Scaler cluster, and watch, wait for and cancel them.",
+    epilog="For example: scalercli run math:factorial 20",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"scalercli {scalercli.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="The version, and no more."
+    ),
+) -> None:
+    pass
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line; the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _forget_stdout()
+        return ExitCode.CLOSED_PIPE
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Terminated:
+        return ExitCode.TERMINATED
+    except CliError as error:
+        show_error(error, as_json=_errors_as_json(arguments))
+        return error.code
+    except Exception as error:
+        show_error(_internal(error), as_json=_errors_as_json(arguments))
+        return ExitCode.INTERNAL
+
+
+def _run(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _terminate)
+    command: Any = typer.main.get_command(app)
+    plain_values.use(command)
+    try:
+        with command.make_context("scalercli", list(arguments)) as context:
+            code = command.invoke(context)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    except _CLICK_USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stdout.write(f"{error.format_message()}\n" if error.format_message() else "")
+            return ExitCode.USAGE
+        command_name = next((word for word in arguments[:1] if word in COMMANDS), "")
+        path = error.ctx.command_path if error.ctx is not None else f"scalercli {command_name}".rstrip()
+        text = error.format_message().rstrip(".")
+        raise CliError(text[:1].lower() + text[1:], f"{path} --help") from None
+    except _CLICK_ERROR as error:
+        raise CliError(error.format_message()) from None
+    return int(code or 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _forget_stdout() -> None:
+    """What is still in Python's buffer has no reader: no complaint about it at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _errors_as_json(arguments: list[str]) -> bool:
+    if options.chosen_mode is not None:
+        return options.chosen_mode in (Mode.JSON, Mode.JSONL)
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return "--json" in words or any(
+        (first in ("-o", "--output") and second.startswith("json")) or first.startswith(("--output=json", "-ojson"))
+        for first, second in pairs
+    )
+
+
+def _internal(error: Exception) -> CliError:
+    """An error that should not have happened: one line here, the traceback in a file."""
+    import traceback
+
+    from scalercli.places import internal_log
+
+    where = "its traceback could not be written"
+    try:
+        path = internal_log()
+        with path.open("a") as log:
+            traceback.print_exception(type(error), error, error.__traceback__, file=log)
+        where = f"this is a bug; its traceback is in {path}"
+    except (OSError, CliError):
+        pass
+    return CliError(f"internal error: {type(error).__name__}: {error}", where, ExitCode.INTERNAL)

@@ -1,0 +1,293 @@
+"""``scalercli map``: one task for each line of a file or of stdin.
+
+Lines are read as they come and sent in batches; what is in flight is bounded, so the input may be endless.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+from collections import deque
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocol.control import ControlReply, NewTask, Submit, TaskKind, TaskRow
+from scalercli import callables, forms, link, options, records, settings
+from scalercli.callables import Target
+from scalercli.commands.result import show_result
+from scalercli.errors import CliError
+from scalercli.exits import ExitCode, worst
+from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
+from scalercli.output import Output, message
+from scalercli.places import EMBEDDED
+
+app = typer.Typer(add_completion=False)
+apps = {"map": app}
+
+_BATCH = 256
+_UNANSWERED = 4
+_IN_FLIGHT = 4096
+_CHUNK = 1 << 16
+
+
+@app.command(cls=forms.SplitCommand)
+def map_(
+    ctx: typer.Context,
+    target: Annotated[str | None, typer.Argument(metavar="MODULE:FUNCTION", show_default=False)] = None,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", show_default=False)] = None,
+    input_: Annotated[str | None, typer.Option("--input", "-i", metavar="FILE|-", help="Where the lines are.")] = None,
+    results: Annotated[bool, typer.Option("--results", help="Print results instead of ids.")] = False,
+    ordered: Annotated[bool, typer.Option("--ordered", help="Results in the order of the lines.")] = False,
+    cluster: ClusterOption = None,
+    output: OutputOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Make one task of each line, of a file or of stdin, and print the ids as they are taken.
+
+    The line is the function's ARG. In "map -- COMMAND", {} stands for the line; without {} it becomes the last word.
+
+    For example: seq 5 | scalercli map math:factorial --ordered --results; ls | scalercli map -- gzip -k {}
+    """
+    out = options.output(output, json, quiet)
+    where = settings.cluster(cluster)
+    command = forms.command_words(ctx)
+    if command is not None and (target or file):
+        raise CliError("MODULE:FUNCTION, or -- COMMAND: one or the other", "a file of lines: --input FILE")
+    if command is None and not target:
+        raise CliError("what is to be run for each line?", "scalercli map MODULE:FUNCTION [FILE|-], or -- COMMAND {}")
+    if file and input_:
+        raise CliError("FILE and --input: one or the other")
+    if command is not None and not command:
+        raise CliError("the command is empty")
+    maker: LineTasks = (
+        CommandLines(command, where) if command is not None else CallLines(callables.resolve(target or ""))
+    )
+    lines = Lines(input_ or file or "-")
+    mapper = Mapper(out, maker, lines, where, results=results or ordered, ordered=ordered)
+    try:
+        return mapper.run()
+    finally:
+        lines.close()
+
+
+class LineTasks:
+    """Makes tasks of lines."""
+
+    kind: TaskKind
+    name: str
+
+    def make(self, line: str) -> tuple[bytes, tuple[bytes, ...], str]:
+        """(function, arguments, text), the first two pickled; raises CliError."""
+        raise NotImplementedError
+
+
+class CallLines(LineTasks):
+    kind = TaskKind.PYTHON
+
+    def __init__(self, target: Target) -> None:
+        self.name = target.name
+        self._target = target
+        self._functions: dict[tuple[tuple[str, str], ...], bytes] = {}
+
+    def make(self, line: str) -> tuple[bytes, tuple[bytes, ...], str]:
+        positional, keywords = callables.arguments(self._target, [line])
+        key = tuple((name, repr(value)) for name, value in keywords.items())
+        function = self._functions.get(key)
+        if function is None:
+            function = callables.pickled_function(callables.with_keywords(self._target, keywords), self.name)
+            self._functions = {key: function}
+        arguments = tuple(callables.pickled_argument(value, f"the argument {line!r}") for value in positional)
+        return function, arguments, f"{self.name} {line}"
+
+
+class CommandLines(LineTasks):
+    kind = TaskKind.COMMAND
+
+    def __init__(self, words: list[str], cluster: str) -> None:
+        self.name = words[0]
+        self._words = words if any("{}" in word for word in words) else [*words, "{}"]
+        self._function = callables.command_function(cluster == EMBEDDED)
+
+    def make(self, line: str) -> tuple[bytes, tuple[bytes, ...], str]:
+        words = [word.replace("{}", line) for word in self._words]
+        return self._function, (callables.pickled_argument(words, "the command"),), shlex.join(words)
+
+
+class Lines:
+    """The lines of a file or of stdin, as they come."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            self.fd = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CliError(f"can't read {name}: {error.strerror}") from None
+        self._name = name
+        self._rest = b""
+        self._ready: deque[str] = deque()
+        self.ended = False
+        self.count = 0
+        if name != "-" and Path(name).is_dir():
+            raise CliError(f"can't read {name}: it is a directory")
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``next`` has a line."""
+        return bool(self._ready)
+
+    def next(self) -> str:
+        self.count += 1
+        return self._ready.popleft()
+
+    def take(self) -> None:
+        """Reads what is there; blocks when nothing is."""
+        try:
+            data = os.read(self.fd, _CHUNK)
+        except OSError as error:
+            raise CliError(f"can't read {self._name}: {error.strerror}") from None
+        if not data:
+            self.ended = True
+            if self._rest:
+                self._ready.append(self._text(self._rest))
+            self._rest = b""
+            return
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        self._ready.extend(map(self._text, whole))
+
+    def close(self) -> None:
+        if self.fd != 0:
+            os.close(self.fd)
+
+    @staticmethod
+    def _text(line: bytes) -> str:
+        return line.removesuffix(b"\r").decode(errors="surrogateescape")
+
+
+class Mapper:
+    """Sends the tasks and prints their ids or results."""
+
+    def __init__(
+        self, out: Output, maker: LineTasks, lines: Lines, cluster: str, *, results: bool, ordered: bool
+    ) -> None:
+        self._out = out
+        self._maker = maker
+        self._lines = lines
+        self._cluster = cluster
+        self._results = results
+        self._ordered = ordered
+        self._agent: link.AgentLink | None = None
+        self._function = b""
+        self._batch: list[NewTask] = []
+        self._unanswered: dict[int, list[NewTask]] = {}
+        self._order: deque[bytes] = deque()
+        self._rows: dict[bytes, TaskRow] = {}
+        self._following: set[int] = set()
+        self._sent = 0
+        self._printed = 0
+        self._codes: set[int] = set()
+
+    def run(self) -> int:
+        try:
+            self._loop()
+        except KeyboardInterrupt:
+            message(f"note: interrupted; {self._sent} tasks were sent{self._what_goes_on()}")
+            return ExitCode.INTERRUPTED
+        except BrokenPipeError:
+            if self._sent:
+                message(f"note: nobody reads on; {self._sent} tasks were sent{self._what_goes_on()}")
+            raise
+        except CliError as error:
+            if self._sent:
+                error.message += f" ({self._sent} tasks were sent before)"
+            raise
+        self._out.close()
+        return worst(self._codes)
+
+    def _what_goes_on(self) -> str:
+        left = self._sent - self._printed if self._results else self._sent
+        return f", {left} of them may be running; scalercli cancel --all cancels" if left else ""
+
+    def _loop(self) -> None:
+        lines = self._lines
+        while True:
+            while lines.ready and len(self._batch) < _BATCH:
+                self._add(lines.next())
+            full = len(self._batch) >= _BATCH
+            if self._batch and (full or lines.ended or not _readable(lines.fd)) and self._may_send():
+                self._send()
+                continue
+            if lines.ended and not lines.ready and not self._batch and not self._unanswered and not self._following:
+                return
+            wants_lines = not lines.ended and not lines.ready and not full and self._may_send()
+            if self._agent is None:
+                lines.take()
+            else:
+                replies, readable = self._agent.wait(lines.fd if wants_lines else None)
+                for reply in replies:
+                    self._reply(reply)
+                if readable:
+                    lines.take()
+                self._out.flush()
+
+    def _may_send(self) -> bool:
+        return len(self._unanswered) < _UNANSWERED and (not self._results or self._sent - self._printed < _IN_FLIGHT)
+
+    def _add(self, line: str) -> None:
+        try:
+            function, arguments, text = self._maker.make(line)
+        except CliError as error:
+            error.message = f"line {self._lines.count}: {error.message}"
+            raise
+        if function != self._function and self._batch:
+            self._send()
+        self._function = function
+        shown = text.encode(errors="backslashreplace").decode()
+        self._batch.append(NewTask(os.urandom(16), arguments, shown))
+
+    def _send(self) -> None:
+        if self._agent is None:
+            self._agent = link.open_link(
+                self._cluster, workers=settings.workers(None), idle_seconds=settings.idle_seconds()
+            )
+            self._agent.watch_stdout()
+        follow = self._results
+        maker = self._maker
+        batch, self._batch = self._batch, []
+        if self._ordered:
+            self._order.extend(task.task_id for task in batch)
+        self._sent += len(batch)
+        submit = Submit(maker.kind, self._function, maker.name, tuple(batch), follow, False, follow)
+        number = self._agent.send("submit", submit)
+        self._unanswered[number] = batch
+        if follow:
+            self._following.add(number)
+
+    def _reply(self, reply: ControlReply) -> None:
+        if reply.variant == "accepted":
+            batch = self._unanswered.pop(reply.number)
+            if not self._results:
+                for task in batch:
+                    self._out.record(records.submitted(task.task_id.hex(), self._maker.kind, task.text))
+        elif reply.variant == "done":
+            self._following.discard(reply.number)
+        elif reply.variant == "tasks":
+            for row in reply.rows:
+                if self._ordered:
+                    self._rows[row.task_id] = row
+                else:
+                    self._show(row)
+            while self._order and self._order[0] in self._rows:
+                self._show(self._rows.pop(self._order.popleft()))
+
+    def _show(self, row: TaskRow) -> None:
+        self._printed += 1
+        self._codes.add(show_result(self._out, row))
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,113 @@
+"""``scalercli run``: submits a task, shows its output as it comes, waits, and prints its result."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Annotated
+
+import typer
+
+from protocol.control import Cancel, CancelOutcome, Selection, ShownState, TaskKind, TaskRow
+from scalercli import forms, link, options, settings, values
+from scalercli.commands.submit import show
+from scalercli.errors import CliError, Terminated
+from scalercli.exits import ExitCode, of_state
+from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
+from scalercli.output import Output, message
+
+app = typer.Typer(add_completion=False)
+apps = {"run": app}
+
+
+@app.command(cls=forms.TaskCommand, context_settings=forms.FIRST_POSITIONAL)
+def run(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    cluster: ClusterOption = None,
+    output: OutputOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Submit a task, show its output as it comes, wait, and print its result.
+
+    A command's exit code becomes this command's. Ctrl-C cancels the task.
+
+    For example: scalercli run math:factorial 20; scalercli run -- sh -c 'echo hi; exit 3'
+    """
+    out = options.output(output, json, quiet, single=True)
+    where = settings.cluster(cluster)
+    command = forms.is_command(ctx)
+    job = forms.job(words or [], command=command, cluster=where)
+    if dry_run:
+        show(out, job, where)
+        return ExitCode.OK
+    try:
+        return _run(out, job, where)
+    except CliError as error:
+        if command:  # the other codes belong to the command
+            error.code = ExitCode.INTERNAL
+        raise
+
+
+def _run(out: Output, job: forms.Job, where: str) -> int:
+    task_id = os.urandom(16)
+    row: TaskRow | None = None
+    agent: link.AgentLink | None = None
+    sent = False
+    try:
+        agent = link.open_link(where, workers=settings.workers(None), idle_seconds=settings.idle_seconds())
+        sent = True
+        number = agent.send("submit", job.request(task_id, follow=True, output=True, result=True))
+        agent.watch_stdout()
+        for reply in link.replies(agent, number):
+            for chunk in reply.chunks:
+                out.task_output(chunk.stderr, chunk.text)
+            for ended in reply.rows:
+                row = ended
+    except (KeyboardInterrupt, Terminated, BrokenPipeError) as stop:
+        if agent is None or not sent:
+            message("note: interrupted; nothing was sent")
+            raise
+        agent.ignore_stdout()
+        _cancel(agent, task_id)
+        if isinstance(stop, KeyboardInterrupt):
+            return ExitCode.INTERRUPTED
+        raise
+    assert row is not None
+    if job.kind is TaskKind.COMMAND and row.has_exit_code:
+        if out.mode.value != "text":
+            out.record(values.result(row))
+        out.close()
+        return row.exit_code
+    record = values.result(row)
+    if record.cells or out.mode.value != "text":
+        out.record(record)
+    out.close()
+    values.explain(row)
+    if job.kind is TaskKind.COMMAND and row.state is ShownState.FAILED:
+        return ExitCode.INTERNAL
+    return of_state(row.state)
+
+
+def _cancel(agent: link.AgentLink, task_id: bytes) -> None:
+    """Cancels the task and waits for the confirm; a second Ctrl-C leaves it unconfirmed."""
+    name = task_id.hex()
+    unconfirmed = f"note: the cancel of task {name} was sent and is not confirmed; scalercli status {name}"
+    try:
+        message(f"note: canceling task {name}; Ctrl-C again leaves it unconfirmed")
+        number = agent.send("cancel", Cancel(Selection((name,))))
+        deadline = time.monotonic() + settings.cancel_timeout(None)
+        for reply in link.replies(agent, number, deadline):
+            for result in reply.outcomes:
+                if result.outcome is CancelOutcome.REFUSED:
+                    message(f"note: task {name} could not be canceled; it runs on")
+                else:
+                    message(f"note: task {name}: {result.outcome.label}")
+    except (KeyboardInterrupt, Terminated, link.TimedOut):
+        message(unconfirmed)
+    except CliError as error:
+        message(f"{unconfirmed} ({error.message})")

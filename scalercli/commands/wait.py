@@ -1,0 +1,145 @@
+"""``scalercli wait``: returns when tasks are over."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from protocol.control import Follow, TaskRow
+from scalercli import link, options, records, selecting, settings
+from scalercli.errors import CliError
+from scalercli.exits import ExitCode, of_state, worst
+from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption, duration_option
+from scalercli.output import Output, message
+
+app = typer.Typer(add_completion=False)
+apps = {"wait": app}
+
+
+@app.command()
+def wait(
+    ids_: IdsArgument = None,
+    all_: Annotated[bool, typer.Option("--all", help="All tasks of the session that are not over.")] = False,
+    any_: Annotated[bool, typer.Option("--any", help="Return when the first one is over.")] = False,
+    timeout: Annotated[float | None, duration_option("--timeout", help="Give up after this long, exit 124.")] = None,
+    progress: Annotated[str, typer.Option("--progress", metavar="auto|bar|lines|none", help="On stderr.")] = "auto",
+    cluster: ClusterOption = None,
+    output: OutputOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Wait until tasks are over and print how each ended, as it ends.
+
+    The exit code is the worst of them: 1 failed, 6 canceled, 7 lost. Ctrl-C detaches, the tasks go on.
+
+    For example: scalercli map math:sqrt numbers.txt | scalercli wait -
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    out = options.output(output, json, quiet)
+    if progress not in ("auto", "bar", "lines", "none"):
+        raise CliError(f"{progress!r} is not a kind of progress", "one of auto, bar, lines, none")
+    wanted = selecting.selection(ids_, all=all_, what="waited for")
+    agent = link.link_or_ledger(settings.cluster(cluster))
+    rows = selecting.resolve(agent, wanted)
+    ticker = Ticker(progress, len(rows), quiet)
+    waiting = {records.id_of(row): row for row in rows}
+    codes: list[int] = []
+    try:
+        if isinstance(agent, link.AgentLink):
+            agent.watch_stdout()
+        for row in [row for row in rows if row.state.over]:
+            _ended(out, ticker, waiting, codes, row)
+        out.flush()
+        if waiting and not (any_ and codes):
+            _follow(out, agent, waiting, codes, ticker, deadline, any_)
+    except link.TimedOut:
+        ticker.clear()
+        codes += _late(out, agent, waiting)
+    except KeyboardInterrupt:
+        ticker.clear()
+        out.close()
+        message(f"note: detached; {len(waiting)} tasks go on; scalercli cancel {_some(list(waiting))} cancels")
+        return ExitCode.INTERRUPTED
+    ticker.clear()
+    out.close()
+    return worst(codes)
+
+
+def _follow(
+    out: Output,
+    agent: link.Link,
+    waiting: dict[str, TaskRow],
+    codes: list[int],
+    ticker: Ticker,
+    deadline: float | None,
+    any_: bool,
+) -> None:
+    number = agent.send("follow", Follow(selecting.by_id(list(waiting.values()))))
+    for reply in link.replies(agent, number, deadline):
+        for row in reply.rows:
+            _ended(out, ticker, waiting, codes, row)
+            if any_:
+                return
+        out.flush()
+        ticker.show()
+
+
+def _ended(out: Output, ticker: Ticker, waiting: dict[str, TaskRow], codes: list[int], row: TaskRow) -> None:
+    waiting.pop(records.id_of(row), None)
+    code = of_state(row.state)
+    codes.append(code)
+    ticker.count(failed=bool(code))
+    out.record(records.task(row))
+
+
+def _late(out: Output, agent: link.Link, waiting: dict[str, TaskRow]) -> list[int]:
+    """Prints how the tasks are that did not end in time; their codes."""
+    codes: list[int] = []
+    rows = selecting.resolve(agent, selecting.by_id(list(waiting.values()))._replace(fresh=True))
+    for row in rows:
+        code = of_state(row.state) if row.state.over else ExitCode.TIMED_OUT
+        codes.append(code)
+        record = records.task(row)
+        out.record(record._replace(fields=record.fields | {"exit": int(code)}))
+    return codes
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else "ID…" if len(names) > 3 else " ".join(names)
+
+
+class Ticker:
+    """Progress on stderr: a bar that is redrawn, or lines, or nothing."""
+
+    def __init__(self, kind: str, total: int, quiet: bool) -> None:
+        if kind == "auto":
+            kind = "bar" if sys.stderr.isatty() and total > 1 and not quiet else "none"
+        self._kind = kind
+        self._total = total
+        self._done = 0
+        self._failed = 0
+        self._drawn = False
+
+    def count(self, *, failed: bool) -> None:
+        self._done += 1
+        self._failed += failed
+        self.clear()
+
+    def show(self) -> None:
+        text = f"{self._done}/{self._total} over" + (f", {self._failed} not successful" if self._failed else "")
+        if self._kind == "lines":
+            message(text)
+        elif self._kind == "bar":
+            filled = 30 * self._done // max(1, self._total)
+            sys.stderr.write(f"\r[{'#' * filled}{'.' * (30 - filled)}] {text}")
+            sys.stderr.flush()
+            self._drawn = True
+
+    def clear(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._drawn = False

@@ -1,0 +1,60 @@
+"""Options that several commands share, and what they make of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from scalercli import durations, settings
+from scalercli.errors import CliError
+from scalercli.output import Mode, Output
+
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="text|json|jsonl|ids|none", help="How answers are printed.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="The same as --output json.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --output none, and no notes.")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME|ADDRESS", help="tcp://HOST:PORT of a scheduler, a name, or embedded."),
+]
+IdsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID…|-]", help="Task ids; - reads them from stdin.", show_default=False),
+]
+
+chosen_mode: Mode | None = None
+"""The output mode of the command that runs, once it is known: errors follow it."""
+
+
+def output(name: str | None, as_json: bool, quiet: bool, *, single: bool = False, default: Mode = Mode.TEXT) -> Output:
+    """The output of a command; raises CliError for a mode that does not exist or contradicts another."""
+    global chosen_mode
+    asked = [*([name] if name else []), *(["json"] if as_json else []), *(["none"] if quiet else [])]
+    if len(set(asked)) > 1:
+        raise CliError("--output, --json and --quiet contradict each other")
+    setting = settings.output(asked[0] if asked else None)
+    mode = default
+    if setting is not None:
+        try:
+            mode = Mode(setting.value)
+        except ValueError:
+            modes = ", ".join(m.value for m in Mode)
+            raise CliError(
+                f"{setting.value!r} is not an output mode (from {setting.origin})", f"one of {modes}"
+            ) from None
+    chosen_mode = mode
+    return Output(mode, quiet=quiet, single=single)
+
+
+def duration(text: str) -> float:
+    """For typer: a duration option."""
+    try:
+        return durations.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def duration_option(*names: str, help: str) -> Any:
+    return typer.Option(*names, parser=duration, metavar="DURATION", help=help)

@@ -1,0 +1,177 @@
+"""The one way to stdout and stderr. Commands hand over records; the mode decides how they look.
+
+text: on a terminal aligned, coloured, short ids; in a pipe tab-separated, full ids, no header. json: one document
+(an array where a command can have several answers). jsonl: one object per line. ids: one id per line. none.
+Messages are always on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, NamedTuple, TextIO
+
+from scalercli.errors import CliError
+
+SHORT_ID = 12
+_RESET = "\x1b[0m"
+_STYLES = {
+    "success": "32", "canceled": "33", "running": "36", "canceling": "33", "queued": "34", "pending": "34",
+    "failed": "31", "worker-died": "31", "lost": "31", "not-found": "31", "refused": "31", "unconfirmed": "31",
+    "already-done": "33", "requested": "33", "up": "32", "down": "33", "header": "1", "id": "2", "error": "1;31",
+    "hint": "36",
+}  # fmt: skip
+
+
+class Mode(str, Enum):
+    TEXT = "text"
+    JSON = "json"
+    JSONL = "jsonl"
+    IDS = "ids"
+    NONE = "none"
+
+
+class Cell(NamedTuple):
+    """One column of a record: what a pipe gets (None: no such column), and what a person gets where that differs."""
+
+    header: str
+    plain: str | None
+    shown: str | None = None
+    style: str = ""
+
+
+class Record(NamedTuple):
+    """One answer. ``schema`` names the shape of ``fields``: fields are only ever added."""
+
+    schema: str
+    id: str
+    fields: dict[str, Any]
+    cells: Sequence[Cell] = ()
+
+
+class Output:
+    """Where a command's answers go. ``single``: there is exactly one answer, so json is no array."""
+
+    def __init__(self, mode: Mode, *, quiet: bool = False, single: bool = False) -> None:
+        self.mode = mode
+        self.quiet = quiet
+        self.terminal = sys.stdout.isatty()
+        self._single = single
+        self._colour = _wants_colour(sys.stdout)
+        self._documents: list[dict[str, Any]] = []
+        self._table: list[Sequence[Cell]] = []
+
+    def record(self, record: Record, *, table: bool = False) -> None:
+        """One answer. On a terminal, those of a ``table`` are shown by ``close``, aligned, with a header."""
+        if self.mode is Mode.TEXT:
+            if not self.terminal:
+                self._write("\t".join(_one_line(cell.plain) for cell in record.cells if cell.plain is not None))
+            elif table:
+                self._table.append(record.cells)
+            else:
+                self._write("  ".join(self._styled(cell, self._shown(cell)) for cell in record.cells).rstrip())
+        elif self.mode is Mode.JSONL:
+            self._write(_json({"schema": record.schema, **record.fields}))
+        elif self.mode is Mode.JSON:
+            self._documents.append({"schema": record.schema, **record.fields})
+        elif self.mode is Mode.IDS and record.id:
+            self._write(record.id)
+
+    def text(self, text: str) -> None:
+        """A line for people and pipes; only in text mode."""
+        if self.mode is Mode.TEXT:
+            self._write(text)
+
+    def task_output(self, stderr: bool, text: str) -> None:
+        """What a task printed, as it came: its stdout to ours, unless ours is for records."""
+        stream = sys.stderr if stderr or self.mode is not Mode.TEXT else sys.stdout
+        stream.write(text)
+        stream.flush()
+
+    def note(self, text: str) -> None:
+        """A message for people."""
+        if not self.quiet:
+            message(f"note: {text}")
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Shows what was kept back."""
+        if self._table:
+            self._show_table()
+            self._table.clear()
+        if self.mode is Mode.JSON:
+            document: Any = self._documents[0] if self._single and self._documents else self._documents
+            self._write(json.dumps(document, indent=2, ensure_ascii=False, default=repr))
+            self._documents = []
+        self.flush()
+
+    def _show_table(self) -> None:
+        width = os.get_terminal_size(sys.stdout.fileno()).columns
+        headers = [cell.header.upper() for cell in self._table[0]]
+        rows = [[self._shown(cell) for cell in cells] for cells in self._table]
+        widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+        room = width - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        self._write(self._styled(Cell("", "", style="header"), _line(headers, widths, room)))
+        for cells, row in zip(self._table, rows, strict=True):
+            texts = _line(row, widths, room, pad_only=True).split("\0")
+            self._write("  ".join(self._styled(cell, text) for cell, text in zip(cells, texts, strict=True)).rstrip())
+
+    def _shown(self, cell: Cell) -> str:
+        return _one_line((cell.plain or "") if cell.shown is None else cell.shown)
+
+    def _styled(self, cell: Cell, text: str) -> str:
+        code = _STYLES.get(cell.style)
+        return f"\x1b[{code}m{text}{_RESET}" if code and self._colour and text else text
+
+    @staticmethod
+    def _write(line: str) -> None:
+        sys.stdout.write(line + "\n")
+
+
+def message(text: str) -> None:
+    """One message on stderr, at once."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens
+
+
+def show_error(error: CliError, *, as_json: bool) -> None:
+    """``error:`` and ``hint:``, or the same as one object."""
+    if as_json:
+        body = {"schema": "scalercli.error/1", "error": error.message, "hint": error.hint, "exit": int(error.code)}
+        message(_json(body))
+        return
+    colour = _wants_colour(sys.stderr)
+    for word, text in (("error", error.message), ("hint", error.hint)):
+        if text:
+            message(f"\x1b[{_STYLES[word]}m{word}:{_RESET} {text}" if colour else f"{word}: {text}")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=repr)
+
+
+def _wants_colour(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _one_line(text: str) -> str:
+    """One column of one line, whatever the text holds."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else " " if c in "\t\n\r" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def _line(texts: Sequence[str], widths: Sequence[int], room: int, *, pad_only: bool = False) -> str:
+    padded = [text.ljust(width) for text, width in zip(texts[:-1], widths[:-1], strict=True)]
+    last = texts[-1] if len(texts[-1]) <= room or room < 8 else texts[-1][: room - 1] + "…"
+    return ("\0" if pad_only else "  ").join([*padded, last])
