@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from protocol.identifiers import TaskId
 from protocol.messages import LogType, TaskResultType
 from protocol.payloads import ResultMetadata
-from reference_impl.client.core import CancelAnswer
+from reference_impl.client.instructions import CancelAnswer
 
 _log = logging.getLogger(__name__)
 
