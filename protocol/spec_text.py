@@ -6,7 +6,7 @@ semicolon may stand the optional capability to which it belongs: ``(scheduler; g
 
 Between ``<!-- generated: NAME -->`` and ``<!-- end -->`` stands text that ``python -m protocol.spec_text --write``
 makes from the schema, the lifecycle table and the codec; without ``--write`` it says what is stale or wrong, and ends
-with 1 if anything is. The file is found beside the package in a source tree; ``path`` arguments override that.
+with 1 if anything is.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from protocol import codec, layout, lifecycle, storage
+from protocol import codec, layout, storage
 from protocol.identifiers import ObjectId, TaskId
 from protocol.lifecycle import IGNORED, LIVING, TABLE, TERMINAL, Action, Event, State
 from protocol.messages import TaskCancel, TaskCancelFlags
 
-PATH = Path(__file__).parent.parent / "SPEC.md"
+_SOURCE, _INSTALLED = Path(__file__).parent.parent / "SPEC.md", Path(__file__).with_name("SPEC.md")
+PATH = _INSTALLED if _INSTALLED.exists() else _SOURCE
+"""SPEC.md: in a wheel it lies inside the package."""
 
 ROLES = ("client", "scheduler", "worker", "storage", "manager", "all")
 CAPABILITIES = ("balancing", "graphs", "information", "managers", "monitor", "placement")
-PREFIXES = "TRN IDN MSG TSK WRK GRA CAN BAL OBJ STO LIV MAN FUT MAL SEC MON INF".split()
+PREFIXES = (
+    *("TRN", "IDN", "MSG", "TSK", "WRK", "GRA", "CAN", "BAL", "OBJ"),
+    *("STO", "LIV", "MAN", "FUT", "MAL", "SEC", "MON", "INF"),
+)
 
 _STATEMENT = re.compile(r"^\*\*([A-Z]{3}-\d{2})\*\* \(([^)]*)\) (.*)$")
 _HEADING = re.compile(r"^#{2,4} (?:Annex ([A-Z])\b|(\d+(?:\.\d+)*))")
@@ -103,12 +108,14 @@ def citations(text: str) -> set[str]:
 
 
 def render(text: str) -> str:
-    """SPEC.md with every generated part made anew; raises KeyError for a part of an unknown name."""
+    """SPEC.md with every generated part made anew; raises ValueError for a part of an unknown name."""
 
     def replace(match: re.Match[str]) -> str:
         name, _, argument = match[2].partition(".")
-        make = _PARTS[name]
-        return f"{match[1]}{make(argument)}\n{match[3]}"
+        try:
+            return f"{match[1]}{_PARTS[name](argument)}\n{match[3]}"
+        except KeyError as error:
+            raise ValueError(f"there is no generated part {match[2]}: unknown {error}") from None
 
     return _BLOCK.sub(replace, text)
 
@@ -158,7 +165,8 @@ def _place(field: dict[str, Any]) -> str:
 
 def _fields(name: str) -> str:
     struct = layout.load()["structs"][name]
-    size = f"`{name}`: {struct['dataWords']} data words, {struct['pointers']} pointers."
+    words, pointers = struct["dataWords"], struct["pointers"]
+    size = f"`{name}`: {words} data word{'s'[: words != 1]}, {pointers} pointer{'s'[: pointers != 1]}."
     rows = [
         [f"`{f['name']}`", str(f["ordinal"]), f"`{f['type']}`", _place(f), _meanings()[f"{name}.{f['name']}"]]
         for f in struct["fields"]
@@ -184,7 +192,8 @@ def _messages(_: str) -> str:
 
 def _states(_: str) -> str:
     wire = {s: str(layout.load()["enums"]["TaskState"]["values"][s.wire]) for s in (*LIVING[1:], *TERMINAL)}
-    rows = [[f"`{s.value}`", "living", f"`{wire[s]}`" if s in wire else "not shown"] for s in LIVING]
+    rows = [[f"`{State.UNKNOWN.value}`", "not alive", "not shown"]]
+    rows += [[f"`{s.value}`", "living", f"`{wire[s]}`"] for s in LIVING[1:]]
     rows += [[f"`{s.value}`", "terminal", f"`{wire[s]}`"] for s in TERMINAL]
     return _table(["state", "kind", "on the wire"], rows)
 
@@ -280,9 +289,9 @@ def _example_set_ok(_: str) -> str:
 
 
 def _header_dump(head: bytes, length: str, number: str, kind: str, payload: bytes) -> str:
-    names = ("length prefix: 80", "segments - 1 (0), words (9)", "root: struct, 3 data words, 1 pointer", length, number)
-    names += (kind, "objectID: struct of 4 data words", "field0: the id's first 8 bytes, reversed")
-    names += ("field1", "field2", "field3")
+    names = ["length prefix: 80", "segments - 1 (0), words (9)", "root: struct, 3 data words, 1 pointer"]
+    names += [length, number, kind, "objectID: struct of 4 data words", "field0: the id's first 8 bytes, reversed"]
+    names += ["field1", "field2", "field3"]
     parts = [(head[8 * i : 8 * i + 8], name) for i, name in enumerate(names)]
     if payload:
         parts += [(head[88:], f"length prefix: {len(payload)}"), (payload, "the payload")]
@@ -320,7 +329,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.write:
         options.path.write_text(rendered)
     elif rendered != text:
-        sys.stderr.write(f"error: generated parts of {options.path} are stale\nhint: python -m protocol.spec_text --write\n")
+        sys.stderr.write(f"error: generated parts of {options.path} are stale\n")
+        sys.stderr.write("hint: python -m protocol.spec_text --write\n")
         return 1
     print(f"{options.path}: {count} requirements")
     return 0

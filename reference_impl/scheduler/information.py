@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from protocol import SPEC_VERSION
-from protocol.codec import decode_query, encode_answer
+from protocol.codec import decode_query, encode_answer, query_id
 from protocol.errors import MalformedMessage
 from protocol.identifiers import Identity
 from protocol.messages import (
@@ -49,7 +49,9 @@ def answer(core: SchedulerCore, sender: Identity, request: InformationRequest, n
     try:
         query = decode_query(request.request)
     except MalformedMessage as error:
-        return InformationResponse(encode_answer(InformationAnswer(0, "error", f"not a query: {error}")))
+        return InformationResponse(
+            encode_answer(InformationAnswer(query_id(request.request), "error", f"not a query: {error}"))
+        )
     return InformationResponse(
         encode_answer(InformationAnswer(query.query_id, query.variant, _value(core, sender, query, now)))
     )

@@ -134,7 +134,7 @@ class WorkerCore:
     # ---- messages from the scheduler ----
 
     def received(self, envelope: Envelope, now: float) -> list[Instruction]:
-        """A message. MalformedMessage never comes out: a malformed Task fails, another one is counted."""
+        """A message. MalformedMessage never comes out (SPEC section 10): a malformed Task fails, others are counted."""
         kind = envelope.kind
         try:
             if kind is Kind.TASK:
@@ -163,7 +163,7 @@ class WorkerCore:
         task_id = envelope.task_id
         if task_id in self._held:
             self.counts["duplicate"] += 1
-            return [Note(logging.WARNING, f"task {task_id.hex()} is held already; the second one is ignored")]
+            return [Note(logging.WARNING, f"task {task_id.hex()} is held already; the second one is ignored")]  # TSK-03
         held = _Held(envelope.source, Held.FETCHING)
         self._held[task_id] = held
         try:

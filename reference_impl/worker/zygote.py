@@ -64,6 +64,7 @@ class Zygote:
                 env={**os.environ, PATH_VARIABLE: path},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C or a hang-up of the terminal is the agent's business
             )
         self._socket = ours
         self._tokens = 0
@@ -121,7 +122,7 @@ class _Server:
 
     def serve(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a Ctrl-C or a hang-up is the agent's business
+            signal.signal(number, signal.SIG_IGN)  # it ends when its agent does, and then cleans up
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         poller = select.poll()
