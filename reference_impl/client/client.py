@@ -130,6 +130,7 @@ class Client(concurrent.futures.Executor):
         if len(task_id) != TASK_ID_BYTES:
             raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         promise: concurrent.futures.Future[CancelAnswer] = concurrent.futures.Future()
+        promise.set_running_or_notify_cancel()  # only the answer ends it
         self._thread.cancel(task_id, force, promise)
         return promise
 

@@ -63,17 +63,19 @@ class Waiting:
                 future._end_canceled()
             else:
                 future._end(None, end.error(end.text))
-            if answer is not None:
-                future._answered(answer)
-        broken = end if isinstance(end, Broken) else None
-        self.tell(instruction.tokens, answer, broken)
+        self.tell(instruction.tokens, answer, end if isinstance(end, Broken) else None)
+        if future is not None and answer is not None:
+            future._answered(answer)
 
     def answered(self, instruction: Answered) -> None:
         future = self.tasks.get(instruction.task_id)
+        if future is None:  # a task of ours that was over before its cancel came here
+            future = next((ticket.future for ticket in instruction.tokens), None)  # type: ignore[attr-defined]
         if future is not None and instruction.answer is not None:
             future.cancel_answer = instruction.answer
-            future._answered(instruction.answer)
         self.tell(instruction.tokens, instruction.answer, instruction.broken)
+        if future is not None and instruction.answer is not None:
+            future._answered(instruction.answer)
 
     @staticmethod
     def tell(tokens: tuple[Any, ...], answer: CancelAnswer | None, broken: Broken | None) -> None:
@@ -131,7 +133,7 @@ def _complete(future: ScalerFuture, end: Completed) -> None:
     elif end.type is TaskResultType.SUCCESS:
         try:
             value = deserialize(end.payload)
-        except Exception as cause:
+        except BaseException as cause:  # also a SystemExit must not end this thread
             error = RemoteError(
                 "the task succeeded, but its result can't be loaded here "
                 f"({type(cause).__name__}: {cause}); the payload has {len(end.payload)} bytes"
