@@ -17,9 +17,10 @@ from protocol.identifiers import TASK_ID_BYTES, ClientId, TaskId, new_client_id,
 from protocol.messages import InformationAnswer, InformationQuery, QueryValue, TaskCapability, TaskFilter
 from protocol.payloads import TaskMetadata
 from reference_impl.addresses import Address
-from reference_impl.client.core import CancelAnswer, ClientCore, NewTask, serializer_blob
+from reference_impl.client.core import ClientCore, serializer_blob
 from reference_impl.client.functions import FunctionCache, call_each
 from reference_impl.client.future import LogCallback, ScalerFuture
+from reference_impl.client.instructions import CancelAnswer, NewTask
 from reference_impl.client.objects import Blob, blob
 from reference_impl.client.shell import ClientThread
 from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
@@ -129,6 +130,7 @@ class Client(concurrent.futures.Executor):
         if len(task_id) != TASK_ID_BYTES:
             raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         promise: concurrent.futures.Future[CancelAnswer] = concurrent.futures.Future()
+        promise.set_running_or_notify_cancel()  # only the answer ends it
         self._thread.cancel(task_id, force, promise)
         return promise
 

@@ -104,7 +104,8 @@ def test_what_can_not_be_pickled_is_refused_by_submit(client: Client) -> None:
 
 
 def test_the_serializer_is_stored_first(cluster: FakeCluster, client: Client) -> None:
-    cluster.barrier(client)
+    client.submit(abs, -1)
+    cluster.expect(Task)  # all its objects are stored by then
     assert cluster.sets[0] == serializer_object_id(client.identity)
     assert cluster.objects[cluster.sets[0]] == SERIALIZER_PAYLOAD
 

@@ -25,7 +25,7 @@ from protocol.messages import (
     VersionInfo,
     WorkerHeartbeatEcho,
 )
-from reference_impl.client.core import (
+from reference_impl.client.instructions import (
     Beat,
     Broken,
     Complain,

@@ -242,6 +242,17 @@ def test_cancel_callbacks_hear_every_answer(cluster: FakeCluster, client: Client
     assert heard == [(CancelAnswer.FAILED, False), (CancelAnswer.CANCELED, True)]
 
 
+def test_a_cancel_that_comes_too_late_is_answered_too(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    heard: list[CancelAnswer] = []
+    future.add_cancel_callback(lambda _, answer: heard.append(answer))
+    cluster.answer(task, 8)
+    assert future.result(20) == 8
+    future._canceler.request(future, True, None)  # as if the result had come between the check and the request
+    cluster.expect_nothing(client)
+    assert heard == [CancelAnswer.RESULT] and future.cancelled()
+
+
 def test_cancel_in_a_callback_does_not_block_and_waiting_there_is_refused(cluster: FakeCluster, client: Client) -> None:
     first, first_task = submitted(cluster, client)
     second, second_task = submitted(cluster, client)
