@@ -3,23 +3,23 @@
 
 struct TaskCapability {
   # One capability that a worker offers or a task requires, e.g. ("gpu", 1). SPEC section 5.4.
-  name @0 :Text;
+  name @0 :Text;     # what it is called
   value @1 :Int64;   # -1 where a worker offers the capability without a limit
 }
 
 struct ObjectStorageAddress {
   # Where the object storage listens, as peers of the scheduler reach it. SPEC section 7.
-  host @0 :Text;
-  port @1 :UInt16;
+  host @0 :Text;     # name or address
+  port @1 :UInt16;   # TCP
   scheme @2 :Text;   # "tcp"
 }
 
 struct ObjectMetadata {
   # Parallel lists, one entry per object. An instruction that deletes fills objectIds only. SPEC section 7.1.
-  objectIds @0 :List(Data);                   # 32 bytes each
-  objectTypes @1 :List(ObjectContentType);
-  objectNames @2 :List(Data);                 # UTF-8, for people
-  objectSizes @3 :List(UInt64);               # bytes
+  objectIds @0 :List(Data);                  # 32 bytes each
+  objectTypes @1 :List(ObjectContentType);   # one per id
+  objectNames @2 :List(Data);                # UTF-8, for people
+  objectSizes @3 :List(UInt64);              # bytes
 
   enum ObjectContentType {
     serializer @0;   # the pickled serializer of a client, one per client
@@ -41,18 +41,18 @@ enum TaskCancelConfirmType {
 
 enum TaskState {
   # SPEC section 5: the lifecycle. The first four live, the others are terminal.
-  inactive @0;
-  running @1;
-  canceling @2;
-  balanceCanceling @3;
-  success @4;
-  failed @5;
-  failedWorkerDied @6;
-  canceled @7;
-  canceledNotFound @8;
+  inactive @0;           # queued, no worker holds it
+  running @1;            # a worker holds it, started or not
+  canceling @2;          # its cancellation is in flight
+  balanceCanceling @3;   # the scheduler is taking it back, for another worker
+  success @4;            # ended with a result
+  failed @5;             # ended with a failure
+  failedWorkerDied @6;   # ended because too many workers were lost with it
+  canceled @7;           # ended by a cancellation
+  canceledNotFound @8;   # ended by a cancellation; the worker did not have it any more
 }
 
 enum WorkerState {
-  connected @0;
-  disconnected @1;
+  connected @0;      # registered
+  disconnected @1;   # left, or lost
 }

@@ -5,70 +5,71 @@
 using Common = import "common.capnp";
 
 struct InformationQuery {
-  queryId @0 :UInt64;               # chosen by the client, comes back in the answer
+  queryId @0 :UInt64;   # chosen by the client, comes back in the answer
   union {
-    version @1 :Void;
-    tasks @2 :TaskFilter;           # living tasks
-    workers @3 :Void;
-    clients @4 :Void;
+    version @1 :Void;       # which scheduler is this?
+    tasks @2 :TaskFilter;   # living tasks
+    workers @3 :Void;       # which workers are registered?
+    clients @4 :Void;       # which clients are registered?
   }
 
   struct TaskFilter {
-    taskIds @0 :List(Data);         # empty: all
-    ownOnly @1 :Bool;               # only the tasks of the client that asks
-    limit @2 :UInt32;               # 0: no limit
+    taskIds @0 :List(Data);   # empty: all
+    ownOnly @1 :Bool;         # only the tasks of the client that asks
+    limit @2 :UInt32;         # 0: no limit
   }
 }
 
 struct InformationAnswer {
-  queryId @0 :UInt64;
+  queryId @0 :UInt64;   # of the query; 0 if that can't be read
   union {
-    version @1 :VersionInfo;
-    tasks @2 :TaskList;
-    workers @3 :List(WorkerInfo);
-    clients @4 :List(ClientInfo);
+    version @1 :VersionInfo;        # answers version
+    tasks @2 :TaskList;             # answers tasks
+    workers @3 :List(WorkerInfo);   # answers workers: all that are registered
+    clients @4 :List(ClientInfo);   # answers clients: all that are registered
     error @5 :Text;                 # the query was not understood
   }
 
   struct VersionInfo {
-    implementation @0 :Text;        # "scalercli"
-    version @1 :Text;               # of the implementation
-    specVersion @2 :UInt32;         # of SPEC.md
-    uptimeSeconds @3 :UInt64;
+    implementation @0 :Text;    # "scalercli"
+    version @1 :Text;           # of the implementation
+    specVersion @2 :UInt32;     # of SPEC.md
+    uptimeSeconds @3 :UInt64;   # since the scheduler started
   }
 
   struct TaskList {
-    tasks @0 :List(TaskInfo);
-    total @1 :UInt32;               # that match, also past the limit
+    tasks @0 :List(TaskInfo);   # at most limit of them
+    total @1 :UInt32;           # that match, also past the limit
   }
 
   struct TaskInfo {
-    taskId @0 :Data;
-    client @1 :Data;
-    state @2 :Common.TaskState;
-    worker @3 :Data;                # empty when queued
-    lostWorkers @4 :UInt32;         # how many workers were lost while they held it
-    queuePosition @5 :UInt32;       # 1 is next; 0 when not queued
-    ageMilliseconds @6 :UInt64;     # since the scheduler accepted it
+    taskId @0 :Data;              # 16 bytes
+    client @1 :Data;              # the task's client
+    state @2 :Common.TaskState;   # one of the living ones
+    worker @3 :Data;              # empty when queued
+    lostWorkers @4 :UInt32;       # how many workers were lost while they held it
+    queuePosition @5 :UInt32;     # 1 is next; 0 when not queued
+    ageMilliseconds @6 :UInt64;   # since the scheduler accepted it
+    heldBefore @7 :UInt32;        # tasks that its worker was given before it and still holds; 0: it runs, or is next
   }
 
   struct WorkerInfo {
-    workerId @0 :Data;
-    hostname @1 :Text;
-    queueSize @2 :UInt32;
-    held @3 :UInt32;                # tasks that the scheduler gave it
-    queued @4 :UInt32;              # of those, not started, by its last heartbeat
-    processors @5 :List(UInt32);    # process ids
-    lastSeenMilliseconds @6 :UInt64;
-    capabilities @7 :List(Common.TaskCapability);
+    workerId @0 :Data;                              # who
+    hostname @1 :Text;                              # of its last heartbeat
+    queueSize @2 :UInt32;                           # how many tasks it may hold
+    held @3 :UInt32;                                # tasks that the scheduler gave it
+    queued @4 :UInt32;                              # of those, not started, by its last heartbeat
+    processors @5 :List(UInt32);                    # process ids
+    lastSeenMilliseconds @6 :UInt64;                # since its last heartbeat
+    capabilities @7 :List(Common.TaskCapability);   # what it offers
   }
 
   struct ClientInfo {
-    clientId @0 :Data;
-    hostname @1 :Text;
-    tasks @2 :UInt32;               # living
-    objects @3 :UInt32;             # tracked
-    lastSeenMilliseconds @4 :UInt64;
-    connectedMilliseconds @5 :UInt64;
+    clientId @0 :Data;                  # who
+    hostname @1 :Text;                  # of its last heartbeat
+    tasks @2 :UInt32;                   # living
+    objects @3 :UInt32;                 # tracked
+    lastSeenMilliseconds @4 :UInt64;    # since its last message
+    connectedMilliseconds @5 :UInt64;   # since it registered
   }
 }

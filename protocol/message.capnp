@@ -41,20 +41,20 @@ struct Message {
 struct Task {
   # Client to scheduler: run this. Scheduler to worker: run this, you hold it now.
   # Must be followed by exactly one terminal answer to the client (TSK-01).
-  taskId @0 :Data;            # 16 bytes, chosen by the client
-  source @1 :Data;            # the client that gets the answer; must be the sender
-  metadata @2 :Data;          # "!?i?": profiling, priority, stream output; or empty. SPEC section 5.5
-  funcObjectId @3 :Data;      # 32 bytes
-  functionArgs @4 :List(Argument);
-  capabilities @5 :List(Common.TaskCapability);
+  taskId @0 :Data;                                # 16 bytes, chosen by the client
+  source @1 :Data;                                # the client that gets the answer; must be the sender
+  metadata @2 :Data;                              # profiling, priority, stream output; or empty. SPEC section 5.5
+  funcObjectId @3 :Data;                          # 32 bytes
+  functionArgs @4 :List(Argument);                # in the order of the function's parameters
+  capabilities @5 :List(Common.TaskCapability);   # what the worker must offer
 
   struct Argument {
-    type @0 :ArgumentType;
-    data @1 :Data;            # task: 16 bytes; objectID: 32 bytes
+    type @0 :ArgumentType;   # what data names
+    data @1 :Data;           # task: 16 bytes; objectID: 32 bytes
 
     enum ArgumentType {
-      task @0;                # the result of another node of the same graph
-      objectID @1;
+      task @0;       # the result of another node of the same graph
+      objectID @1;   # an object in the object storage
     }
   }
 }
@@ -62,46 +62,46 @@ struct Task {
 struct TaskCancel {
   # Client to scheduler: cancel this. Scheduler to the worker that holds the task: the same.
   # Must be followed by a TaskCancelConfirm, or by the TaskResult that overtook it (CAN-01).
-  taskId @0 :Data;
-  flags @1 :TaskCancelFlags;
+  taskId @0 :Data;             # 16 bytes
+  flags @1 :TaskCancelFlags;   # null means not forced
 
   struct TaskCancelFlags {
-    force @0 :Bool;           # also stop it if it has started
+    force @0 :Bool;   # also stop it if it has started
   }
 }
 
 struct TaskCancelConfirm {
   # Worker to scheduler and scheduler to client: the answer to a TaskCancel.
-  taskId @0 :Data;
-  cancelConfirmType @1 :Common.TaskCancelConfirmType;
+  taskId @0 :Data;                                      # 16 bytes
+  cancelConfirmType @1 :Common.TaskCancelConfirmType;   # the answer
 }
 
 struct TaskResult {
   # Worker to scheduler, once per task, after the result object is stored; scheduler to client.
-  taskId @0 :Data;
-  resultType @1 :Common.TaskResultType;
-  metadata @2 :Data;          # "!fQf": seconds, peak bytes, CPU seconds; or empty
-  results @3 :List(Data);     # object ids
+  taskId @0 :Data;                        # 16 bytes
+  resultType @1 :Common.TaskResultType;   # how it ended
+  metadata @2 :Data;                      # seconds, peak bytes, CPU seconds; or empty. SPEC section 5.5
+  results @3 :List(Data);                 # object ids
 }
 
 struct TaskLog {
   # Worker to scheduler to client, while the task runs, if its metadata asks for its output.
-  taskId @0 :Data;
-  logType @1 :LogType;
-  content @2 :Text;
+  taskId @0 :Data;       # 16 bytes
+  logType @1 :LogType;   # which stream
+  content @2 :Text;      # what was written, in pieces of any size
 
   enum LogType {
-    stdout @0;
-    stderr @1;
+    stdout @0;   # standard output
+    stderr @1;   # standard error
   }
 }
 
 struct GraphTask {
   # Client to scheduler: tasks that feed each other. SPEC section 5.6.
-  taskId @0 :Data;
-  source @1 :Data;
-  targets @2 :List(Data);     # ids of the nodes whose results the client wants
-  graph @3 :List(Task);
+  taskId @0 :Data;          # 16 bytes; names the graph as a whole
+  source @1 :Data;          # the client that gets the answers; must be the sender
+  targets @2 :List(Data);   # ids of the nodes whose results the client wants
+  graph @3 :List(Task);     # the nodes
 }
 
 # ---- objects (SPEC section 7) ----
@@ -110,14 +110,14 @@ struct ObjectInstruction {
   # create: client or worker to scheduler, objects that objectUser owns from now on.
   # delete: client to scheduler, these are not needed any more; scheduler to every worker, forget them.
   # clear: client to scheduler, delete everything that it owns.
-  instructionType @0 :ObjectInstructionType;
-  objectUser @1 :Data;
-  objectMetadata @2 :Common.ObjectMetadata;
+  instructionType @0 :ObjectInstructionType;   # what to do
+  objectUser @1 :Data;                         # the client that owns the objects; empty means the sender
+  objectMetadata @2 :Common.ObjectMetadata;    # which objects; empty for clear
 
   enum ObjectInstructionType {
-    create @0;
-    delete @1;
-    clear @2;
+    create @0;   # these exist, or will in a moment
+    delete @1;   # these are not needed any more
+    clear @2;    # nothing of the sender is needed any more
   }
 }
 
@@ -125,36 +125,36 @@ struct ObjectInstruction {
 
 struct ClientHeartbeat {
   # Client to scheduler, regularly; the first one registers. Must be followed by ClientHeartbeatEcho.
-  resource @0 :Status.Resource;
+  resource @0 :Status.Resource;     # of the client's process
   latencyMicroseconds @1 :UInt32;   # of the last echo
-  hostname @2 :Text;
+  hostname @2 :Text;                # where it runs, for people
 }
 
 struct ClientHeartbeatEcho {
   # Scheduler to client, at once.
-  objectStorageAddress @0 :Common.ObjectStorageAddress;
+  objectStorageAddress @0 :Common.ObjectStorageAddress;   # where objects are stored
 }
 
 struct WorkerHeartbeat {
   # Worker to scheduler, regularly; the first one registers. Must be followed by WorkerHeartbeatEcho.
-  agent @0 :Status.Resource;
-  rssFree @1 :UInt64;
-  queueSize @2 :UInt32;             # how many tasks it may hold; read when it registers
-  queuedTasks @3 :UInt32;           # held and not started
-  latencyMicroseconds @4 :UInt32;
-  taskLock @5 :Bool;
-  processors @6 :List(Status.ProcessorStatus);
-  capabilities @7 :List(Common.TaskCapability);
-  workerManagerID @8 :Data;         # empty for a worker that nobody manages
-  memLimit @9 :UInt64;
-  hostname @10 :Text;
-  netSentBytes @11 :UInt64;
-  netRecvBytes @12 :UInt64;
+  agent @0 :Status.Resource;                      # the process that speaks to the scheduler
+  rssFree @1 :UInt64;                             # bytes of memory free on its machine
+  queueSize @2 :UInt32;                           # how many tasks it may hold; read when it registers
+  queuedTasks @3 :UInt32;                         # held and not started
+  latencyMicroseconds @4 :UInt32;                 # of the last echo
+  taskLock @5 :Bool;                              # no task can start now
+  processors @6 :List(Status.ProcessorStatus);    # the processes in which tasks run
+  capabilities @7 :List(Common.TaskCapability);   # what it offers
+  workerManagerID @8 :Data;                       # empty for a worker that nobody manages
+  memLimit @9 :UInt64;                            # bytes that it may use; 0: not limited
+  hostname @10 :Text;                             # where it runs, for people
+  netSentBytes @11 :UInt64;                       # of its machine or process, since it started
+  netRecvBytes @12 :UInt64;                       # likewise
 }
 
 struct WorkerHeartbeatEcho {
   # Scheduler to worker, at once.
-  objectStorageAddress @0 :Common.ObjectStorageAddress;
+  objectStorageAddress @0 :Common.ObjectStorageAddress;   # where objects are stored
 }
 
 struct WorkerDisconnectNotification {
@@ -164,17 +164,17 @@ struct WorkerDisconnectNotification {
 struct ClientDisconnect {
   # Client to scheduler. disconnect: I leave. shutdown: everybody ends; must be followed by
   # ClientShutdownResponse, and, if accepted, by ClientDisconnect(shutdown) to every worker.
-  disconnectType @0 :DisconnectType;
+  disconnectType @0 :DisconnectType;   # who ends
 
   enum DisconnectType {
-    disconnect @0;
-    shutdown @1;
+    disconnect @0;   # the sender leaves
+    shutdown @1;     # the whole cluster ends
   }
 }
 
 struct ClientShutdownResponse {
   # Scheduler to client. A protected scheduler refuses.
-  accepted @0 :Bool;
+  accepted @0 :Bool;   # whether the cluster ends
 }
 
 struct ProcessorInitialized {
@@ -185,21 +185,21 @@ struct ProcessorInitialized {
 
 struct InformationRequest {
   # Client to scheduler. Must be followed by InformationResponse.
-  request @0 :Data;           # an InformationQuery (information.capnp), framed as a Message is
+  request @0 :Data;   # an InformationQuery (information.capnp), framed as a Message is
 }
 
 struct InformationResponse {
   # Scheduler to client.
-  response @0 :Data;          # an InformationAnswer
+  response @0 :Data;   # an InformationAnswer
 }
 
 # ---- worker managers (SPEC section 8.4) ----
 
 struct WorkerManagerHeartbeat {
   # Worker manager to scheduler. Must be followed by WorkerManagerHeartbeatEcho.
-  maxTaskConcurrency @0 :UInt32;
-  capabilities @1 :List(Common.TaskCapability);
-  workerManagerID @2 :Data;
+  maxTaskConcurrency @0 :UInt32;                  # how many workers it can run
+  capabilities @1 :List(Common.TaskCapability);   # what its workers offer
+  workerManagerID @2 :Data;                       # as its workers give it in their heartbeats
 }
 
 struct WorkerManagerHeartbeatEcho {
@@ -208,11 +208,11 @@ struct WorkerManagerHeartbeatEcho {
 
 struct WorkerManagerCommand {
   # Scheduler to worker manager: how many workers of each kind it wants.
-  setDesiredTaskConcurrencyRequests @0 :List(DesiredTaskConcurrencyRequest);
+  setDesiredTaskConcurrencyRequests @0 :List(DesiredTaskConcurrencyRequest);   # one per set of capabilities
 
   struct DesiredTaskConcurrencyRequest {
-    taskConcurrency @0 :UInt32;
-    capabilities @1 :List(Common.TaskCapability);
+    taskConcurrency @0 :UInt32;                     # how many workers
+    capabilities @1 :List(Common.TaskCapability);   # that offer these
   }
 }
 
@@ -224,66 +224,66 @@ struct StateClient {
 
 struct StateObject {
   # Each second: the objects that the scheduler tracks.
-  objects @0 :List(ObjectDetail);
-  totalObjects @1 :UInt32;
+  objects @0 :List(ObjectDetail);   # some or all of them
+  totalObjects @1 :UInt32;          # how many there are
 
   struct ObjectDetail {
-    objectId @0 :Data;
-    name @1 :Data;
-    objectType @2 :Common.ObjectMetadata.ObjectContentType;
-    size @3 :UInt64;
-    creator @4 :Data;
-    taskCount @5 :UInt32;
+    objectId @0 :Data;                                        # 32 bytes
+    name @1 :Data;                                            # as announced
+    objectType @2 :Common.ObjectMetadata.ObjectContentType;   # as announced
+    size @3 :UInt64;                                          # bytes, as announced
+    creator @4 :Data;                                         # the client that owns it
+    taskCount @5 :UInt32;                                     # living tasks that use it; 0 where that is not counted
   }
 }
 
 struct StateBalanceAdvice {
   # When balancing takes queued tasks back from a worker.
-  workerId @0 :Data;
-  taskIds @1 :List(Data);
+  workerId @0 :Data;        # the busy worker
+  taskIds @1 :List(Data);   # what it is asked to give back
 }
 
 struct StateScheduler {
   # Each second.
-  binder @0 :Status.BinderStatus;
-  scheduler @1 :Status.Resource;
-  rssFree @2 :UInt64;
-  clientManager @3 :Status.ClientManagerStatus;
-  objectManager @4 :Status.ObjectManagerStatus;
-  taskManager @5 :Status.TaskManagerStatus;
-  workerManager @6 :Status.WorkerManagerStatus;
-  scalingManager @7 :Status.ScalingManagerStatus;
+  binder @0 :Status.BinderStatus;                   # its message counts
+  scheduler @1 :Status.Resource;                    # its process
+  rssFree @2 :UInt64;                               # bytes of memory free on its machine
+  clientManager @3 :Status.ClientManagerStatus;     # its clients
+  objectManager @4 :Status.ObjectManagerStatus;     # objects
+  taskManager @5 :Status.TaskManagerStatus;         # tasks by state
+  workerManager @6 :Status.WorkerManagerStatus;     # its workers
+  scalingManager @7 :Status.ScalingManagerStatus;   # its worker managers
 }
 
 struct StateWorker {
   # When a worker registers, and when it is lost or leaves.
-  workerId @0 :Data;
-  state @1 :Common.WorkerState;
-  capabilities @2 :List(Common.TaskCapability);
+  workerId @0 :Data;                              # the worker
+  state @1 :Common.WorkerState;                   # connected or disconnected
+  capabilities @2 :List(Common.TaskCapability);   # as in its heartbeat
 }
 
 struct StateTask {
   # At each transition of a task.
-  taskId @0 :Data;
-  functionName @1 :Data;
-  state @2 :Common.TaskState;
-  worker @3 :Data;            # empty when no worker holds it
-  capabilities @4 :List(Common.TaskCapability);
-  metadata @5 :Data;          # of the TaskResult, once there is one
-  objectBytes @6 :UInt64;
-  client @7 :Data;
-  event @8 :Text;             # what caused it: the monitor name of the lifecycle event, empty when queued
+  taskId @0 :Data;                                # 16 bytes
+  functionName @1 :Data;                          # name of the function object, as announced
+  state @2 :Common.TaskState;                     # the state that it is in now
+  worker @3 :Data;                                # empty when no worker holds it
+  capabilities @4 :List(Common.TaskCapability);   # as in the Task
+  metadata @5 :Data;                              # of the TaskResult, once there is one
+  objectBytes @6 :UInt64;                         # bytes of its objects; 0 where that is not known
+  client @7 :Data;                                # the task's client
+  event @8 :Text;                                 # what caused it, as in SPEC section 5.2; empty when queued
 }
 
 struct StateGraphTask {
   # When a graph is accepted, once per node.
-  graphTaskId @0 :Data;
-  taskId @1 :Data;
-  nodeTaskType @2 :NodeTaskType;
-  parentTaskIds @3 :List(Data);
+  graphTaskId @0 :Data;            # the graph
+  taskId @1 :Data;                 # the node
+  nodeTaskType @2 :NodeTaskType;   # whether its result is wanted
+  parentTaskIds @3 :List(Data);    # the nodes that it waits for
 
   enum NodeTaskType {
-    normal @0;
-    target @1;
+    normal @0;   # only other nodes need its result
+    target @1;   # the client wants its result
   }
 }

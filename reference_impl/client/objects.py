@@ -107,6 +107,10 @@ class ObjectTable:
             self._rest(obj)
 
     def _rest(self, obj: Stored) -> None:
+        if obj.size > self._keep_bytes:  # it would push everything else out
+            del self._by_digest[obj.digest], self._by_id[obj.id]
+            self.doomed.append(obj.id)
+            return
         self._idle[obj.digest] = obj
         self._idle_bytes += obj.size
         while self._idle and (len(self._idle) > self._keep_objects or self._idle_bytes > self._keep_bytes):

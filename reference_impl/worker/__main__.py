@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import socket
 import sys
 
 from reference_impl.options import RoleParser, address, announce_ready, fail
+from reference_impl.processes import StopSignals
+from reference_impl.worker.zygote import Zygote
 
 
 def _parser() -> RoleParser:
@@ -63,6 +67,7 @@ def _parser() -> RoleParser:
         "-pwc",
         "--capabilities",
         "--per-worker-capabilities",
+        type=_capabilities,
         default="",
         metavar="LIST",
         help='what tasks may ask for, for example "gpu=1,linux"',
@@ -97,15 +102,6 @@ def _name(text: str) -> str:
     return text
 
 
-for _type, _says in (
-    (_count, "positive whole number"),
-    (_positive, "positive number"),
-    (_not_negative, "number from 0"),
-):
-    _type.__name__ = _says
-_name.__name__ = "name (1 to 200 bytes, no '|')"
-
-
 def _cores() -> int:
     try:
         return len(os.sched_getaffinity(0))
@@ -117,43 +113,64 @@ def _hostname() -> str:
     return re.sub(r"[^\w.-]", "-", socket.gethostname()) or "worker"
 
 
+def _capabilities(text: str) -> str:
+    """Checked here; what it means is the core's business, which is imported later."""
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not name or (equals and not re.fullmatch(r"-?\d{1,9}", value)):
+            raise ValueError(text)
+    return text
+
+
+for _type, _says in (
+    (_count, "positive whole number"),
+    (_positive, "positive number"),
+    (_not_negative, "number from 0"),
+):
+    _type.__name__ = _says
+_name.__name__ = "name (1 to 200 bytes, no '|')"
+_capabilities.__name__ = "list of capabilities (NAME or NAME=NUMBER, separated by commas)"
+
+
+def _raise_descriptor_limit() -> None:
+    """Each slot takes about ten descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 ended as asked, 2 usage, 10 the scheduler is silent."""
-    parser = _parser()
-    options = parser.start(argv)
-
-    from reference_impl.worker.zygote import Zygote
-
-    zygote = Zygote()  # it imports what tasks need while this process imports what it needs itself
-
-    from reference_impl.processes import StopSignals
-    from reference_impl.worker.agent import Agent, Serve
-    from reference_impl.worker.core import Settings, parse_capabilities
-
-    try:
-        capabilities = parse_capabilities(options.capabilities)
-    except ValueError as error:
-        zygote.close()
-        parser.error(f"argument --capabilities: {error}")
-    settings = Settings(
-        options.per_worker_task_queue_size,
-        options.heartbeat_interval_seconds,
-        options.death_timeout_seconds,
-        options.cancel_grace_seconds,
-        capabilities,
-        socket.gethostname(),
-    )
-    serve = Serve(options.scheduler_address, options.concurrency, options.name, options.object_cache_bytes)
+    """Exit codes: 0 ended as asked, 2 usage, 10 the scheduler is silent, 125 the worker itself is broken."""
+    options = _parser().start(argv)
     stop = StopSignals()
     try:
-        ready = {"scheduler": options.scheduler_address, "slots": options.concurrency}
-        with Agent(serve, settings, zygote, lambda: announce_ready("worker", **ready)) as agent:
-            error_text = agent.run(stop)
+        zygote = Zygote()  # it imports what tasks need while this process imports what it needs itself
+        _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
+
+        from reference_impl.worker.agent import Agent, Serve
+        from reference_impl.worker.pool import WorkerBroken
+        from reference_impl.worker.settings import Settings, parse_capabilities
+
+        settings = Settings(
+            options.per_worker_task_queue_size,
+            options.heartbeat_interval_seconds,
+            options.death_timeout_seconds,
+            options.cancel_grace_seconds,
+            parse_capabilities(options.capabilities),
+            socket.gethostname(),
+        )
+        serve = Serve(options.scheduler_address, options.concurrency, options.name, options.object_cache_bytes)
+        facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
+        try:
+            with Agent(serve, settings, zygote, lambda: announce_ready("worker", **facts)) as agent:
+                lost = agent.run(stop)
+        except WorkerBroken as error:
+            return fail(str(error), "the lines above may say why; is the machine out of memory or processes?", 125)
+        if lost:
+            return fail(lost, f"is a scheduler running at {options.scheduler_address}?")
+        return 0
     finally:
         stop.close()
-    if error_text:
-        return fail(error_text, f"is a scheduler running at {options.scheduler_address}?")
-    return 0
 
 
 if __name__ == "__main__":

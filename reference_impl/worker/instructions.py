@@ -76,7 +76,7 @@ class Note(NamedTuple):
 
 
 class End(NamedTuple):
-    """The worker ends: with an error, or (empty) because the cluster does."""
+    """The worker ends: because the scheduler is lost (what is known of that), or (empty) because the cluster ends."""
 
     error: str
 

@@ -27,27 +27,25 @@ import struct
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import NamedTuple
 
 from reference_impl.processes import die_with_parent
 
-SPAWN, SPAWNED, KILL, GONE, READY = 1, 2, 3, 4, 5
+SPAWN, SPAWNED, KILL, GONE = 1, 2, 3, 4
 _RECORD = struct.Struct("<iqi")  # what, pid or token, signal or wait status or pid
 _PR_SET_CHILD_SUBREAPER = 36
 _LEFTOVERS_SECONDS = 2.0
 """How long a GONE waits for processes of the group that do not die (stuck in the kernel) before it is sent."""
 
-_BOOT = """\
-import sys
-sys.path[:] = sys.argv[2].split(chr(10))
-from reference_impl.worker.zygote import main
-main(int(sys.argv[1]))
-"""
+_BOOT = Path(__file__).with_name("boot.py")
+PATH_VARIABLE = "_SCALER_WORKER_PATH"  # read by boot.py
 
 
 class Report(NamedTuple):
-    """What the zygote says: READY, SPAWNED (number is the token, extra the pid), GONE (the pid, the wait status)."""
+    """What the zygote says: SPAWNED (``number`` is the token, ``extra`` the pid, or minus the errno if it can't
+    fork), GONE (the pid, the wait status)."""
 
     what: int
     number: int
@@ -60,11 +58,13 @@ class Zygote:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            path = "\n".join(p or str(Path.cwd()) for p in sys.path)
+            path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(theirs.fileno()), path],
+                [sys.executable, str(_BOOT), str(theirs.fileno())],
+                env={**os.environ, PATH_VARIABLE: path},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C or a hang-up of the terminal is the agent's business
             )
         self._socket = ours
         self._tokens = 0
@@ -122,13 +122,12 @@ class _Server:
 
     def serve(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a Ctrl-C or a hang-up is the agent's business
+            signal.signal(number, signal.SIG_IGN)  # it ends when its agent does, and then cleans up
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         poller.register(self._woken, select.POLLIN)
-        self._report(READY, 0, 0)
         while True:
             events = poller.poll(20 if self._dying else None)
             for descriptor, _ in events:
@@ -160,15 +159,19 @@ class _Server:
 
     def _spawn(self, token: int, descriptors: list[int]) -> None:
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid = -(error.errno or errno.EAGAIN)
         if pid == 0:
             try:
                 self._become_processor(parent, descriptors)
             finally:
                 os._exit(1)
-        self._processors.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
+        if pid > 0:
+            self._processors.add(pid)
         self._report(SPAWNED, token, pid)
 
     def _become_processor(self, parent: int, descriptors: list[int]) -> None:
@@ -235,6 +238,8 @@ def main(descriptor: int) -> None:
     from reference_impl.worker import processor
 
     sys.argv[:] = [""]
+    # A task that starts processes by multiprocessing would have them run our script again.
+    sys.modules["__main__"] = types.ModuleType("__main__")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     processor.warm_up()

@@ -605,8 +605,11 @@ class Session:
             for info in future.result().value.tasks:
                 living = self._living.get(info.task_id)
                 if living is not None:
+                    state = _SHOWN.get(info.state.name, living.row.state)
+                    if state is ShownState.RUNNING and info.held_before:
+                        state = ShownState.QUEUED  # inside its worker, behind others
                     living.change(
-                        state=_SHOWN.get(info.state.name, living.row.state),
+                        state=state,
                         worker=info.worker.decode("ascii", "backslashreplace"),
                         queue_position=info.queue_position,
                     )
