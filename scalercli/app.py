@@ -5,6 +5,7 @@ A command's module is imported when that command runs, so that each starts as fa
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -93,6 +94,9 @@ def root(
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line; the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -111,8 +115,16 @@ def main(argv: list[str] | None = None) -> int:
         show_error(error, as_json=_errors_as_json(arguments))
         return error.code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            _forget_stdout()
+            full = CliError(f"can't write the output: {error.strerror}", "", ExitCode.INTERNAL)
+            show_error(full, as_json=_errors_as_json(arguments))
+            return ExitCode.INTERNAL
         show_error(_internal(error), as_json=_errors_as_json(arguments))
         return ExitCode.INTERNAL
+    finally:
+        if "scalercli.link" in sys.modules:
+            sys.modules["scalercli.link"].close_all()
 
 
 def _run(arguments: list[str]) -> int:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 from protocol.control import MAX_PAYLOAD_BYTES
 from scalercli.errors import CliError
 
-
 _OPTIONS = ("--output", "-o", "--json", "--quiet", "-q", "--cluster", "--dry-run")
 
 
@@ -107,9 +106,13 @@ def with_keywords(target: Target, keywords: dict[str, Any]) -> Callable[..., Any
 def parse(word: str) -> Any:
     """JSON if it parses as JSON, else the word itself."""
     try:
-        return json.loads(word)
+        return json.loads(word, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return word
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON, though Python takes it")
 
 
 def command_function(forward_environment: bool) -> bytes:

@@ -31,7 +31,17 @@ from scalercli.exits import ExitCode
 from scalercli.places import EMBEDDED, Places
 
 _START_SECONDS = 60.0
+_ANSWER_SECONDS = 30.0
 _CHUNK = 1 << 18
+
+
+_opened: list[AgentLink | Offline] = []
+
+
+def close_all() -> None:
+    """Closes every link of this command; called once, when it ends."""
+    while _opened:
+        _opened.pop().close()
 
 
 class TimedOut(Exception):
@@ -82,6 +92,7 @@ class AgentLink:
 
     def __init__(self, sock: socket.socket, places: Places) -> None:
         self.places = places
+        self.info = AgentInfo(0)
         self._socket = sock
         self._frames = Frames(ControlReply)
         self._received: deque[ControlReply] = deque()
@@ -89,6 +100,7 @@ class AgentLink:
         self._watch_stdout = False
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        _opened.append(self)
 
     def watch_stdout(self) -> None:
         """From now on ``receive`` notices when the reader of our stdout goes away."""
@@ -207,6 +219,7 @@ class Offline:
             self._ledger = Ledger(places.ledger, read_only=True) if there else Ledger(None)
         except LedgerError as error:
             raise CliError(str(error), "", ExitCode.INTERNAL) from None
+        _opened.append(self)
         self._session = Session(self._ledger, None, lambda: AgentInfo(0), lambda call: call())
 
     def send(self, variant: str, value: RequestValue = None) -> int:
@@ -238,8 +251,8 @@ class _Inbox:
             pass
 
 
-def find_agent(places: Places) -> AgentLink | None:
-    """A connection to the living agent, if there is one."""
+def find_agent(places: Places, greeting: str = "ping") -> AgentLink | None:
+    """A connection to the living agent, if there is one; its answer to the greeting is in ``info``."""
     paths = [str(places.socket)]
     try:
         noted = places.lock.read_text().split("\n")
@@ -252,10 +265,11 @@ def find_agent(places: Places) -> AgentLink | None:
         link = AgentLink(sock, places)
         try:
             sock.connect(path)
-            number = link.send("ping")
-            for_us = link.receive(time.monotonic() + _START_SECONDS)
-            assert for_us.number == number
-            return link
+            link.send(greeting)
+            answer = link.receive(time.monotonic() + _ANSWER_SECONDS).value
+            if isinstance(answer, AgentInfo):
+                link.info = answer
+                return link
         except (OSError, AgentGone):
             link.close()
         except TimedOut:

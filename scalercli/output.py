@@ -133,6 +133,11 @@ class Output:
         sys.stdout.write(line + "\n")
 
 
+def tasks(count: int) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{count} task{'' if count == 1 else 's'}"
+
+
 def message(text: str) -> None:
     """One message on stderr, at once."""
     try:

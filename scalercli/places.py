@@ -7,10 +7,8 @@ that runs without the user's XDG_RUNTIME_DIR (cron, sudo) still finds the agent.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from scalercli.errors import CliError
@@ -35,6 +33,8 @@ class Places:
         self.cluster_logs = self.state / "cluster"
         socket = _runtime_root() / f"{key}.sock"
         if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
+            import hashlib
+
             digest = hashlib.sha256(os.fsencode(socket)).hexdigest()[:16]
             socket = _private_root() / f"{digest}.sock"
         self.socket = socket
@@ -82,6 +82,8 @@ def _runtime_root() -> Path:
 
 
 def _private_root() -> Path:
+    import tempfile
+
     base = tempfile.gettempdir()
     return Path(base if len(base) < 40 else "/tmp") / f"scalercli-{os.getuid()}"
 

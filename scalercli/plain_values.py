@@ -30,7 +30,9 @@ def use(command: Any) -> None:
 def _help_option(command: Any) -> Any:
     """The command's --help, which it makes once, when it is first asked for."""
     try:
-        return command.get_help_option(SimpleNamespace(help_option_names=command.context_settings.get(_HELP, ["--help"])))
+        return command.get_help_option(
+            SimpleNamespace(help_option_names=command.context_settings.get(_HELP, ["--help"]))
+        )
     except AttributeError:
         return None
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from protocol.control import (
+    MAX_PAYLOAD_BYTES,
     VERSION,
     AgentInfo,
     Cancel,
@@ -23,6 +24,7 @@ from protocol.control import (
     ControlError,
     ControlRequest,
     Follow,
+    OutputChunk,
     ReplyValue,
     Selection,
     ShownState,
@@ -41,6 +43,7 @@ MIN_PREFIX = 6
 _QUERY_SECONDS = 2.0
 _ROWS_AT_ONCE = 200
 _PAYLOAD_AT_ONCE = 1 << 20
+_OUTPUT_AT_ONCE = 64 << 20
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
@@ -162,8 +165,20 @@ class Follower:
         if payload is not None:
             row = row._replace(has_payload=True, payload=payload)
         if row.kind is TaskKind.COMMAND and not self._output:
-            row = row._replace(output=tuple(self._ledger.output(entry.number, 0, -1)[1]))
+            row = row._replace(output=self._whole_output(entry))
         return row
+
+    def _whole_output(self, entry: Entry) -> tuple[OutputChunk, ...]:
+        chunks: list[OutputChunk] = []
+        size = place = 0
+        while size < _OUTPUT_AT_ONCE:
+            place, more = self._ledger.output(entry.number, place, _ROWS_AT_ONCE)
+            if not more:
+                return tuple(chunks)
+            chunks += more
+            size += sum(len(chunk.text) for chunk in more)
+        left_out = f"[the output is longer; all of it: scalercli logs {entry.row.task_id.hex()}]\n"
+        return (*chunks, OutputChunk(True, left_out))
 
 
 class Session:
@@ -404,6 +419,10 @@ class Session:
             self._end(living, ShownState.LOST, str(error) or type(error).__name__)
             return
         raw = future.result()
+        if len(raw.payload) > MAX_PAYLOAD_BYTES:
+            reason = f"it ended, but its result is too big to be kept: {len(raw.payload)} bytes"
+            self._end(living, ShownState.LOST, reason)
+            return
         facts: dict[str, Any] = {"payload": raw.payload}
         if raw.metadata is not None:
             facts["seconds"] = raw.metadata.seconds

@@ -15,7 +15,7 @@ from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOpti
 from scalercli.output import Output, message
 from scalercli.places import EMBEDDED
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"cancel": app}
 
 UNCONFIRMED = "unconfirmed"

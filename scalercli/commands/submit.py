@@ -13,7 +13,7 @@ from scalercli.forms import Job
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
 from scalercli.output import Cell, Output, Record, message
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"submit": app}
 
 

@@ -13,9 +13,9 @@ from scalercli import link, options, records, selecting, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode, of_state, worst
 from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption, duration_option
-from scalercli.output import Output, message
+from scalercli.output import Output, message, tasks
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"wait": app}
 
 
@@ -61,7 +61,7 @@ def wait(
     except KeyboardInterrupt:
         ticker.clear()
         out.close()
-        message(f"note: detached; {len(waiting)} tasks go on; scalercli cancel {_some(list(waiting))} cancels")
+        message(f"note: detached; {tasks(len(waiting))} not over; scalercli cancel {_some(list(waiting))} cancels")
         return ExitCode.INTERRUPTED
     ticker.clear()
     out.close()
