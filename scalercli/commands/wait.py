@@ -54,6 +54,7 @@ def wait(
             _ended(out, ticker, waiting, codes, row)
         out.flush()
         if waiting and not (any_ and codes):
+            ticker.show()
             _follow(out, agent, waiting, codes, ticker, deadline, any_)
     except link.TimedOut:
         ticker.clear()
