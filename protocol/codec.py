@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from protocol import layout, messages
+from protocol.errors import MalformedMessage
 from protocol.identifiers import OBJECT_ID_BYTES, TASK_ID_BYTES
 from protocol.messages import InformationAnswer, InformationQuery, Kind, Message
 from protocol.wire import Codec, Lengths
@@ -44,6 +47,15 @@ def decode_query(payload: bytes) -> InformationQuery:
     return query
 
 
+def query_id(payload: bytes) -> int:
+    """The id of a query that is not understood otherwise; 0 if not even that can be read."""
+    try:
+        head: _QueryHead = _HEAD_CODEC.decode(_QueryHead, payload)
+    except MalformedMessage:
+        return 0
+    return head.query_id
+
+
 def encode_answer(answer: InformationAnswer) -> bytes:
     """The payload of an InformationResponse."""
     return _CODEC.encode(answer)
@@ -55,4 +67,15 @@ def decode_answer(payload: bytes) -> InformationAnswer:
     return answer
 
 
+@dataclass(frozen=True, slots=True)
+class _QueryHead:
+    query_id: int
+
+
+def _head_layout() -> layout.Layout:
+    struct = layout.load()["structs"]["InformationQuery"]
+    return {"structs": {"InformationQuery": {**struct, "fields": struct["fields"][:1]}}, "enums": {}}
+
+
+_HEAD_CODEC = Codec(_head_layout(), {"InformationQuery": _QueryHead}, {})
 _BY_DISCRIMINANT: dict[Kind, type] = messages.MESSAGE_CLASSES

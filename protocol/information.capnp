@@ -50,6 +50,7 @@ struct InformationAnswer {
     lostWorkers @4 :UInt32;       # how many workers were lost while they held it
     queuePosition @5 :UInt32;     # 1 is next; 0 when not queued
     ageMilliseconds @6 :UInt64;   # since the scheduler accepted it
+    heldBefore @7 :UInt32;        # tasks that its worker was given before it and still holds; 0: it runs, or is next
   }
 
   struct WorkerInfo {

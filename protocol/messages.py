@@ -483,6 +483,7 @@ class TaskInfo:
     lost_workers: int = 0
     queue_position: int = 0
     age_milliseconds: int = 0
+    held_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

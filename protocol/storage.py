@@ -166,18 +166,23 @@ def response(response_id: int, kind: ResponseType, object_id: ObjectId, payload:
     return [_header(response_id, kind, object_id, 0)]
 
 
-def _own_memory(length: int) -> memoryview:
-    """Writable memory for one payload. Raises MalformedMessage when there is not that much."""
-    try:
-        if length < _OWN_PAGES_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
-            return memoryview(bytearray(length))
-        pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (MemoryError, OverflowError, OSError) as error:
-        raise MalformedMessage(f"a message of {length} bytes, more than there is memory for") from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+def _pages(length: int) -> memoryview:
+    """Writable memory that counts only as far as it has been written to, where the system can do that."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return memoryview(bytearray(length))
+    pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if length >= _OWN_PAGES_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without huge pages: only slower
             pages.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(pages)
+
+
+def _own_memory(length: int) -> memoryview:
+    """Writable memory for one payload. Raises MalformedMessage when there is not that much."""
+    try:
+        return memoryview(bytearray(length)) if length < _OWN_PAGES_BYTES else _pages(length)
+    except (MemoryError, OverflowError, OSError) as error:
+        raise MalformedMessage(f"a message of {length} bytes, more than there is memory for") from error
 
 
 Message = TypeVar("Message")
@@ -189,7 +194,7 @@ class _Side(ABC, Generic[Message]):
     def __init__(self, magic: bytes, max_message_bytes: int) -> None:
         self._magic = magic
         self._max = max_message_bytes
-        self._small = memoryview(bytearray(_RECEIVE_BYTES))
+        self._small = _pages(_RECEIVE_BYTES)
         self._start = 0  # of what is not yet consumed in _small
         self._end = 0
         self._large: memoryview | None = None  # a payload that is being received into its own memory

@@ -13,7 +13,8 @@ class Address(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"tcp://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
 
     @classmethod
     def parse(cls, text: str) -> Address:

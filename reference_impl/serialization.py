@@ -152,7 +152,7 @@ def deserialize_exception(payload: bytes | bytearray | memoryview) -> BaseExcept
     RemoteError that says so."""
     try:
         loaded = _Unpickler(io.BytesIO(payload)).load()
-    except Exception as error:
+    except BaseException as error:  # whatever loading it does
         return RemoteError(
             f"the task failed, but its exception can't be loaded here ({type(error).__name__}: {error}); "
             f"the payload has {len(payload)} bytes"

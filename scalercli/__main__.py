@@ -7,9 +7,13 @@ import sys
 
 def main() -> None:
     """Runs the command line of this process and ends it."""
-    from scalercli.app import main as run
+    try:
+        from scalercli.app import main as run
 
-    sys.exit(int(run()))
+        code = int(run())
+    except KeyboardInterrupt:  # before or after anything was done
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

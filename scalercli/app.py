@@ -5,6 +5,7 @@ A command's module is imported when that command runs, so that each starts as fa
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -16,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalercli
-from scalercli import options
+from scalercli import options, plain_values
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
 from scalercli.output import Mode, show_error
@@ -54,6 +55,7 @@ class LazyGroup(TyperGroup):
         app = importlib.import_module(COMMANDS[cmd_name]).apps[cmd_name]
         command: Any = typer.main.get_command(app)
         command.name = cmd_name
+        plain_values.use(command)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -86,13 +88,18 @@ def root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="The version, and no more."
     ),
+    cluster: options.ClusterOption = None,
 ) -> None:
-    pass
+    if cluster is not None:  # before the command's name it counts as it does after it
+        os.environ["SCALERCLI_CLUSTER"] = cluster
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line; the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -111,13 +118,22 @@ def main(argv: list[str] | None = None) -> int:
         show_error(error, as_json=_errors_as_json(arguments))
         return error.code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            _forget_stdout()
+            full = CliError(f"can't write the output: {error.strerror}", "", ExitCode.INTERNAL)
+            show_error(full, as_json=_errors_as_json(arguments))
+            return ExitCode.INTERNAL
         show_error(_internal(error), as_json=_errors_as_json(arguments))
         return ExitCode.INTERNAL
+    finally:
+        if "scalercli.link" in sys.modules:
+            sys.modules["scalercli.link"].close_all()
 
 
 def _run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     command: Any = typer.main.get_command(app)
+    plain_values.use(command)
     try:
         with command.make_context("scalercli", list(arguments)) as context:
             code = command.invoke(context)
@@ -129,7 +145,8 @@ def _run(arguments: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             sys.stdout.write(f"{error.format_message()}\n" if error.format_message() else "")
             return ExitCode.USAGE
-        path = error.ctx.command_path if error.ctx is not None else "scalercli"
+        command_name = next((word for word in arguments[:1] if word in COMMANDS), "")
+        path = error.ctx.command_path if error.ctx is not None else f"scalercli {command_name}".rstrip()
         text = error.format_message().rstrip(".")
         raise CliError(text[:1].lower() + text[1:], f"{path} --help") from None
     except _CLICK_ERROR as error:

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from protocol.control import MAX_PAYLOAD_BYTES
 from scalercli.errors import CliError
 
+_OPTIONS = ("--output", "-o", "--json", "--quiet", "-q", "--cluster", "--dry-run")
+
 
 class Target(NamedTuple):
     """A callable that was found."""
@@ -89,7 +91,10 @@ def arguments(target: Target, words: Sequence[str]) -> tuple[tuple[Any, ...], di
     try:
         bound = target.signature.bind(*positional, **keywords)
     except TypeError as error:
-        raise CliError(f"{target.name}: {error}", f"its signature is {_name(target)}{target.signature}") from None
+        hint = f"its signature is {_name(target)}{target.signature}"
+        if any(word in _OPTIONS for word in words):
+            hint += "; options stand before MODULE:FUNCTION"
+        raise CliError(f"{target.name}: {error}", hint) from None
     return bound.args, bound.kwargs
 
 
@@ -101,9 +106,13 @@ def with_keywords(target: Target, keywords: dict[str, Any]) -> Callable[..., Any
 def parse(word: str) -> Any:
     """JSON if it parses as JSON, else the word itself."""
     try:
-        return json.loads(word)
+        return json.loads(word, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return word
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON, though Python takes it")
 
 
 def command_function(forward_environment: bool) -> bytes:

@@ -66,8 +66,13 @@ class Job(NamedTuple):
     """What a dry run shows: names and values."""
 
     def request(self, task_id: bytes, *, follow: bool = False, output: bool = False, result: bool = False) -> Submit:
-        task = NewTask(task_id, self.arguments, self.text)
-        return Submit(self.kind, self.function, self.name, (task,), follow, output, result)
+        task = NewTask(task_id, self.arguments, printable(self.text))
+        return Submit(self.kind, self.function, printable(self.name), (task,), follow, output, result)
+
+
+def printable(text: str) -> str:
+    """The text as UTF-8 can hold it: words of a command line may be any bytes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def job(words: Sequence[str], *, command: bool, cluster: str) -> Job:

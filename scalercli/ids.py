@@ -44,4 +44,5 @@ def _from_json(text: str, number: int) -> str:
 
 
 def _clean(text: str) -> str:
+    text = text.encode(errors="backslashreplace").decode()
     return text if text.startswith("@") else text.lower()

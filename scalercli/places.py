@@ -7,11 +7,11 @@ that runs without the user's XDG_RUNTIME_DIR (cron, sudo) still finds the agent.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-import tempfile
 from pathlib import Path
+
+import platformdirs
 
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
@@ -35,6 +35,8 @@ class Places:
         self.cluster_logs = self.state / "cluster"
         socket = _runtime_root() / f"{key}.sock"
         if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
+            import hashlib
+
             digest = hashlib.sha256(os.fsencode(socket)).hexdigest()[:16]
             socket = _private_root() / f"{digest}.sock"
         self.socket = socket
@@ -66,22 +68,22 @@ def make_private(directory: Path) -> None:
         ) from None
 
 
-def _root(own: str, xdg: str) -> Path | None:
-    if override := os.environ.get(own):
-        return Path(override).absolute()
-    base = os.environ.get(xdg, "")
-    return Path(base) / "scalercli" if base.startswith("/") and Path(base).is_dir() else None
-
-
 def _state_root() -> Path:
-    return _root("SCALERCLI_STATE_DIR", "XDG_STATE_HOME") or Path.home() / ".local/state/scalercli"
+    if override := os.environ.get("SCALERCLI_STATE_DIR"):
+        return Path(override).absolute()
+    return platformdirs.user_state_path("scalercli", appauthor=False)
 
 
 def _runtime_root() -> Path:
-    return _root("SCALERCLI_RUNTIME_DIR", "XDG_RUNTIME_DIR") or _private_root()
+    if override := os.environ.get("SCALERCLI_RUNTIME_DIR"):
+        return Path(override).absolute()
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(base) / "scalercli" if base.startswith("/") and Path(base).is_dir() else _private_root()
 
 
 def _private_root() -> Path:
+    import tempfile
+
     base = tempfile.gettempdir()
     return Path(base if len(base) < 40 else "/tmp") / f"scalercli-{os.getuid()}"
 

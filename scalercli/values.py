@@ -66,6 +66,9 @@ def result(row: TaskRow) -> Record:
     """The result of a task that is over, as ``scalercli.result/1``; in text, just the value."""
     fields = records.task_fields(row) | {"result": None, "error": None}
     cells: list[Cell] = []
+    if row.kind is TaskKind.COMMAND:
+        fields["stdout"] = "".join(chunk.text for chunk in row.output if not chunk.stderr)
+        fields["stderr"] = "".join(chunk.text for chunk in row.output if chunk.stderr)
     if row.state is ShownState.SUCCESS and row.has_payload:
         value = load(row)
         fields["result"] = as_json(value)

@@ -10,7 +10,7 @@ what lies in the storage, ``shell`` the I/O thread.
 """
 
 from reference_impl.client.client import Client
-from reference_impl.client.core import CancelAnswer
 from reference_impl.client.future import RawResult, ScalerFuture
+from reference_impl.client.instructions import CancelAnswer
 
 __all__ = ["Client", "ScalerFuture", "RawResult", "CancelAnswer"]

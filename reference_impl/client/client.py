@@ -12,18 +12,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from protocol.identifiers import ClientId, TaskId, new_client_id, new_task_id
-from protocol.messages import InformationAnswer, QueryValue, TaskCapability
+from protocol.codec import encode_query
+from protocol.identifiers import TASK_ID_BYTES, ClientId, TaskId, new_client_id, new_task_id
+from protocol.messages import InformationAnswer, InformationQuery, QueryValue, TaskCapability, TaskFilter
 from protocol.payloads import TaskMetadata
 from reference_impl.addresses import Address
-from reference_impl.client.core import CancelAnswer, ClientCore, NewTask, serializer_blob
+from reference_impl.client.core import ClientCore, serializer_blob
 from reference_impl.client.functions import FunctionCache, call_each
 from reference_impl.client.future import LogCallback, ScalerFuture
+from reference_impl.client.instructions import CancelAnswer, NewTask
 from reference_impl.client.objects import Blob, blob
 from reference_impl.client.shell import ClientThread
 from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
 
 _EXIT_SECONDS = 2.0
+_QUERIES = ("version", "tasks", "workers", "clients")
 
 
 class Client(concurrent.futures.Executor):
@@ -107,21 +110,27 @@ class Client(concurrent.futures.Executor):
     ) -> ScalerFuture:
         """Submits payloads that are serialized already. ``raw``: the result is a RawResult, whatever the task's
         answer, and nothing is unpickled. ``name`` is what people call the function. ``on_log(task_id, type, text)`` is
-        called in the I/O thread for each TaskLog, if ``metadata.stream_output`` asks for them. ``task_id`` must not be
-        one that is alive."""
+        called in the I/O thread for each TaskLog, if ``metadata.stream_output`` asks for them. Raises ValueError for a
+        ``task_id`` that is none; the future fails with ValueError if it is that of a pending task."""
+        if task_id is not None and len(task_id) != TASK_ID_BYTES:
+            raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         task = NewTask(
             task_id or new_task_id(),
             blob(function, name.encode("utf-8", "replace")),
             tuple([blob(argument) for argument in arguments]),
             metadata.to_bytes() if metadata else b"",
-            tuple([TaskCapability(*item) for item in (capabilities or {}).items()]),
+            tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()]),
         )
         return self._submit([task], raw=raw, on_log=on_log)[0]
 
     def cancel_task(self, task_id: TaskId, *, force: bool = True) -> concurrent.futures.Future[CancelAnswer]:
         """Asks the scheduler to cancel any task, also one that this client never submitted; one that another client
-        submitted is answered with NOT_FOUND (CAN-11). The future fails with SchedulerLost if no answer can come."""
+        submitted is answered with NOT_FOUND (CAN-11). The future fails with SchedulerLost if no answer can come.
+        Raises ValueError for an id that is none."""
+        if len(task_id) != TASK_ID_BYTES:
+            raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         promise: concurrent.futures.Future[CancelAnswer] = concurrent.futures.Future()
+        promise.set_running_or_notify_cancel()  # only the answer ends it
         self._thread.cancel(task_id, force, promise)
         return promise
 
@@ -141,10 +150,15 @@ class Client(concurrent.futures.Executor):
 
     def query(self, variant: str, value: QueryValue = None, timeout: float = 5.0) -> InformationAnswer:
         """Asks the scheduler: ``variant`` is version, tasks (``value``: a TaskFilter), workers or clients (SPEC
-        section 13). Raises TimeoutError if it does not answer in ``timeout`` seconds: not every scheduler does."""
+        section 13). Raises TimeoutError if it does not answer in ``timeout`` seconds: not every scheduler does;
+        ValueError for a query that does not exist."""
+        if variant not in _QUERIES:
+            raise ValueError(f"{variant!r} is no query: {', '.join(_QUERIES)}")
+        if variant == "tasks" and value is None:
+            value = TaskFilter()
         promise: concurrent.futures.Future[InformationAnswer] = concurrent.futures.Future()
         query_id = next(self._query_ids)
-        self._thread.query(query_id, variant, value, promise)
+        self._thread.query(query_id, encode_query(InformationQuery(query_id, variant, value)), promise)
         try:
             return promise.result(timeout)
         except concurrent.futures.TimeoutError:

@@ -12,9 +12,9 @@ whose result is being fetched, are canceled here, since the scheduler does not h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum
-from typing import Any, NamedTuple, Union
+from typing import Any
 
 from protocol import codec
 from protocol.errors import MalformedMessage
@@ -26,164 +26,49 @@ from protocol.messages import (
     ClientHeartbeatEcho,
     ClientShutdownResponse,
     DisconnectType,
-    InformationAnswer,
-    InformationQuery,
     InformationRequest,
     InformationResponse,
-    LogType,
     Message,
     ObjectContentType,
     ObjectInstruction,
     ObjectInstructionType,
     ObjectMetadata,
-    ObjectStorageAddress,
-    QueryValue,
     Task,
     TaskCancel,
     TaskCancelConfirm,
     TaskCancelConfirmType,
     TaskCancelFlags,
-    TaskCapability,
     TaskLog,
     TaskResult,
     TaskResultType,
 )
 from protocol.payloads import ResultMetadata
+from reference_impl.client.instructions import (
+    Answered,
+    Beat,
+    Broken,
+    CancelAnswer,
+    Canceled,
+    Complain,
+    Completed,
+    ConnectStorage,
+    End,
+    Fetch,
+    Finish,
+    Informed,
+    Instruction,
+    Log,
+    NewTask,
+    Send,
+    ShutdownAnswered,
+    Store,
+)
 from reference_impl.client.objects import KEEP_BYTES, KEEP_OBJECTS, Blob, ObjectTable, Stored
 from reference_impl.errors import RemoteError, SchedulerLost
 from reference_impl.storage_connection import StorageLost
 
 DELETE_DELAY_SECONDS = 0.1
 DELETE_BATCH = 500
-
-
-class CancelAnswer(Enum):
-    """How a cancel was answered."""
-
-    CANCELED = "canceled"
-    NOT_FOUND = "cancelNotFound"
-    FAILED = "cancelFailed"
-    RESULT = "result"
-    """A TaskResult came instead of a TaskCancelConfirm, or had come already."""
-
-
-class NewTask(NamedTuple):
-    """A task to submit."""
-
-    task_id: TaskId
-    function: Blob
-    arguments: tuple[Blob, ...]
-    metadata: bytes = b""
-    capabilities: tuple[TaskCapability, ...] = ()
-
-
-# ---- how a task ends ----
-
-
-class Completed(NamedTuple):
-    """By a TaskResult; ``payload`` is empty for failedWorkerDied."""
-
-    type: TaskResultType
-    payload: Any
-    metadata: ResultMetadata | None
-
-
-class Canceled(NamedTuple):
-    """It was canceled, or counts as such."""
-
-
-class Broken(NamedTuple):
-    """It can't be known any more, because of this."""
-
-    error: Callable[[str], Exception]
-    text: str
-
-
-End = Union[Completed, Canceled, Broken]
-
-# ---- instructions ----
-
-
-class Send(NamedTuple):
-    """Send this to the scheduler."""
-
-    message: Message
-
-
-class Beat(NamedTuple):
-    """Send a ClientHeartbeat with this latency and the process's figures to the scheduler."""
-
-    latency_microseconds: int
-
-
-class ConnectStorage(NamedTuple):
-    """The scheduler named its storage: connect, then call ``storage_connected``."""
-
-    address: ObjectStorageAddress
-
-
-class Store(NamedTuple):
-    """Store this; call ``stored`` when it is."""
-
-    object_id: ObjectId
-    payload: bytes
-
-
-class Fetch(NamedTuple):
-    """Fetch this; call ``fetched`` when it is here."""
-
-    object_id: ObjectId
-
-
-class Finish(NamedTuple):
-    """The task is over. ``answer`` is how its cancel was answered by that, if there was one; ``tokens`` are those of
-    the calls of ``cancel`` that this answers."""
-
-    task_id: TaskId
-    end: End
-    answer: CancelAnswer | None = None
-    tokens: tuple[object, ...] = ()
-
-
-class Answered(NamedTuple):
-    """A cancel was answered, and no task of ours ended by that. ``tokens`` as in Finish. ``answer`` None: there will be
-    no answer, because of ``broken``."""
-
-    task_id: TaskId
-    answer: CancelAnswer | None
-    tokens: tuple[object, ...]
-    broken: Broken | None = None
-
-
-class Log(NamedTuple):
-    """A task wrote this."""
-
-    task_id: TaskId
-    type: LogType
-    content: str
-
-
-class Informed(NamedTuple):
-    """A query was answered."""
-
-    answer: InformationAnswer
-
-
-class ShutdownAnswered(NamedTuple):
-    """The scheduler answered whether it ends."""
-
-    accepted: bool
-
-
-class Complain(NamedTuple):
-    """The scheduler sent something that it should not have; it was dropped."""
-
-    text: str
-
-
-Instruction = Union[
-    Send, Beat, ConnectStorage, Store, Fetch, Finish, Answered, Log, Informed, ShutdownAnswered, Complain
-]
 
 
 class _Phase(Enum):
@@ -370,9 +255,9 @@ class ClientCore:
                 out.append(Send(TaskCancel(task_id, TaskCancelFlags(force))))
         return out
 
-    def query(self, query_id: int, variant: str, value: QueryValue) -> list[Instruction]:
-        """Ask the scheduler (SPEC section 13)."""
-        return [Send(InformationRequest(codec.encode_query(InformationQuery(query_id, variant, value))))]
+    def query(self, query: bytes) -> list[Instruction]:
+        """Ask the scheduler; ``query`` is an encoded InformationQuery (SPEC section 13)."""
+        return [Send(InformationRequest(query))]
 
     def ask_shutdown(self) -> list[Instruction]:
         """Ask the whole cluster to end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Generator
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from protocol.identifiers import TaskId
 from protocol.messages import LogType, TaskResultType
 from protocol.payloads import ResultMetadata
-from reference_impl.client.core import CancelAnswer
+from reference_impl.client.instructions import CancelAnswer
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._client = None
 
     def _end(self, value: Any, error: BaseException | None) -> None:
-        if not self.done():
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # somebody else has set it
             if error is None:
                 self.set_result(value)
             else:

@@ -15,25 +15,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import zmq
 
 from protocol import codec
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId
-from protocol.messages import ClientHeartbeat, InformationAnswer, QueryValue, Resource, TaskResultType
+from protocol.messages import ClientHeartbeat, InformationAnswer
 from protocol.storage import ResponseType, get_request, set_request
 from reference_impl.addresses import Address
-from reference_impl.client.core import (
+from reference_impl.client.core import ClientCore
+from reference_impl.client.future import ScalerFuture
+from reference_impl.client.instructions import (
     Answered,
     Beat,
     Broken,
     CancelAnswer,
-    Canceled,
-    ClientCore,
     Complain,
-    Completed,
     ConnectStorage,
     Fetch,
     Finish,
@@ -45,10 +44,11 @@ from reference_impl.client.core import (
     ShutdownAnswered,
     Store,
 )
-from reference_impl.client.future import RawResult, ScalerFuture
-from reference_impl.errors import RemoteError, SchedulerLost, SchedulerUnreachable, StorageUnreachable, WorkerDiedError
+from reference_impl.client.waiting import Ticket, Waiting
+from reference_impl.client.wakeup import WakeUp
+from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
-from reference_impl.serialization import deserialize, deserialize_exception
+from reference_impl.resources import ResourceMeter
 from reference_impl.storage_connection import StorageConnection, StorageLost
 
 _log = logging.getLogger("reference_impl.client")
@@ -57,35 +57,23 @@ GOODBYE_LINGER_MILLISECONDS = 500
 _MESSAGES_AT_ONCE = 500
 _ANY_HOST = ("0.0.0.0", "::", "*")
 
-Promise = concurrent.futures.Future
-
-
-class _Ticket(NamedTuple):
-    """The token of one cancel: whom to tell."""
-
-    future: ScalerFuture | None
-    promise: concurrent.futures.Future[CancelAnswer] | None
-
 
 class ClientThread:
     """The thread and its queue. The public methods may be called from any thread."""
 
-    def __init__(
-        self, address: Address, core: ClientCore, connect_timeout_seconds: float, magic: bytes | None = None
-    ) -> None:
+    def __init__(self, address: Address, core: ClientCore, connect_timeout_seconds: float) -> None:
         self.address = address
         self._core = core
         self._connect_timeout = connect_timeout_seconds
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a garbage collection may come back here in the same thread
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._closed = False  # no new tasks; guarded by _lock
         self._ended = False  # nobody reads the queue any more; guarded by _lock
         self._woken = False
-        self._wakeup = _WakeUp()
-        self._futures: dict[TaskId, ScalerFuture] = {}
-        self._queries: dict[int, concurrent.futures.Future[InformationAnswer]] = {}
-        self._shutdowns: list[concurrent.futures.Future[bool]] = []
+        self._wakeup = WakeUp()
+        self._waiting = waiting = Waiting()
+        self._connect_by = math.inf
         self._leaving = False  # once nothing is pending
         self._running = True
         self._connected: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -94,19 +82,19 @@ class ClientThread:
         self._stores: dict[int, ObjectId] = {}  # by request id
         self._fetches: dict[int, ObjectId] = {}
         self._peer_log = PeerLog(_log)
-        self._usage = _Usage()
+        self._usage = ResourceMeter()
         self._hostname = socket.gethostname()
         self._perform: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             Store: self._store,
             Fetch: self._fetch,
-            Finish: self._finish,
-            Answered: self._answered,
-            Log: self._log_line,
+            Finish: waiting.finish,
+            Answered: waiting.answered,
+            Log: waiting.log_line,
             Beat: self._beat,
             ConnectStorage: self._connect_storage,
-            Informed: self._informed,
-            ShutdownAnswered: self._shutdown_answered,
+            Informed: waiting.informed,
+            ShutdownAnswered: waiting.shutdown_answered,
             Complain: self._complain,
         }
         self._thread = threading.Thread(target=self._run, name=f"client-{address}", daemon=True)
@@ -117,10 +105,10 @@ class ClientThread:
         """Returns when client and storage are connected; raises SchedulerUnreachable, StorageUnreachable."""
         self._thread.start()
         try:
-            self._connected.result(self._connect_timeout + 1)  # the thread keeps the time itself
-        except concurrent.futures.TimeoutError:
+            self._connected.result()  # the thread keeps the time
+        except KeyboardInterrupt:
             self.leave_now()
-            raise SchedulerUnreachable(f"no scheduler answered at {self.address}") from None
+            raise
         except ConnectionError as error:  # the traceback of the thread is of no use to the caller
             self.join()
             raise type(error)(str(error)) from None
@@ -141,24 +129,23 @@ class ClientThread:
         self, future: ScalerFuture, force: bool, promise: concurrent.futures.Future[CancelAnswer] | None
     ) -> None:
         """Cancels one of our tasks; the promise gets the answer."""
-        if not self._post(self._do_cancel, future.task_id, force, _Ticket(future, promise), True):
+        if not self._post(self._do_cancel, future.task_id, force, Ticket(future, promise), True):
             future._end_canceled()
             if promise is not None:
                 promise.set_result(CancelAnswer.CANCELED)
 
     def cancel(self, task_id: TaskId, force: bool, promise: concurrent.futures.Future[CancelAnswer]) -> None:
         """Cancels any task."""
-        if not self._post(self._do_cancel, task_id, force, _Ticket(None, promise), False):
+        if not self._post(self._do_cancel, task_id, force, Ticket(None, promise), False):
             promise.set_exception(RuntimeError("the client was closed"))
 
-    def query(
-        self, query_id: int, variant: str, value: QueryValue, promise: concurrent.futures.Future[InformationAnswer]
-    ) -> None:
-        if not self._post(self._do_query, query_id, variant, value, promise):
+    def query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
+        """Sends an encoded InformationQuery."""
+        if not self._post(self._do_query, query_id, query, promise):
             promise.set_exception(RuntimeError("the client was closed"))
 
     def forget_query(self, query_id: int) -> None:
-        self._post(self._queries.pop, query_id, None)
+        self._post(self._waiting.queries.pop, query_id, None)
 
     def ask_shutdown(self, promise: concurrent.futures.Future[bool]) -> None:
         if not self._post(self._do_ask_shutdown, promise):
@@ -242,11 +229,12 @@ class ClientThread:
 
     def _loop(self) -> None:
         core, inbox, poller, perform = self._core, self._inbox, self._poller, self._execute
-        connect_by = time.monotonic() + self._connect_timeout
+        self._connect_by = time.monotonic() + self._connect_timeout
         perform(core.tick(time.monotonic()))
         while self._running:
             self._woken = False
-            wait = 0.0 if inbox else max(0.0, core.deadline() - time.monotonic())
+            until = core.deadline() if self._connected.done() else min(core.deadline(), self._connect_by)
+            wait = 0.0 if inbox else max(0.0, until - time.monotonic())
             ready = dict(poller.poll(math.ceil(wait * 1000)))
             now = time.monotonic()
             self._woken = True  # what comes from now on is read in this round, or in the next, which will not wait
@@ -259,7 +247,7 @@ class ClientThread:
             self._read_inbox()
             perform(core.tick(now))
             self._flush_storage()
-            if not self._connected.done() and now > connect_by:
+            if not self._connected.done() and now >= self._connect_by:
                 raise SchedulerUnreachable(
                     f"no scheduler answered at {self.address} within {self._connect_timeout:g} seconds"
                 )
@@ -345,26 +333,26 @@ class ClientThread:
     # ---- what other threads asked for ----
 
     def _do_submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
-        self._futures.update((future.task_id, future) for future in futures)
+        refused = {index for index, future in enumerate(futures) if not self._waiting.add(future)}
+        if refused:
+            tasks = [task for index, task in enumerate(tasks) if index not in refused]
         self._execute(self._core.submit(tasks))
 
-    def _do_cancel(self, task_id: TaskId, force: bool, ticket: _Ticket, own: bool) -> None:
+    def _do_cancel(self, task_id: TaskId, force: bool, ticket: Ticket, own: bool) -> None:
         self._execute(self._core.cancel(task_id, force, ticket, own=own))
 
-    def _do_query(
-        self, query_id: int, variant: str, value: QueryValue, promise: concurrent.futures.Future[InformationAnswer]
-    ) -> None:
-        self._queries[query_id] = promise
-        self._execute(self._core.query(query_id, variant, value))
+    def _do_query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
+        self._waiting.queries[query_id] = promise
+        self._execute(self._core.query(query))
 
     def _do_ask_shutdown(self, promise: concurrent.futures.Future[bool]) -> None:
-        self._shutdowns.append(promise)
+        self._waiting.shutdowns.append(promise)
         self._execute(self._core.ask_shutdown())
 
     def _do_leave(self, cancel_pending: bool) -> None:
         self._leaving = True
         if cancel_pending:
-            for task_id in list(self._futures):
+            for task_id in list(self._waiting.tasks):
                 self._execute(self._core.cancel(task_id, True))
 
     def _do_leave_now(self) -> None:
@@ -378,7 +366,7 @@ class ClientThread:
         self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
 
     def _beat(self, instruction: Beat) -> None:
-        heartbeat = ClientHeartbeat(self._usage.read(), instruction.latency_microseconds, self._hostname)
+        heartbeat = ClientHeartbeat(self._usage.sample(), instruction.latency_microseconds, self._hostname)
         self._socket.send(codec.encode(heartbeat), zmq.NOBLOCK)
 
     def _store(self, instruction: Store) -> None:
@@ -393,94 +381,19 @@ class ClientThread:
             self._fetches[request_id] = instruction.object_id
             self._storage.send(get_request(request_id, instruction.object_id))
 
-    def _finish(self, instruction: Finish) -> None:
-        future = self._futures.pop(instruction.task_id, None)
-        end, answer = instruction.end, instruction.answer
-        if future is not None:
-            if answer is not None:
-                future.cancel_answer = answer
-            if isinstance(end, Completed):
-                self._complete(future, end)
-            elif isinstance(end, Canceled):
-                future._end_canceled()
-            else:
-                future._end(None, end.error(end.text))
-            if answer is not None:
-                future._answered(answer)
-        broken = end if isinstance(end, Broken) else None
-        self._tell(instruction.tokens, answer, broken)
-
-    def _complete(self, future: ScalerFuture, end: Completed) -> None:
-        future.result_metadata = end.metadata
-        value: Any = None
-        error: BaseException | None = None
-        if future._raw:
-            value = RawResult(end.type, bytes(end.payload), end.metadata)
-        elif end.type is TaskResultType.SUCCESS:
-            try:
-                value = deserialize(end.payload)
-            except Exception as cause:
-                error = RemoteError(
-                    "the task succeeded, but its result can't be loaded here "
-                    f"({type(cause).__name__}: {cause}); the payload has {len(end.payload)} bytes"
-                )
-                error.__cause__ = cause
-        elif end.type is TaskResultType.FAILED:
-            error = deserialize_exception(end.payload)
-        else:
-            error = WorkerDiedError(f"too many workers were lost with the task {future.task_id.hex()}")
-        future._end(value, error)
-
-    def _answered(self, instruction: Answered) -> None:
-        future = self._futures.get(instruction.task_id)
-        if future is not None and instruction.answer is not None:
-            future.cancel_answer = instruction.answer
-            future._answered(instruction.answer)
-        self._tell(instruction.tokens, instruction.answer, instruction.broken)
-
-    @staticmethod
-    def _tell(tokens: tuple[Any, ...], answer: CancelAnswer | None, broken: Broken | None) -> None:
-        for ticket in tokens:
-            if ticket.future is not None and answer is not None and answer is not CancelAnswer.FAILED:
-                ticket.future._end_canceled()
-            if ticket.promise is None or ticket.promise.done():
-                continue
-            if answer is not None:
-                ticket.promise.set_result(answer)
-            elif broken is not None:
-                ticket.promise.set_exception(broken.error(broken.text))
-
-    def _log_line(self, instruction: Log) -> None:
-        future = self._futures.get(instruction.task_id)
-        if future is not None and future._on_log is not None:
-            try:
-                future._on_log(*instruction)
-            except Exception:
-                _log.exception("the log callback of task %s failed", instruction.task_id.hex())
-
     def _connect_storage(self, instruction: ConnectStorage) -> None:
         host, port, scheme = instruction.address.host, instruction.address.port, instruction.address.scheme
         if not host or not port or scheme != "tcp":
             raise StorageUnreachable(f"the scheduler at {self.address} names no object storage that can be reached")
         address = Address(self.address.host if host in _ANY_HOST else host, port)
         try:
-            self._storage = StorageConnection(address, self._core.identity, timeout_seconds=self._connect_timeout)
+            left = max(0.1, self._connect_by - time.monotonic())
+            self._storage = StorageConnection(address, self._core.identity, timeout_seconds=left)
         except StorageLost as error:
             raise StorageUnreachable(str(error)) from None
         self._poller.register(self._storage.fileno(), zmq.POLLIN)
         self._execute(self._core.storage_connected())
         self._connected.set_result(None)
-
-    def _informed(self, instruction: Informed) -> None:
-        promise = self._queries.pop(instruction.answer.query_id, None)
-        if promise is not None and not promise.done():
-            promise.set_result(instruction.answer)
-
-    def _shutdown_answered(self, instruction: ShutdownAnswered) -> None:
-        promises, self._shutdowns = self._shutdowns, []
-        for promise in promises:
-            if not promise.done():
-                promise.set_result(instruction.accepted)
 
     def _complain(self, instruction: Complain) -> None:
         self._peer_log.note(logging.WARNING, str(self.address).encode(), f"dropped {instruction.text}")
@@ -493,95 +406,18 @@ class ClientThread:
             self._closed = self._ended = True
             rest = list(self._inbox)
             self._inbox.clear()
-        error = failure or SchedulerLost("the client was closed")
+        closed = Broken(RuntimeError, "the client was closed")
         for method, arguments in rest:
             if method == self._do_submit:
-                self._futures.update((future.task_id, future) for future in arguments[1])
+                for future in arguments[1]:
+                    self._waiting.add(future)
             elif method == self._do_cancel:
-                self._tell(
-                    (arguments[2],), CancelAnswer.CANCELED if arguments[3] else None, Broken(RuntimeError, str(error))
-                )
+                self._waiting.tell((arguments[2],), CancelAnswer.CANCELED if arguments[3] else None, closed)
             elif method == self._do_query:
-                self._queries[arguments[0]] = arguments[-1]
+                self._waiting.queries[arguments[0]] = arguments[-1]
             elif method == self._do_ask_shutdown:
-                self._shutdowns.append(arguments[0])
-        futures, self._futures = list(self._futures.values()), {}
-        for future in futures:
-            if failure is None:
-                future._end_canceled()
-            else:
-                future._end(None, SchedulerLost(f"the client failed: {failure}"))
-        promises: list[concurrent.futures.Future[Any]] = [*self._queries.values(), *self._shutdowns]
-        for promise in promises:
-            if not promise.done():
-                promise.set_exception(error)
+                self._waiting.shutdowns.append(arguments[0])
+        error = RuntimeError(closed.text if failure is None else f"the client failed: {failure}")
+        self._waiting.give_up(error, canceled=failure is None)
         if not self._connected.done():
-            self._connected.set_exception(error)
-
-
-class _WakeUp:
-    """A file descriptor that a thread can make readable for another."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # closing and setting must not meet: the number may be reused
-        self._pair: tuple[socket.socket, socket.socket] | None = None
-        if hasattr(os, "eventfd"):
-            self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        else:
-            self._pair = socket.socketpair()
-            for end in self._pair:
-                end.setblocking(False)
-            self._fd = self._pair[0].fileno()
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def set(self) -> None:
-        with self._lock:
-            if self._fd < 0:
-                return
-            try:
-                if self._pair is None:
-                    os.eventfd_write(self._fd, 1)
-                else:
-                    self._pair[1].send(b"!")
-            except BlockingIOError:
-                pass  # it is readable already
-
-    def clear(self) -> None:
-        try:
-            if self._pair is None:
-                os.eventfd_read(self._fd)
-            else:
-                self._pair[0].recv(4096)
-        except BlockingIOError:
-            pass
-
-    def close(self) -> None:
-        with self._lock:
-            if self._fd >= 0 and self._pair is None:
-                os.close(self._fd)
-            elif self._pair is not None:
-                for end in self._pair:
-                    end.close()
-            self._fd = -1
-
-
-class _Usage:
-    """CPU and memory of this process, for heartbeats."""
-
-    def __init__(self) -> None:
-        self._wall = time.monotonic()
-        self._cpu = time.process_time()
-        self._page = os.sysconf("SC_PAGE_SIZE")
-
-    def read(self) -> Resource:
-        wall, cpu = time.monotonic(), time.process_time()
-        share = (cpu - self._cpu) / max(wall - self._wall, 1e-3)
-        self._wall, self._cpu = wall, cpu
-        try:
-            with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - each second, so the cheap way
-                rss = int(statm.read().split()[1]) * self._page
-        except (OSError, ValueError, IndexError):
-            rss = 0
-        return Resource(min(int(share * 1000), 65535), rss)
+            self._connected.set_exception(failure or error)

@@ -181,7 +181,9 @@ class Server:
             if not connection.identified and side.peer is not None:
                 self._identified(connection, now)
         except ProtocolError as error:
-            self._lost(connection, logging.WARNING, str(error))
+            self._flush(connection)  # what it asked for properly is answered
+            if number in self._connections:
+                self._lost(connection, logging.WARNING, str(error))
 
     def _identified(self, connection: _Connection, now: float) -> None:
         connection.identified = True

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from protocol import SPEC_VERSION
-from protocol.codec import decode_query, encode_answer
+from protocol.codec import decode_query, encode_answer, query_id
 from protocol.errors import MalformedMessage
 from protocol.identifiers import Identity
 from protocol.messages import (
@@ -49,7 +49,9 @@ def answer(core: SchedulerCore, sender: Identity, request: InformationRequest, n
     try:
         query = decode_query(request.request)
     except MalformedMessage as error:
-        return InformationResponse(encode_answer(InformationAnswer(0, "error", f"not a query: {error}")))
+        return InformationResponse(
+            encode_answer(InformationAnswer(query_id(request.request), "error", f"not a query: {error}"))
+        )
     return InformationResponse(
         encode_answer(InformationAnswer(query.query_id, query.variant, _value(core, sender, query, now)))
     )
@@ -90,11 +92,18 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
                 task.lost_workers,
                 positions.get(task.task_id, 0),
                 _milliseconds(now - task.accepted_at),
+                _held_before(task),
             )
             for task in shown
         ),
         len(chosen),
     )
+
+
+def _held_before(task: TaskRecord) -> int:
+    if task.worker is None:
+        return 0
+    return next(i for i, task_id in enumerate(task.worker.held) if task_id == task.task_id)
 
 
 def _worker_info(worker: WorkerRecord, now: float) -> WorkerInfo:

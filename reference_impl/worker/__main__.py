@@ -147,8 +147,9 @@ def main(argv: list[str] | None = None) -> int:
         zygote = Zygote()  # it imports what tasks need while this process imports what it needs itself
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
-        from reference_impl.worker.agent import Agent, Serve, WorkerBroken
-        from reference_impl.worker.core import Settings, parse_capabilities
+        from reference_impl.worker.agent import Agent, Serve
+        from reference_impl.worker.pool import WorkerBroken
+        from reference_impl.worker.settings import Settings, parse_capabilities
 
         settings = Settings(
             options.per_worker_task_queue_size,

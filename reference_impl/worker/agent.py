@@ -8,7 +8,6 @@ processor that takes the place of one that died or was killed.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -31,8 +30,8 @@ from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
-from reference_impl.worker.channel import READY, SUCCESS, ChannelLost
-from reference_impl.worker.core import Settings, Usage, WorkerCore, describe_end
+from reference_impl.worker.channel import SUCCESS, Record
+from reference_impl.worker.core import WorkerCore
 from reference_impl.worker.instructions import (
     End,
     Fetch,
@@ -48,22 +47,18 @@ from reference_impl.worker.instructions import (
     UseStorage,
 )
 from reference_impl.worker.objects import ObjectCache
+from reference_impl.worker.pool import Pool
 from reference_impl.worker.processors import Output, Processor
+from reference_impl.worker.reactor import Reactor
+from reference_impl.worker.settings import Settings, Usage
 from reference_impl.worker.storage_link import StorageLink
-from reference_impl.worker.zygote import GONE, SPAWNED, Zygote
+from reference_impl.worker.zygote import Zygote
 
 _LOG = logging.getLogger("worker")
-_SIGKILL = 9
 _DRAIN_MESSAGES = 200  # from one slot's socket before looking at the others again
 _GOODBYE_MILLISECONDS = 500
 _MAX_MESSAGE_BYTES = 64 << 20
 _LATE_SECONDS = 1.0
-_STILLBORN_LIMIT = 3
-"""So many new processors in a row may end before they are ready."""
-
-
-class WorkerBroken(RuntimeError):
-    """The worker can't go on, through no fault of the scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +87,6 @@ class Agent:
     def __init__(self, serve: Serve, settings: Settings, zygote: Zygote, ready: Callable[[], None]) -> None:
         """``ready`` is called once, when every slot is registered and has a processor."""
         self._serve = serve
-        self._zygote = zygote
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
         self._log = PeerLog(_LOG)
@@ -102,17 +96,11 @@ class Agent:
         self._usage_at = 0.0
         self._objects = ObjectCache(serve.cache_bytes)
         self._storage = StorageLink(new_worker_id(serve.name), self._fetched)
-        self._polled_storage: tuple[int, int] = (-1, 0)
-        self._poller = zmq.Poller()
-        self._handlers: dict[Any, Callable[[], None]] = {}
-        self._writing: set[Processor] = set()
-        self._starting: dict[int, Processor] = {}
-        self._processors: dict[int, Processor] = {}
+        self._storage_descriptor = -1
+        self._reactor = Reactor()
         self._spares: list[Processor] = []
-        self._stillborn = 0
         self._context = zmq.Context()
         self._slots: list[_Slot] = []
-        self._register(zygote.fileno(), self._zygote_reports)
         for index in range(serve.slots):
             self._slots.append(self._connect(index, settings))
         self._do = {
@@ -128,8 +116,7 @@ class Agent:
             Note: self._note,
             End: self._end,
         }
-        for _ in range(serve.slots + 1):
-            self._spawn()
+        self._pool = Pool(serve.slots + 1, zygote, self._reactor, self)
 
     def _connect(self, index: int, settings: Settings) -> _Slot:
         identity = new_worker_id(self._serve.name)
@@ -141,7 +128,7 @@ class Agent:
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.connect(str(self._serve.scheduler))
         slot = _Slot(index, identity, socket, WorkerCore(settings, time.monotonic()))
-        self._register(socket, partial(self._receive, slot))
+        self._reactor.register(socket, partial(self._receive, slot))
         return slot
 
     def __enter__(self) -> Agent:
@@ -154,9 +141,7 @@ class Agent:
         """Takes leave of the scheduler, ends every processor and closes every socket."""
         for slot in self._slots:
             self._carry_out(slot, slot.core.leave())
-        self._zygote.close()
-        for processor in (*self._starting.values(), *self._processors.values()):
-            processor.close()
+        self._pool.close()
         self._storage.close()
         self._context.destroy(linger=_GOODBYE_MILLISECONDS)
 
@@ -166,8 +151,8 @@ class Agent:
         """Serves until a stop signal or the cluster's end (returns ""), or until the scheduler is lost (returns what
         is known of that). Raises WorkerBroken."""
         if stop is not None:
-            self._register(stop.fileno(), partial(self._end, None, End("")))
-        poll, handlers, storage = self._poller.poll, self._handlers, self._storage
+            self._reactor.register(stop.fileno(), partial(self._end, None, End("")))
+        storage = self._storage
         while self._ended is None:
             now = time.monotonic()
             due = min(slot.core.deadline for slot in self._slots)
@@ -180,32 +165,19 @@ class Agent:
                     due = min(due, storage.retry_at)
             storage.flush(now)
             self._watch_storage()
-            for key, _ in poll(max(0, int((due - now) * 1000)) + 1):
-                handler = handlers.get(key)
-                if handler is not None:
-                    handler()
+            self._reactor.once(due - now)
         return self._ended
 
-    def _register(self, key: Any, handler: Callable[[], None]) -> None:
-        self._handlers[key] = handler
-        self._poller.register(key, zmq.POLLIN)
-
-    def _unregister(self, key: Any) -> None:
-        if self._handlers.pop(key, None) is not None:
-            self._poller.unregister(key)
-
     def _watch_storage(self) -> None:
-        """Keeps the poller's view of the storage connection."""
+        """Keeps the reactor's view of the storage connection."""
         descriptor = self._storage.fileno()
-        wanted = (descriptor, zmq.POLLIN | zmq.POLLOUT if self._storage.wants_write else zmq.POLLIN)
-        if wanted == self._polled_storage:
-            return
-        if self._polled_storage[0] not in (-1, descriptor):
-            self._unregister(self._polled_storage[0])
+        if descriptor != self._storage_descriptor:
+            self._reactor.unregister(self._storage_descriptor)
+            if descriptor >= 0:
+                self._reactor.register(descriptor, self._storage_ready)
+            self._storage_descriptor = descriptor
         if descriptor >= 0:
-            self._handlers[descriptor] = self._storage_ready
-            self._poller.register(*wanted)
-        self._polled_storage = wanted
+            self._reactor.watch_writing(descriptor, self._storage.wants_write)
 
     def _tick(self, now: float) -> None:
         for slot in self._slots:
@@ -266,98 +238,27 @@ class Agent:
     def _stored(self, slot: _Slot, task_id: TaskId, name: ObjectId, size: int) -> None:
         self._carry_out(slot, slot.core.stored(task_id, name, size))
 
-    def _zygote_reports(self) -> None:
-        try:
-            reports = self._zygote.reports()
-        except EOFError:
-            raise WorkerBroken("the process that starts processors ended") from None
-        for what, number, extra in reports:
-            if what == SPAWNED:
-                processor = self._starting.pop(number)
-                if extra <= 0:
-                    processor.close()
-                    self._stillborn_again(f"can't fork: {os.strerror(-extra)}")
-                    continue
-                processor.pid = extra
-                self._processors[extra] = processor
-                self._register(processor.channel.fileno(), partial(self._channel_ready, processor))
-                for output in processor.outputs:
-                    self._register(output.descriptor, partial(self._output_ready, processor, output))
-            elif what == GONE:
-                self._processor_gone(number, extra)
+    def processor_ready(self, processor: Processor) -> None:
+        self._spares.append(processor)
+        self._fill_slots()
 
-    def _spawn(self) -> None:
-        processor = Processor(self._zygote)
-        self._starting[processor.token] = processor
-
-    def _channel_ready(self, processor: Processor) -> None:
-        if processor.channel.wants_write:
-            processor.channel.flush()
-            self._watch_channel(processor)
-        try:
-            records = processor.channel.receive()
-        except ChannelLost:
-            # It is ending, or its task closed the channel and it must: either way GONE follows.
-            self._unregister(processor.channel.fileno())
-            self._zygote.kill(processor.pid, _SIGKILL)
+    def processor_answered(self, processor: Processor, record: Record) -> None:
+        if processor.slot is None:
             return
-        for record in records:
-            if record.what == READY:
-                processor.ready = True
-                self._stillborn = 0
-                self._spares.append(processor)
-                self._fill_slots()
-            elif processor.slot is not None:
-                self._drain(processor)
-                slot = self._slots[processor.slot]
-                metadata = ResultMetadata(record.seconds, record.peak_bytes, record.cpu_seconds)
-                self._carry_out(
-                    slot,
-                    slot.core.finished(
-                        TaskId(record.task_id), record.what == SUCCESS, record.payload, metadata, time.monotonic()
-                    ),
-                )
+        slot = self._slots[processor.slot]
+        what, task_id, seconds, peak_bytes, cpu_seconds, payload = record
+        metadata = ResultMetadata(seconds, peak_bytes, cpu_seconds)
+        now = time.monotonic()
+        self._carry_out(slot, slot.core.finished(TaskId(task_id), what == SUCCESS, payload, metadata, now))
 
-    def _watch_channel(self, processor: Processor) -> None:
-        """Polls for writing as long as a task did not fit into the channel."""
-        if processor.channel.wants_write != (processor in self._writing):
-            self._writing ^= {processor}
-            events = zmq.POLLIN | zmq.POLLOUT if processor.channel.wants_write else zmq.POLLIN
-            self._poller.register(processor.channel.fileno(), events)
+    def processor_wrote(self, processor: Processor, output: Output, text: str) -> None:
+        if processor.slot is None:
+            self._show(None, Show(text))
+        else:
+            slot = self._slots[processor.slot]
+            self._carry_out(slot, slot.core.output(output.log_type, text))
 
-    def _output_ready(self, processor: Processor, output: Output) -> None:
-        self._put_out(processor, output, output.read())
-
-    def _drain(self, processor: Processor) -> None:
-        for output in processor.outputs:
-            if not output.ended:
-                self._put_out(processor, output, output.drain())
-
-    def _put_out(self, processor: Processor, output: Output, text: str) -> None:
-        if output.ended:
-            self._unregister(output.descriptor)
-        if text:
-            if processor.slot is None:
-                self._show(None, Show(text))
-            else:
-                slot = self._slots[processor.slot]
-                self._carry_out(slot, slot.core.output(output.log_type, text))
-
-    def _processor_gone(self, pid: int, status: int) -> None:
-        processor = self._processors[pid]
-        if processor.channel.fileno() in self._handlers:
-            self._channel_ready(processor)  # it may have sent its last result before it ended
-        self._drain(processor)
-        self._unregister(processor.channel.fileno())
-        for output in processor.outputs:
-            self._unregister(output.descriptor)
-        self._writing.discard(processor)
-        del self._processors[pid]
-        processor.close()
-        if not processor.ready:
-            self._stillborn_again(f"a new processor {describe_end(status)} before it was ready")
-            return
-        self._spawn()
+    def processor_gone(self, processor: Processor, status: int) -> None:
         if processor.slot is None:
             self._spares.remove(processor)
             return
@@ -365,13 +266,6 @@ class Agent:
         slot.processor = slot.meter = None
         self._carry_out(slot, slot.core.processor_gone(status, time.monotonic()))
         self._fill_slots()
-
-    def _stillborn_again(self, why: str) -> None:
-        self._stillborn += 1
-        _LOG.warning("%s", why)
-        if self._stillborn >= _STILLBORN_LIMIT:
-            raise WorkerBroken(why)
-        self._spawn()
 
     def _fill_slots(self) -> None:
         """Spares go to slots without a processor."""
@@ -408,13 +302,11 @@ class Agent:
 
     def _start(self, slot: _Slot, instruction: Start) -> None:
         assert slot.processor is not None
-        slot.processor.start(instruction.task, instruction.serializer, self._objects.payload)
-        if slot.processor.channel.wants_write:
-            self._watch_channel(slot.processor)
+        self._pool.start(slot.processor, instruction.task, instruction.serializer, self._objects.payload)
 
     def _kill(self, slot: _Slot, instruction: Kill) -> None:
         if slot.processor is not None:
-            self._zygote.kill(slot.processor.pid, instruction.signal)
+            self._pool.kill(slot.processor, instruction.signal)
 
     def _store(self, slot: _Slot, instruction: Store) -> None:
         task_id, owner, payload = instruction
@@ -423,8 +315,7 @@ class Agent:
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._objects.forget(instruction.names)
-        for processor in self._processors.values():
-            processor.forget(instruction.names)
+        self._pool.forget(instruction.names)
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
         self._storage.use(instruction.address.host, instruction.address.port, time.monotonic())

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from protocol.storage import Buffer
+from protocol.storage import MAX_MESSAGE_BYTES, Buffer
 
 HEAD = struct.Struct("<IQ")
 RECORD = struct.Struct("<B16sdQdQ")  # the fields of a Record, the length of the payload last
@@ -126,13 +126,16 @@ class Channel:
         small, position = self._small, 0
         while len(small) - position >= RECORD.size:
             what, task_id, seconds, peak, cpu, length = RECORD.unpack_from(small, position)
-            if what > FAILED:
+            if what > FAILED or length > MAX_MESSAGE_BYTES:
                 raise ChannelLost("the processor wrote nonsense to its channel")
             begin = position + RECORD.size
             if len(small) - begin < length:
                 if length > _RECEIVE_BYTES:
                     self._head = (what, task_id, seconds, peak, cpu)
-                    self._large = bytearray(length)
+                    try:
+                        self._large = bytearray(length)
+                    except MemoryError:
+                        raise ChannelLost(f"no memory for a result of {length} bytes") from None
                     self._filled = len(small) - begin
                     self._large[: self._filled] = small[begin:]
                     position = len(small)

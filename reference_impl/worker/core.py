@@ -14,7 +14,6 @@ import logging
 import signal
 from collections import Counter, deque
 from enum import Enum
-from typing import NamedTuple
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
@@ -31,11 +30,9 @@ from protocol.messages import (
     ObjectInstructionType,
     ObjectMetadata,
     ProcessorStatus,
-    Resource,
     Task,
     TaskCancelConfirm,
     TaskCancelConfirmType,
-    TaskCapability,
     TaskLog,
     TaskResult,
     TaskResultType,
@@ -45,6 +42,7 @@ from protocol.messages import (
 )
 from protocol.payloads import ResultMetadata, TaskMetadata
 from protocol.storage import Buffer
+from reference_impl.worker.failures import Failure, describe_end, failure_payload
 from reference_impl.worker.instructions import (
     End,
     Fetch,
@@ -59,41 +57,10 @@ from reference_impl.worker.instructions import (
     Store,
     UseStorage,
 )
-
-# ---- what the shell knows and a heartbeat reports ----
-
+from reference_impl.worker.settings import Settings, Usage
 
 _SILENCE_SECONDS = 5.0
 """A scheduler that is silent for longer is worth a line in the log."""
-
-
-class Usage(NamedTuple):
-    """Of the whole agent and its machine."""
-
-    agent: Resource = Resource()
-    processor: Resource = Resource()
-    rss_free: int = 0
-    mem_limit: int = 0
-    net_sent_bytes: int = 0
-    net_received_bytes: int = 0
-
-
-class Settings(NamedTuple):
-    """The same for every slot of an agent."""
-
-    queue_size: int = 16
-    heartbeat_seconds: float = 1.0
-    death_seconds: float = 300.0
-    cancel_grace_seconds: float = 0.0
-    capabilities: tuple[TaskCapability, ...] = ()
-    hostname: str = ""
-
-
-class Failure(NamedTuple):
-    """How a task fails for a reason of the worker's own."""
-
-    kind: str  # died, malformed or graph
-    text: str
 
 
 class Held(Enum):
@@ -167,7 +134,7 @@ class WorkerCore:
     # ---- messages from the scheduler ----
 
     def received(self, envelope: Envelope, now: float) -> list[Instruction]:
-        """A message. MalformedMessage never comes out: a malformed Task fails, another one is counted."""
+        """A message. MalformedMessage never comes out (SPEC section 10): a malformed Task fails, others are counted."""
         kind = envelope.kind
         try:
             if kind is Kind.TASK:
@@ -196,7 +163,7 @@ class WorkerCore:
         task_id = envelope.task_id
         if task_id in self._held:
             self.counts["duplicate"] += 1
-            return [Note(logging.WARNING, f"task {task_id.hex()} is held already; the second one is ignored")]
+            return [Note(logging.WARNING, f"task {task_id.hex()} is held already; the second one is ignored")]  # TSK-03
         held = _Held(envelope.source, Held.FETCHING)
         self._held[task_id] = held
         try:
@@ -406,42 +373,3 @@ class WorkerCore:
 
 def _confirm(task_id: TaskId, answer: TaskCancelConfirmType) -> Send:
     return Send(TaskCancelConfirm(task_id, answer))
-
-
-def describe_end(status: int | None) -> str:
-    """How a process ended, by its wait status: ``was killed by SIGKILL``, ``exited with code 3``."""
-    if status is None:
-        return "is gone"
-    if number := status & 0x7F:
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return f"was killed by {name}"
-    return f"exited with code {status >> 8}"
-
-
-def failure_payload(failure: Failure) -> bytes:
-    """The pickled exception of a failure of the worker's own."""
-    from reference_impl.errors import ProcessorDiedError
-    from reference_impl.serialization import serialize_exception  # not needed by a worker all of whose tasks succeed
-
-    if failure.kind == "died":
-        return serialize_exception(ProcessorDiedError(failure.text))
-    return serialize_exception(
-        NotImplementedError(failure.text) if failure.kind == "graph" else ValueError(failure.text)
-    )
-
-
-def parse_capabilities(text: str) -> tuple[TaskCapability, ...]:
-    """``gpu=1,linux``: a value of -1 where none is given. Raises ValueError."""
-    found: list[TaskCapability] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not name:
-            raise ValueError(f"{part!r} has no name")
-        try:
-            found.append(TaskCapability(name, int(value) if equals else -1))
-        except ValueError:
-            raise ValueError(f"the value of {name!r} is a whole number, not {value!r}") from None
-    return tuple(found)

@@ -27,6 +27,7 @@ import struct
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +64,7 @@ class Zygote:
                 env={**os.environ, PATH_VARIABLE: path},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C or a hang-up of the terminal is the agent's business
             )
         self._socket = ours
         self._tokens = 0
@@ -120,7 +122,7 @@ class _Server:
 
     def serve(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a Ctrl-C or a hang-up is the agent's business
+            signal.signal(number, signal.SIG_IGN)  # it ends when its agent does, and then cleans up
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         poller = select.poll()
@@ -236,6 +238,8 @@ def main(descriptor: int) -> None:
     from reference_impl.worker import processor
 
     sys.argv[:] = [""]
+    # A task that starts processes by multiprocessing would have them run our script again.
+    sys.modules["__main__"] = types.ModuleType("__main__")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     processor.warm_up()

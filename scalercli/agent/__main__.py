@@ -7,6 +7,7 @@ detaches first, so it outlives the terminal; everything else that it has to say 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import logging
@@ -47,12 +48,12 @@ def main(argv: list[str] | None = None) -> int:
         return _serve(places, lock, options)
     except CliError as error:
         logger.error("%s", error.message)
-        report(options.ready_fd, {"error": error.message, "hint": error.hint, "code": int(error.code)})
+        report(options, {"error": error.message, "hint": error.hint, "code": int(error.code)})
         return 1
     except Exception as error:
         logger.exception("the session agent could not start")
         message = f"the session agent could not start: {type(error).__name__}: {error}"
-        report(options.ready_fd, {"error": message, "hint": f"see {places.log}", "code": int(ExitCode.INTERNAL)})
+        report(options, {"error": message, "hint": f"see {places.log}", "code": int(ExitCode.INTERNAL)})
         return 1
 
 
@@ -88,13 +89,15 @@ def listen(places: Places, lock: int) -> socket.socket:
     return listener
 
 
-def report(fd: int, what: dict[str, object]) -> None:
-    """Tells the command that started the agent."""
-    try:
+def report(options: argparse.Namespace, what: dict[str, object]) -> None:
+    """Tells the command that started the agent, once: later the number may be another file's."""
+    fd, options.ready_fd = options.ready_fd, -1
+    if fd < 0:
+        return
+    with contextlib.suppress(OSError):  # it is gone
         os.write(fd, json.dumps(what).encode() + b"\n")
+    with contextlib.suppress(OSError):
         os.close(fd)
-    except OSError:
-        pass  # it is gone
 
 
 def _detach(log: Path) -> None:
@@ -116,9 +119,10 @@ def _detach(log: Path) -> None:
 def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     from reference_impl.processes import StopSignals
     from scalercli.agent.backend import connect_backend, embedded_backend
+    from scalercli.agent.book import LOST_WITH_AGENT
     from scalercli.agent.ledger import Ledger, LedgerError, now
     from scalercli.agent.server import AgentServer
-    from scalercli.agent.session import LOST_WITH_AGENT, Session
+    from scalercli.agent.session import Session
 
     try:
         ledger = Ledger(places.ledger)
@@ -158,7 +162,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         server.attach(session)
         server.watch(signals.fileno(), stop)
         backend.watch(server, broken)
-        report(options.ready_fd, {"ok": True})
+        report(options, {"ok": True})
         try:
             reason = server.run()
         finally:

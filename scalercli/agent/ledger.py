@@ -93,6 +93,8 @@ class Ledger:
             self._next_number = 1 + (self._db.execute("SELECT max(number) FROM tasks").fetchone()[0] or 0)
             self._next_place = 1 + (self._db.execute("SELECT max(place) FROM output").fetchone()[0] or 0)
         except (sqlite3.Error, OSError) as error:
+            if hasattr(self, "_db"):
+                self._db.close()
             raise LedgerError(f"can't use the ledger {path}: {error}") from error
 
     def close(self) -> None:

@@ -11,14 +11,19 @@ from typing import Annotated
 import typer
 
 from protocol.control import AgentInfo
-from scalercli import link, options, records, settings
+from scalercli import launch, link, options, records, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
-from scalercli.output import Cell, Mode, Output, Record
+from scalercli.output import Cell, Mode, Output, Record, tasks
 from scalercli.places import EMBEDDED, Places
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="The cluster on this machine: up, down, status.")
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="The cluster on this machine: up, down, status.",
+)
 apps = {"cluster": app}
 
 _DOWN_SECONDS = 30.0
@@ -40,8 +45,10 @@ def up(
     out = options.output(output, json, quiet, single=True)
     where = settings.cluster(cluster)
     count = settings.workers(workers)
-    agent = link.open_link(where, workers=count, idle_seconds=settings.idle_seconds(), keep=True, announce=False)
-    info = _ask(agent, "keep")
+    agent = launch.open_link(where, workers=count, idle_seconds=settings.idle_seconds(), keep=True, announce=False)
+    agent.send("keep")
+    info = agent.receive().value
+    assert isinstance(info, AgentInfo)
     if workers is not None and info.embedded and info.workers != workers:
         raise CliError(
             f"a cluster with {info.workers} workers is running", "scalercli cluster down ends it", ExitCode.REFUSED
@@ -64,7 +71,7 @@ def status(
     out = options.output(output, json, quiet, single=True)
     where = settings.cluster(cluster)
     agent = link.find_agent(Places(where))
-    _show(out, None if agent is None else _ask(agent, "ping"), where)
+    _show(out, None if agent is None else agent.info, where)
     return ExitCode.NOT_FOUND if agent is None else ExitCode.OK
 
 
@@ -85,28 +92,21 @@ def down(
     where = settings.cluster(cluster)
     places = Places(where)
     deadline = time.monotonic() + _DOWN_SECONDS
-    agent = link.find_agent(places)
+    agent = link.find_agent(places, "shutdown")  # no ping before: this one any version understands
     if agent is None:
         out.note("no cluster is running" if where == EMBEDDED else f"there is no session with {where}")
     else:
-        info = _ask(agent, "shutdown")
+        info = agent.info
         try:
             agent.wait_closed(deadline)
         except link.TimedOut:
             raise _stuck(info.pid, places) from None
         if info.living:
-            out.note(f"{info.living} living tasks were canceled")
+            out.note(f"{tasks(info.living)} canceled")
         _wait_gone(places, info.pid, deadline)
     _remove_leftovers(places)
     _show(out, None, where)
     return ExitCode.OK
-
-
-def _ask(agent: link.AgentLink, what: str) -> AgentInfo:
-    number = agent.send(what)
-    reply = agent.receive()
-    assert reply.number == number and isinstance(reply.value, AgentInfo)
-    return reply.value
 
 
 def _show(out: Output, info: AgentInfo | None, where: str) -> None:

@@ -13,7 +13,7 @@ from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption
 from scalercli.output import Cell, Mode, Output, Record, message
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"logs": app}
 
 

@@ -15,16 +15,16 @@ from typing import Annotated
 import typer
 
 from protocol.control import ControlReply, NewTask, Submit, TaskKind, TaskRow
-from scalercli import callables, forms, link, options, records, settings
+from scalercli import callables, forms, launch, link, options, records, settings
 from scalercli.callables import Target
 from scalercli.commands.result import show_result
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode, worst
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
-from scalercli.output import Output, message
+from scalercli.output import Output, message, tasks
 from scalercli.places import EMBEDDED
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"map": app}
 
 _BATCH = 256
@@ -193,15 +193,15 @@ class Mapper:
         try:
             self._loop()
         except KeyboardInterrupt:
-            message(f"note: interrupted; {self._sent} tasks were sent{self._what_goes_on()}")
+            message(f"note: interrupted; {tasks(self._sent)} sent{self._what_goes_on()}")
             return ExitCode.INTERRUPTED
         except BrokenPipeError:
             if self._sent:
-                message(f"note: nobody reads on; {self._sent} tasks were sent{self._what_goes_on()}")
+                message(f"note: nobody reads on; {tasks(self._sent)} sent{self._what_goes_on()}")
             raise
         except CliError as error:
             if self._sent:
-                error.message += f" ({self._sent} tasks were sent before)"
+                error.message += f" ({tasks(self._sent)} sent before)"
             raise
         self._out.close()
         return worst(self._codes)
@@ -244,12 +244,11 @@ class Mapper:
         if function != self._function and self._batch:
             self._send()
         self._function = function
-        shown = text.encode(errors="backslashreplace").decode()
-        self._batch.append(NewTask(os.urandom(16), arguments, shown))
+        self._batch.append(NewTask(os.urandom(16), arguments, forms.printable(text)))
 
     def _send(self) -> None:
         if self._agent is None:
-            self._agent = link.open_link(
+            self._agent = launch.open_link(
                 self._cluster, workers=settings.workers(None), idle_seconds=settings.idle_seconds()
             )
             self._agent.watch_stdout()
@@ -259,7 +258,8 @@ class Mapper:
         if self._ordered:
             self._order.extend(task.task_id for task in batch)
         self._sent += len(batch)
-        submit = Submit(maker.kind, self._function, maker.name, tuple(batch), follow, False, follow)
+        name = forms.printable(maker.name)
+        submit = Submit(maker.kind, self._function, name, tuple(batch), follow, False, follow)
         number = self._agent.send("submit", submit)
         self._unanswered[number] = batch
         if follow:

@@ -10,9 +10,9 @@ from protocol.control import Follow, ShownState, TaskKind, TaskRow
 from scalercli import link, options, records, selecting, settings, values
 from scalercli.exits import ExitCode, of_state, worst
 from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption
-from scalercli.output import Output, message
+from scalercli.output import Output, message, tasks
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"result": app}
 
 
@@ -53,9 +53,8 @@ def result(
     except KeyboardInterrupt:
         out.close()
         left = order[len(codes) :]
-        message(
-            f"note: detached; {len(left)} tasks go on; scalercli cancel {left[0] if len(left) == 1 else 'ID…'} cancels"
-        )
+        which = left[0] if len(left) == 1 else "ID…"
+        message(f"note: detached; {tasks(len(left))} not over; scalercli cancel {which} cancels")
         return ExitCode.INTERRUPTED
     out.close()
     return worst(codes)

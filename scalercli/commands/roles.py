@@ -24,7 +24,7 @@ class RoleCommand(TyperCommand):
 
 
 def _role(name: str, help: str) -> typer.Typer:
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
     @app.command(cls=RoleCommand, help=help, add_help_option=False)
     def role(ctx: typer.Context) -> int:

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from protocol.control import Cancel, CancelOutcome, Selection, ShownState, TaskKind, TaskRow
-from scalercli import forms, link, options, settings, values
+from scalercli import forms, launch, link, options, settings, values
 from scalercli.commands.submit import show
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode, of_state
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
-from scalercli.output import Output, message
+from scalercli.output import Mode, Output, message
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"run": app}
 
 
@@ -59,9 +59,11 @@ def _run(out: Output, job: forms.Job, where: str) -> int:
     agent: link.AgentLink | None = None
     sent = False
     try:
-        agent = link.open_link(where, workers=settings.workers(None), idle_seconds=settings.idle_seconds())
+        agent = launch.open_link(where, workers=settings.workers(None), idle_seconds=settings.idle_seconds())
         sent = True
-        number = agent.send("submit", job.request(task_id, follow=True, output=True, result=True))
+        # A command's output is part of the JSON; else it is shown as it comes.
+        live = job.kind is TaskKind.PYTHON or out.mode not in (Mode.JSON, Mode.JSONL)
+        number = agent.send("submit", job.request(task_id, follow=True, output=live, result=True))
         agent.watch_stdout()
         for reply in link.replies(agent, number):
             for chunk in reply.chunks:

@@ -11,9 +11,9 @@ from protocol.control import Follow, Selection, ShownState, TaskRow
 from scalercli import ids, link, options, records, selecting, settings
 from scalercli.exits import ExitCode, of_state, worst
 from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption
-from scalercli.output import Output, message
+from scalercli.output import Output, message, tasks
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"status": app}
 
 _LOOK_SECONDS = 0.5
@@ -84,7 +84,9 @@ def _follow(out: Output, agent: link.Link, wanted: Selection) -> list[TaskRow]:
             number = agent.send("follow", Follow(selecting.by_id(living)))
             _until_one_ends(agent, number, time.monotonic() + _LOOK_SECONDS)
     except KeyboardInterrupt:
-        message(f"note: detached; {sum(not row.state.over for row in rows)} tasks go on; scalercli cancel ID cancels")
+        message(
+            f"note: detached; {tasks(sum(not row.state.over for row in rows))} not over; scalercli cancel ID cancels"
+        )
         raise
 
 

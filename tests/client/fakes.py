@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -88,6 +89,8 @@ class FakeCluster:
         self._do(self._stop)
         self._thread.join(_SECONDS)
         assert not self._thread.is_alive()
+        self._wake.close()
+        self._waker.close()
 
     # ---- for the test ----
 
@@ -139,7 +142,7 @@ class FakeCluster:
             self.hold_sets = False
             held, self._held = self._held, []
             for connection, buffers in held:
-                connection.sendall(b"".join(buffers))
+                _write(connection, buffers)
 
         self._do(release)
 
@@ -161,14 +164,14 @@ class FakeCluster:
             ready = dict(self._poller.poll())
             if self._wake.fileno() in ready:
                 self._wake.recv(4096)
-            while self._todo:
-                self._todo.popleft()()
+            self._do_what_was_asked()
             if self._router in ready:
                 while True:
                     try:
                         frames = self._router.recv_multipart(zmq.NOBLOCK)
                     except zmq.Again:
                         break
+                    self._do_what_was_asked()  # before this message is answered: it may be a barrier after that
                     self._client = frames[0]
                     self._on_message(codec.decode(frames[1]))
             if self._listener.fileno() in ready:
@@ -178,7 +181,10 @@ class FakeCluster:
                 self._poller.register(connection.fileno(), zmq.POLLIN)
             for number in [n for n in ready if isinstance(n, int) and n in self._sides]:
                 connection, side = self._sides[number]
-                count = connection.recv_into(side.buffer())
+                try:
+                    count = connection.recv_into(side.buffer())
+                except ConnectionResetError:
+                    count = 0
                 if not count:
                     self._poller.unregister(number)
                     del self._sides[number]
@@ -188,9 +194,11 @@ class FakeCluster:
                     self._on_request(connection, request)
         self._close_storage()
         self._listener.close()
-        self._wake.close()
-        self._waker.close()
         self._context.destroy(0)
+
+    def _do_what_was_asked(self) -> None:
+        while self._todo:
+            self._todo.popleft()()
 
     def _close_storage(self) -> None:
         for number, (connection, _) in self._sides.items():
@@ -230,7 +238,7 @@ class FakeCluster:
     def _put(self, object_id: ObjectId, payload: bytes) -> None:
         self.objects[object_id] = payload
         for connection, number in self._waiting.pop(object_id, ()):
-            connection.sendall(b"".join(storage.response(number, ResponseType.GET_OK, object_id, payload)))
+            _write(connection, storage.response(number, ResponseType.GET_OK, object_id, payload))
 
     def _on_request(self, connection: socket.socket, request: Request) -> None:
         if request.type == RequestType.SET_OBJECT:
@@ -240,14 +248,19 @@ class FakeCluster:
             if self.hold_sets:
                 self._held.append((connection, buffers))
             else:
-                connection.sendall(b"".join(buffers))
+                _write(connection, buffers)
         elif request.type == RequestType.GET_OBJECT:
             payload = self.objects.get(request.object_id)
             if payload is None:
                 self._waiting.setdefault(request.object_id, []).append((connection, request.request_id))
                 return
             buffers = storage.response(request.request_id, ResponseType.GET_OK, request.object_id, payload)
-            connection.sendall(b"".join(buffers))
+            _write(connection, buffers)
+
+
+def _write(connection: socket.socket, buffers: list[Any]) -> None:
+    with contextlib.suppress(ConnectionError):  # the client is gone already
+        connection.sendall(b"".join(buffers))
 
 
 def open_files() -> int:

@@ -9,6 +9,7 @@ from protocol.messages import (
     ClientHeartbeatEcho,
     ClientShutdownResponse,
     InformationAnswer,
+    InformationQuery,
     InformationRequest,
     InformationResponse,
     LogType,
@@ -24,7 +25,7 @@ from protocol.messages import (
     VersionInfo,
     WorkerHeartbeatEcho,
 )
-from reference_impl.client.core import (
+from reference_impl.client.instructions import (
     Beat,
     Broken,
     Complain,
@@ -280,7 +281,7 @@ def test_output_is_passed_on_while_the_task_lives() -> None:
 
 def test_queries() -> None:
     world = World()
-    world.note(world.core.query(5, "version", None))
+    world.note(world.core.query(codec.encode_query(InformationQuery(5, "version"))))
     (request,) = world.sent(InformationRequest)
     assert codec.decode_query(request.request).query_id == 5
     answer = InformationAnswer(5, "version", VersionInfo("x"))

@@ -8,7 +8,7 @@ import pytest
 
 from protocol.identifiers import new_task_id
 from protocol.messages import TaskCancel, TaskCancelConfirmType, TaskResultType
-from reference_impl.client.core import Answered, Broken, CancelAnswer, Canceled, Completed, Fetch
+from reference_impl.client.instructions import Answered, Broken, CancelAnswer, Canceled, Completed, Fetch
 from reference_impl.errors import SchedulerLost
 from tests.client.world import World
 

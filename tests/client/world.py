@@ -16,17 +16,8 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
 )
-from reference_impl.client.core import (
-    ClientCore,
-    ConnectStorage,
-    Fetch,
-    Finish,
-    Instruction,
-    NewTask,
-    Send,
-    Store,
-    serializer_blob,
-)
+from reference_impl.client.core import ClientCore, serializer_blob
+from reference_impl.client.instructions import ConnectStorage, Fetch, Finish, Instruction, NewTask, Send, Store
 from reference_impl.client.objects import blob
 
 CLIENT = ClientId(b"Client|00")

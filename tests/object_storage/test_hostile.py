@@ -63,6 +63,14 @@ def test_malformed_messages_end_their_connection(address: Address, name: str) ->
     assert ends(address, malformed_sessions()[name])
 
 
+@pytest.mark.usefixtures("witness")
+def test_requests_before_malformed_bytes_are_answered(address: Address) -> None:
+    with Peer(address, b"stumbles") as peer:
+        peer.send(storage.delete_request(1, oid(9)), [bytes(8)])
+        assert peer.receive().response_id == 1
+        assert peer.closed()
+
+
 @pytest.mark.parametrize("opening", [b"GET / HTTP/1.1\r\n\r\n", b"YMQ\x01", b"\xff" * 100_000, b"\0"])
 @pytest.mark.usefixtures("witness")
 def test_another_protocol_ends_its_connection(address: Address, opening: bytes) -> None:

@@ -162,6 +162,12 @@ def test_all_addresses_and_names() -> None:
         server.close()
 
 
+def test_an_ipv6_address_can_be_parsed_again() -> None:
+    address = Address("::1", 80)
+    assert str(address) == "tcp://[::1]:80"
+    assert Address.parse(str(address)) == address
+
+
 def test_an_address_in_use_says_so() -> None:
     with listen(Address("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

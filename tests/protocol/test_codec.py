@@ -230,6 +230,8 @@ def test_an_unknown_query_is_malformed() -> None:
     tree.data = tree.data.replace((3).to_bytes(2, "little"), (77).to_bytes(2, "little"))
     with pytest.raises(MalformedMessage, match="unknown variant 77"):
         codec.decode_query(encodings.lay_out(tree))
+    assert codec.query_id(encodings.lay_out(tree)) == 9, "the answer `error` must carry it (INF-03)"
+    assert codec.query_id(b"nonsense") == 0
 
 
 # ---- envelopes ----

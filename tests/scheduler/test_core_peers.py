@@ -179,6 +179,14 @@ def test_questions_about_tasks(world: World) -> None:
     assert foreign.tasks == ()
 
 
+def test_a_task_that_waits_inside_its_worker_says_so(world: World) -> None:
+    world.client(), world.worker(W1, queue_size=3)
+    world.task(), world.task()
+    answer = _ask(world, InformationQuery(7, "tasks", TaskFilter())).value
+    assert isinstance(answer, TaskList)
+    assert [(t.state, t.held_before) for t in answer.tasks] == [(TaskState.RUNNING, 0), (TaskState.RUNNING, 1)]
+
+
 def test_questions_about_peers_and_version(world: World) -> None:
     world.client(), world.worker(W1, queue_size=4)
     world.task()

@@ -184,5 +184,5 @@ class SchedulerWalk(RuleBasedStateMachine):
         self.world.assert_empty()
 
 
-SchedulerWalk.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+SchedulerWalk.TestCase.settings = settings(stateful_step_count=40)
 TestSchedulerWalk = SchedulerWalk.TestCase

@@ -11,6 +11,7 @@ from protocol.lifecycle import State
 from protocol.messages import (
     ClientDisconnect,
     ClientHeartbeat,
+    ClientHeartbeatEcho,
     Message,
     ObjectStorageAddress,
     Task,
@@ -22,6 +23,7 @@ from protocol.messages import (
     TaskResultType,
     WorkerDisconnectNotification,
     WorkerHeartbeat,
+    WorkerHeartbeatEcho,
 )
 from reference_impl.scheduler.core import SchedulerCore, Settings
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
@@ -62,15 +64,19 @@ class World:
 
     def client(self, client: ClientId = C1) -> ClientId:
         self.send(client, ClientHeartbeat())
-        self.take(client)
+        echo = self.sent[client].pop()
+        assert isinstance(echo, ClientHeartbeatEcho)
+        if not self.sent[client]:
+            del self.sent[client]
         return client
 
     def worker(self, worker: WorkerId = W1, queue_size: int = 1) -> WorkerId:
         self.send(worker, WorkerHeartbeat(queue_size=queue_size))
-        first, *rest = self.sent.pop(worker)
-        assert type(first).__name__ == "WorkerHeartbeatEcho"
-        if rest:
-            self.sent[worker] = rest
+        echoes = [m for m in self.sent[worker] if isinstance(m, WorkerHeartbeatEcho)]
+        assert len(echoes) == 1
+        self.sent[worker].remove(echoes[0])
+        if not self.sent[worker]:
+            del self.sent[worker]
         return worker
 
     def task(self, client: ClientId = C1, task_id: TaskId | None = None) -> TaskId:

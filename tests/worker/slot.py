@@ -19,8 +19,9 @@ from protocol.messages import (
 )
 from protocol.payloads import ResultMetadata, TaskMetadata
 from reference_impl.serialization import deserialize_exception
-from reference_impl.worker.core import Settings, Usage, WorkerCore
+from reference_impl.worker.core import WorkerCore
 from reference_impl.worker.instructions import Fetch, Instruction, Kill, Send, Start, Store
+from reference_impl.worker.settings import Settings, Usage
 
 CLIENT = ClientId(b"Client|" + b"c" * 32)
 FUNCTION = new_object_id(CLIENT)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zmq
 
 from protocol import codec
 from protocol.identifiers import ObjectId, new_object_id, new_task_id, owner_digest, serializer_object_id
@@ -204,6 +205,18 @@ def test_a_task_that_forks_answers_once(one: Cluster) -> None:
     assert one.answers(task_id) == []
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_task_may_start_processes_of_its_own(one: Cluster, method: str) -> None:
+    def spread(method: str) -> list[int]:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
+            return list(pool.map(abs, range(-5, 0)))
+
+    assert one.run(spread, method) == [5, 4, 3, 2, 1]
+
+
 # ---- processors that die ----
 
 
@@ -233,6 +246,28 @@ def test_a_task_that_closes_every_descriptor_fails(one: Cluster) -> None:
         time.sleep(3600)
 
     assert isinstance(one.run(close_all), ProcessorDiedError)
+
+
+def test_idle_processors_that_are_killed_are_replaced(one: Cluster) -> None:
+    (zygote,) = psutil.Process(one.process.pid).children()
+    while len(killed := zygote.children()) < 2:  # the slot's, and the spare, which may still be on its way
+        one.heartbeat()
+    for process in killed:
+        process.kill()
+    wait_gone(killed)
+    while not one.heartbeat().processors or one.heartbeats[one.workers[0]].processors[0].pid in [p.pid for p in killed]:
+        pass
+    assert one.run(abs, -1) == 1
+
+
+def test_without_the_zygote_the_worker_ends() -> None:
+    with cluster() as one:
+        (zygote,) = psutil.Process(one.process.pid).children()
+        zygote.kill()
+        _, stderr = one.process.communicate(timeout=SECONDS)
+        assert one.process.returncode == 125
+        assert "error: the process that starts processors ended" in stderr
+        assert "Traceback" not in stderr
 
 
 # ---- cancelling ----
@@ -538,6 +573,24 @@ def test_the_storage_goes_and_comes_back() -> None:
         for name, payload in (*objects.items(), (function, serialize(dict))):
             one.storage.put(name, payload)
         assert one.result(task_id) == {}
+
+
+def test_the_scheduler_is_restarted() -> None:
+    with cluster() as one:
+        assert one.run(abs, -1) == 1
+        one.router.close(linger=0)
+        one.router = one.context.socket(zmq.ROUTER)
+        deadline = time.monotonic() + SECONDS
+        while True:
+            try:
+                one.router.bind(one.address)
+                break
+            except zmq.ZMQError:  # the old socket is closed in the background
+                assert time.monotonic() < deadline
+        one.heartbeats.clear()
+        while not one.heartbeats:
+            assert one._pump(SECONDS)
+        assert one.run(abs, -2) == 2
 
 
 def test_leaving_politely_takes_everything_along(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from protocol.messages import (
     WorkerHeartbeatEcho,
 )
 from reference_impl.errors import ProcessorDiedError
-from reference_impl.worker.core import Held, describe_end, parse_capabilities
+from reference_impl.worker.core import Held
+from reference_impl.worker.failures import describe_end
 from reference_impl.worker.instructions import (
     End,
     Fetch,
@@ -44,6 +45,7 @@ from reference_impl.worker.instructions import (
     Store,
     UseStorage,
 )
+from reference_impl.worker.settings import parse_capabilities
 from tests.worker.slot import CLIENT, FUNCTION, PROFILE, TERMINAL, Slot, task_id
 
 ECHO = WorkerHeartbeatEcho(ObjectStorageAddress("host", 7))

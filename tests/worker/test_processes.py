@@ -257,10 +257,11 @@ def test_records_in_pieces_of_any_size(size: int) -> None:
     channel.close()
 
 
-def test_nonsense_from_a_processor_loses_it() -> None:
+@pytest.mark.parametrize("nonsense", [b"\xff" * 100, RECORD.pack(SUCCESS, bytes(16), 0.0, 0, 0.0, 2**63)])
+def test_nonsense_from_a_processor_loses_it(nonsense: bytes) -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours)
-    theirs.sendall(b"\xff" * 100)
+    theirs.sendall(nonsense)
     with pytest.raises(ChannelLost):
         channel.receive()
     channel.close()

@@ -1,0 +1,38 @@
+"""Why a task failed that could not be run, or whose process died."""
+
+from __future__ import annotations
+
+import signal
+from typing import NamedTuple
+
+
+class Failure(NamedTuple):
+    """How a task fails for a reason of the worker's own."""
+
+    kind: str  # died, malformed or graph
+    text: str
+
+
+def describe_end(status: int | None) -> str:
+    """How a process ended, by its wait status: ``was killed by SIGKILL``, ``exited with code 3``."""
+    if status is None:
+        return "is gone"
+    if number := status & 0x7F:
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        return f"was killed by {name}"
+    return f"exited with code {status >> 8}"
+
+
+def failure_payload(failure: Failure) -> bytes:
+    """The pickled exception of a failure of the worker's own."""
+    from reference_impl.errors import ProcessorDiedError
+    from reference_impl.serialization import serialize_exception  # not needed by a worker all of whose tasks succeed
+
+    if failure.kind == "died":
+        return serialize_exception(ProcessorDiedError(failure.text))
+    return serialize_exception(
+        NotImplementedError(failure.text) if failure.kind == "graph" else ValueError(failure.text)
+    )

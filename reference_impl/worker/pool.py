@@ -1,0 +1,164 @@
+"""The agent's processors: how they come, speak and go."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from protocol.identifiers import ObjectId
+from protocol.messages import Task
+from protocol.storage import Buffer
+from reference_impl.worker.channel import READY, ChannelLost, Record
+from reference_impl.worker.failures import describe_end
+from reference_impl.worker.processors import Output, Processor
+from reference_impl.worker.reactor import Reactor
+from reference_impl.worker.zygote import GONE, SPAWNED, Zygote
+
+_LOG = logging.getLogger("worker")
+_STILLBORN_LIMIT = 3
+"""So many new processors in a row may end before they are ready."""
+
+
+class WorkerBroken(RuntimeError):
+    """The worker can't go on, through no fault of the scheduler."""
+
+
+class Owner(Protocol):
+    """Who is told."""
+
+    def processor_ready(self, processor: Processor) -> None:
+        """A new processor waits for a task."""
+
+    def processor_answered(self, processor: Processor, record: Record) -> None:
+        """A task has ended; all of its output came before."""
+
+    def processor_wrote(self, processor: Processor, output: Output, text: str) -> None:
+        """Something came from stdout or stderr."""
+
+    def processor_gone(self, processor: Processor, status: int) -> None:
+        """A processor that was ready is no more; its last answer and output came before. Another one is starting."""
+
+
+class Pool:
+    """Keeps ``size`` processors alive. Raises WorkerBroken out of its handlers when it can't."""
+
+    def __init__(self, size: int, zygote: Zygote, reactor: Reactor, owner: Owner) -> None:
+        self._zygote = zygote
+        self._reactor = reactor
+        self._owner = owner
+        self._starting: dict[int, Processor] = {}  # by token
+        self._processors: dict[int, Processor] = {}  # by pid
+        self._stillborn = 0
+        reactor.register(zygote.fileno(), self._reports)
+        for _ in range(size):
+            self._spawn()
+
+    def forget(self, names: Sequence[ObjectId]) -> None:
+        """These objects were deleted."""
+        for processor in self._processors.values():
+            processor.forget(names)
+
+    def kill(self, processor: Processor, number: signal.Signals) -> None:
+        """Signals the processor and what its task started; SIGKILL is followed by ``processor_gone``."""
+        self._zygote.kill(processor.pid, number)
+
+    def start(
+        self, processor: Processor, task: Task, serializer: ObjectId, payload: Callable[[ObjectId], Buffer]
+    ) -> None:
+        """Hands over a task."""
+        processor.start(task, serializer, payload)
+        if processor.channel.wants_write:
+            self._reactor.watch_writing(processor.channel.fileno(), True)
+
+    def close(self) -> None:
+        """Ends every processor."""
+        self._zygote.close()
+        for processor in (*self._starting.values(), *self._processors.values()):
+            processor.close()
+
+    def _spawn(self) -> None:
+        processor = Processor(self._zygote)
+        self._starting[processor.token] = processor
+
+    def _stillborn_again(self, why: str) -> None:
+        self._stillborn += 1
+        _LOG.warning("%s", why)
+        if self._stillborn >= _STILLBORN_LIMIT:
+            raise WorkerBroken(why)
+        self._spawn()
+
+    def _reports(self) -> None:
+        try:
+            reports = self._zygote.reports()
+        except EOFError:
+            raise WorkerBroken("the process that starts processors ended") from None
+        for what, number, extra in reports:
+            if what == SPAWNED:
+                self._spawned(self._starting.pop(number), extra)
+            elif what == GONE:
+                self._gone(self._processors.pop(number), extra)
+
+    def _spawned(self, processor: Processor, pid: int) -> None:
+        if pid <= 0:
+            processor.close()
+            self._stillborn_again(f"can't fork: {os.strerror(-pid)}")
+            return
+        processor.pid = pid
+        self._processors[pid] = processor
+        self._reactor.register(processor.channel.fileno(), partial(self._channel_ready, processor))
+        for output in processor.outputs:
+            self._reactor.register(output.descriptor, partial(self._output_ready, processor, output))
+
+    def _channel_ready(self, processor: Processor) -> None:
+        channel = processor.channel
+        if channel.wants_write:
+            channel.flush()
+            self._reactor.watch_writing(channel.fileno(), channel.wants_write)
+        try:
+            records = channel.receive()
+        except ChannelLost:
+            # It is ending, or its task closed the channel and it must: either way GONE follows.
+            self._reactor.unregister(channel.fileno())
+            self._zygote.kill(processor.pid, signal.SIGKILL)
+            return
+        for record in records:
+            if record.what == READY:
+                if not processor.ready:
+                    processor.ready = True
+                    self._stillborn = 0
+                    self._owner.processor_ready(processor)
+            else:
+                self._drain(processor)
+                self._owner.processor_answered(processor, record)
+
+    def _output_ready(self, processor: Processor, output: Output) -> None:
+        self._put_out(processor, output, output.read())
+
+    def _drain(self, processor: Processor) -> None:
+        for output in processor.outputs:
+            if not output.ended:
+                self._put_out(processor, output, output.drain())
+
+    def _put_out(self, processor: Processor, output: Output, text: str) -> None:
+        if output.ended:
+            self._reactor.unregister(output.descriptor)
+        if text:
+            self._owner.processor_wrote(processor, output, text)
+
+    def _gone(self, processor: Processor, status: int) -> None:
+        if self._reactor.knows(processor.channel.fileno()):
+            self._channel_ready(processor)  # it may have sent its last answer before it ended
+        self._drain(processor)
+        self._reactor.unregister(processor.channel.fileno())
+        for output in processor.outputs:
+            self._reactor.unregister(output.descriptor)
+        processor.close()
+        if not processor.ready:
+            self._stillborn_again(f"a new processor {describe_end(status)} before it was ready")
+            return
+        self._spawn()
+        self._owner.processor_gone(processor, status)

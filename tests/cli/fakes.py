@@ -1,0 +1,146 @@
+"""A client that does what a test tells it, and an agent around it in this process."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import pickle
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from protocol.control import AgentInfo
+from protocol.messages import InformationAnswer, LogType, TaskInfo, TaskList, TaskResultType, TaskState
+from protocol.payloads import ResultMetadata
+from reference_impl.client import CancelAnswer, RawResult
+from scalercli.agent.__main__ import listen, take_lock
+from scalercli.agent.book import LOST_WITH_AGENT
+from scalercli.agent.ledger import Ledger, now
+from scalercli.agent.server import AgentServer
+from scalercli.agent.session import Session
+from scalercli.places import Places
+
+
+class FakeFuture(concurrent.futures.Future):  # type: ignore[type-arg]
+    def __init__(self, client: FakeClient, task_id: bytes) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self.task_id = task_id
+        self.cancel_answer: CancelAnswer | None = None
+        self._client = client
+        self._callbacks: list[Any] = []
+
+    def add_cancel_callback(self, fn: Any) -> None:
+        self._callbacks.append(fn)
+
+    def request_cancel(self, *, force: bool = True) -> None:
+        self._client.cancels.append((self.task_id, force))
+        answer = self._client.answers.get(self.task_id, self._client.answer)
+        if answer is not None:
+            self.give(answer)
+
+    def give(self, answer: CancelAnswer) -> None:
+        self.cancel_answer = answer
+        if answer is not CancelAnswer.FAILED:
+            with self._condition:
+                self._state = "CANCELLED_AND_NOTIFIED"
+            self._invoke_callbacks()  # type: ignore[attr-defined]
+        for fn in self._callbacks:
+            fn(self, answer)
+
+
+class FakeClient:
+    """Its tasks end when the test says so; a cancel is answered with ``answer`` (None: never)."""
+
+    def __init__(self) -> None:
+        self.futures: dict[bytes, FakeFuture] = {}
+        self.logs: dict[bytes, Any] = {}
+        self.submitted: list[tuple[bytes, tuple[bytes, ...], str]] = []
+        self.cancels: list[tuple[bytes, bool]] = []
+        self.answer: CancelAnswer | None = CancelAnswer.CANCELED
+        self.answers: dict[bytes, CancelAnswer] = {}
+        self.states: dict[bytes, TaskState] | None = {}
+        self.ends: list[Any] = []  # for the next tasks, in order: how they end at once
+        self.fails: Exception | None = None
+        self.arrived = threading.Semaphore(0)
+
+    def submit_pickled(self, function: bytes, arguments: Sequence[bytes], **options: Any) -> FakeFuture:
+        if self.fails is not None:
+            raise self.fails
+        assert options["raw"] and options["metadata"].stream_output
+        task_id = options["task_id"]
+        future = self.futures[task_id] = FakeFuture(self, task_id)
+        self.logs[task_id] = options["on_log"]
+        self.submitted.append((function, tuple(arguments), options["name"]))
+        if self.ends:
+            self.end(task_id, self.ends.pop(0))
+        self.arrived.release()
+        return future
+
+    def end(self, task_id: bytes, value: Any, type: TaskResultType = TaskResultType.SUCCESS) -> None:
+        self.futures[task_id].set_result(RawResult(type, pickle.dumps(value), ResultMetadata(0.0, 4096, 0.0)))
+
+    def say(self, task_id: bytes, text: str, stream: LogType = LogType.STDOUT) -> None:
+        self.logs[task_id](task_id, stream, text)
+
+    def cancel_task(self, task_id: bytes, *, force: bool = True) -> concurrent.futures.Future[CancelAnswer]:
+        self.cancels.append((task_id, force))
+        future: concurrent.futures.Future[CancelAnswer] = concurrent.futures.Future()
+        future.set_result(CancelAnswer.NOT_FOUND)
+        return future
+
+    def query(self, variant: str, value: Any = None, timeout: float = 5.0) -> InformationAnswer:
+        if self.states is None:
+            raise TimeoutError("this scheduler does not answer")
+        infos = [
+            TaskInfo(t, state=self.states.get(t, TaskState.RUNNING), worker=b"Worker|w|1")  # type: ignore[arg-type]
+            for t, future in self.futures.items()
+            if not future.done()
+        ]
+        return InformationAnswer(1, "tasks", TaskList(tuple(infos), len(infos)))
+
+
+class FakeAgent:
+    """A real server, session and ledger in a thread, on a fake client."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        places.make()
+        self.client = FakeClient()
+        self._lock = take_lock(places)
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._started.wait(30)
+
+    def _run(self) -> None:
+        ledger = Ledger(self.places.ledger)  # SQLite wants to be used in the thread that opened it
+        ledger.close_books(LOST_WITH_AGENT, now())
+        listener = listen(self.places, self._lock)
+        self.server = AgentServer(listener, ledger, idle_seconds=0)
+        self.session = Session(
+            ledger, self.client, lambda: AgentInfo(os.getpid(), scheduler_address="tcp://fake:1"), self.server.post
+        )
+        self.server.attach(self.session)
+        self._started.set()
+        self.server.run()
+        self.server.stop_listening()
+        self.places.socket.unlink(missing_ok=True)
+        self.session.end_all("the session was ended")
+        self.server.settle()
+        self.session.close()
+        self.server.close()
+        ledger.close()
+
+    def close(self) -> None:
+        if self._lock < 0:
+            return
+        if self._thread.is_alive():
+            self.server.post(self._stop)
+        self._thread.join()
+        os.ftruncate(self._lock, 0)
+        os.close(self._lock)
+        self._lock = -1
+
+    def _stop(self) -> None:
+        self.session.stopping = True

@@ -1,0 +1,348 @@
+"""Futures as users see them, against a scheduler and a storage that the test plays (SPEC section 9)."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from protocol.identifiers import new_task_id
+from protocol.messages import (
+    LogType,
+    Task,
+    TaskCancel,
+    TaskCancelConfirm,
+    TaskCancelConfirmType,
+    TaskLog,
+    TaskResult,
+    TaskResultType,
+)
+from protocol.payloads import TaskMetadata
+from reference_impl.client import CancelAnswer, Client, RawResult, ScalerFuture
+from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError
+from reference_impl.serialization import deserialize, serialize, serialize_exception
+from tests.client.fakes import FakeCluster
+
+CANCELED = TaskCancelConfirmType.CANCELED
+NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
+FAILED = TaskCancelConfirmType.CANCEL_FAILED
+
+
+def in_thread(call: Callable[[], object]) -> concurrent.futures.Future[object]:
+    """Runs a call that blocks in a thread of its own."""
+    promise: concurrent.futures.Future[object] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            promise.set_result(call())
+        except BaseException as error:
+            promise.set_exception(error)
+
+    threading.Thread(target=run).start()
+    return promise
+
+
+def submitted(cluster: FakeCluster, client: Client) -> tuple[ScalerFuture, Task]:
+    future = client.submit(pow, 2, 3)
+    return future, cluster.expect(Task)
+
+
+# ---- results ----
+
+
+def test_a_task_carries_function_and_arguments_and_its_result_comes_back(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    assert future.running() and not future.done()
+    assert task.source == client.identity and task.task_id == future.task_id
+    function = deserialize(cluster.objects[task.func_object_id])  # type: ignore[index]
+    assert function(*[deserialize(cluster.objects[a.data]) for a in task.function_args]) == 8  # type: ignore[index]
+    cluster.answer(task, 8)
+    assert future.result(20) == 8
+    assert future.done() and not future.running() and not future.cancelled()
+    assert future.result_metadata is not None and future.result_metadata.seconds == 0.5
+
+
+def test_a_failure_raises_with_the_remote_frames(cluster: FakeCluster, client: Client) -> None:
+    def remote_function() -> None:
+        raise KeyError("over there")
+
+    try:
+        remote_function()
+    except KeyError as error:
+        payload = serialize_exception(error)
+    future, task = submitted(cluster, client)
+    cluster.answer_payload(task, payload, TaskResultType.FAILED)
+    with pytest.raises(KeyError, match="over there") as caught:
+        future.result(20)
+    assert "remote_function" in [entry.name for entry in caught.traceback]
+
+
+def test_a_dead_processor_and_dead_workers_are_named(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    cluster.answer_payload(task, serialize_exception(ProcessorDiedError("killed by SIGKILL")), TaskResultType.FAILED)
+    assert isinstance(future.exception(20), ProcessorDiedError)
+    future, task = submitted(cluster, client)
+    cluster.send(TaskResult(task.task_id, TaskResultType.FAILED_WORKER_DIED))
+    with pytest.raises(WorkerDiedError, match=future.task_id.hex()):
+        future.result(20)
+
+
+def test_payloads_that_can_not_be_loaded_say_so(cluster: FakeCluster, client: Client) -> None:
+    for kind in (TaskResultType.SUCCESS, TaskResultType.FAILED):
+        future, task = submitted(cluster, client)
+        cluster.answer_payload(task, b"no pickle", kind)
+        with pytest.raises(RemoteError, match="can't be loaded here"):
+            future.result(20)
+
+
+def test_a_raw_result_is_not_unpickled(cluster: FakeCluster, client: Client) -> None:
+    future = client.submit_pickled(
+        b"function", [b"argument"], raw=True, name="f", metadata=TaskMetadata(False, 3, True)
+    )
+    task = cluster.expect(Task)
+    assert cluster.objects[task.func_object_id] == b"function"  # type: ignore[index]
+    assert TaskMetadata.from_bytes(task.metadata) == TaskMetadata(False, 3, True)
+    cluster.answer_payload(task, b"no pickle", TaskResultType.FAILED)
+    result = future.result(20)
+    assert isinstance(result, RawResult)
+    assert (result.type, result.payload) == (TaskResultType.FAILED, b"no pickle")
+
+
+def test_output_reaches_the_callback(cluster: FakeCluster, client: Client) -> None:
+    lines: list[tuple[object, ...]] = []
+    future = client.submit_pickled(b"f", [], raw=True, on_log=lambda *line: lines.append(line))
+    task = cluster.expect(Task)
+    cluster.send(TaskLog(task.task_id, LogType.STDOUT, "hello"))
+    cluster.answer(task)
+    future.result(20)
+    assert lines == [(task.task_id, LogType.STDOUT, "hello")]
+
+
+def test_wait_and_as_completed_work(cluster: FakeCluster, client: Client) -> None:
+    futures = [client.submit(pow, 1, 1) for _ in range(3)]
+    tasks = [cluster.expect(Task) for _ in range(3)]
+    cluster.answer(tasks[1], "second")
+    done, pending = concurrent.futures.wait(futures, 20, concurrent.futures.FIRST_COMPLETED)
+    assert done == {futures[1]} and len(pending) == 2
+    cluster.answer(tasks[2], "third")
+    futures[0].request_cancel()
+    cluster.confirm(cluster.expect(TaskCancel).task_id, CANCELED)
+    assert set(concurrent.futures.as_completed(futures, 20)) == set(futures)
+    assert futures[0].cancelled()
+
+
+# ---- cancel ----
+
+
+@pytest.mark.parametrize(
+    ("confirm", "answer"), [(CANCELED, CancelAnswer.CANCELED), (NOT_FOUND, CancelAnswer.NOT_FOUND)]
+)
+def test_cancel_waits_for_the_confirm(
+    cluster: FakeCluster, client: Client, confirm: TaskCancelConfirmType, answer: CancelAnswer
+) -> None:
+    future, task = submitted(cluster, client)
+    canceling = in_thread(future.cancel)
+    cancel = cluster.expect(TaskCancel)
+    assert cancel.task_id == task.task_id and cancel.flags.force
+    cluster.barrier(client)
+    assert not canceling.done() and not future.done()
+    cluster.confirm(task.task_id, confirm)
+    assert canceling.result(20) is True
+    assert future.cancelled() and future.cancel_answer is answer
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result()
+
+
+def test_a_result_after_cancel_is_never_shown(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    canceling = in_thread(future.cancel)
+    cluster.expect(TaskCancel)
+    cluster.answer(task, 8)
+    assert canceling.result(20) is True
+    cluster.confirm(task.task_id, NOT_FOUND)
+    cluster.barrier(client)
+    assert future.cancelled() and future.cancel_answer is CancelAnswer.RESULT and future.result_metadata is None
+
+
+def test_cancel_failed_is_false_and_the_result_comes(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    canceling = in_thread(future.cancel)
+    cluster.expect(TaskCancel)
+    cluster.confirm(task.task_id, FAILED)
+    assert canceling.result(20) is False
+    assert future.running() and future.cancel_answer is CancelAnswer.FAILED
+    cluster.answer(task, 8)
+    assert future.result(20) == 8
+
+
+def test_cancel_after_cancel_failed_asks_again(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    for confirm, outcome in ((FAILED, False), (CANCELED, True)):
+        canceling = in_thread(future.cancel)
+        cluster.expect(TaskCancel)
+        cluster.confirm(task.task_id, confirm)
+        assert canceling.result(20) is outcome
+
+
+def test_a_done_future_is_marked_cancelled_and_drops_its_result(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    cluster.answer(task, 8)
+    assert future.result(20) == 8
+    assert future.cancel() is True
+    assert future.cancelled() and future.done()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result()
+    assert future.cancel() is True
+    cluster.expect_nothing(client)
+
+
+def test_a_cancel_that_times_out_stays_in_flight(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    with pytest.raises(TimeoutError, match="still requested"):
+        future.cancel(timeout=0.01)
+    cluster.expect(TaskCancel)
+    assert not future.done()
+    canceling = in_thread(future.cancel)
+    cluster.expect_nothing(client)
+    cluster.confirm(task.task_id, CANCELED)
+    assert canceling.result(20) is True
+    assert future.cancelled()
+
+
+def test_many_threads_cancel_with_one_request(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    first = in_thread(future.cancel)
+    cluster.expect(TaskCancel)
+    others = [in_thread(future.cancel) for _ in range(8)]
+    cluster.expect_nothing(client)
+    cluster.confirm(task.task_id, CANCELED)
+    assert [promise.result(20) for promise in (first, *others)] == [True] * 9
+
+
+def test_an_unforced_cancel_says_so(cluster: FakeCluster, client: Client) -> None:
+    future, _ = submitted(cluster, client)
+    future.request_cancel(force=False)
+    assert cluster.expect(TaskCancel).flags.force is False
+    future.request_cancel()
+    assert cluster.expect(TaskCancel).flags.force is True
+
+
+def test_cancel_callbacks_hear_every_answer(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    heard: list[tuple[CancelAnswer, bool]] = []
+    future.add_cancel_callback(lambda f, answer: heard.append((answer, f.cancelled())))
+    for confirm in (FAILED, CANCELED):
+        future.request_cancel()
+        cluster.expect(TaskCancel)
+        cluster.confirm(task.task_id, confirm)
+        cluster.barrier(client)
+    assert heard == [(CancelAnswer.FAILED, False), (CancelAnswer.CANCELED, True)]
+
+
+def test_a_cancel_that_comes_too_late_is_answered_too(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    heard: list[CancelAnswer] = []
+    future.add_cancel_callback(lambda _, answer: heard.append(answer))
+    cluster.answer(task, 8)
+    assert future.result(20) == 8
+    future._canceler.request(future, True, None)  # as if the result had come between the check and the request
+    cluster.expect_nothing(client)
+    assert heard == [CancelAnswer.RESULT] and future.cancelled()
+
+
+def test_cancel_in_a_callback_does_not_block_and_waiting_there_is_refused(cluster: FakeCluster, client: Client) -> None:
+    first, first_task = submitted(cluster, client)
+    second, second_task = submitted(cluster, client)
+    seen: list[object] = []
+
+    def callback(_: object) -> None:
+        seen.append(second.cancel())
+        try:
+            second.result()
+        except RuntimeError as error:
+            seen.append(str(error))
+
+    first.add_done_callback(callback)
+    cluster.answer(first_task)
+    assert cluster.expect(TaskCancel).task_id == second_task.task_id
+    cluster.confirm(second_task.task_id, CANCELED)
+    with pytest.raises(concurrent.futures.CancelledError):
+        second.result(20)
+    assert seen[0] is True and "callback" in str(seen[1])
+
+
+def test_any_task_can_be_canceled_by_id(cluster: FakeCluster, client: Client) -> None:
+    task_id = new_task_id()
+    promise = client.cancel_task(task_id, force=False)
+    cancel = cluster.expect(TaskCancel)
+    assert cancel.task_id == task_id and not cancel.flags.force
+    cluster.confirm(task_id, NOT_FOUND)
+    assert promise.result(20) is CancelAnswer.NOT_FOUND
+    future, task = submitted(cluster, client)
+    own = client.cancel_task(task.task_id)
+    cluster.expect(TaskCancel)
+    cluster.confirm(task.task_id, CANCELED)
+    assert own.result(20) is CancelAnswer.CANCELED
+    assert future.cancelled()
+
+
+# ---- asyncio ----
+
+
+def test_await_gives_the_result(cluster: FakeCluster, client: Client) -> None:
+    async def main() -> object:
+        future = client.submit(pow, 2, 3)
+        task = await asyncio.to_thread(cluster.expect, Task)
+        cluster.answer(task, 8)
+        return await future
+
+    assert asyncio.run(main()) == 8
+
+
+def test_a_cancelled_coroutine_requests_the_cancel_and_does_not_wait(cluster: FakeCluster, client: Client) -> None:
+    async def main() -> None:
+        future = client.submit(pow, 2, 3)
+        task = await asyncio.to_thread(cluster.expect, Task)
+
+        async def waiter() -> None:
+            await future
+
+        waiting = asyncio.ensure_future(waiter())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not future.done()  # nobody has confirmed yet
+        await asyncio.to_thread(cluster.expect, TaskCancel)
+        cluster.confirm(task.task_id, CANCELED)
+        await asyncio.to_thread(cluster.barrier, client)
+        assert future.cancelled()
+
+    asyncio.run(main())
+
+
+def test_cancel_in_a_running_loop_requests_and_returns(cluster: FakeCluster, client: Client) -> None:
+    async def main() -> None:
+        future = client.submit(pow, 2, 3)
+        task = await asyncio.to_thread(cluster.expect, Task)
+        assert future.cancel() is True
+        assert not future.done()
+        await asyncio.to_thread(cluster.expect, TaskCancel)
+        cluster.confirm(task.task_id, CANCELED)
+        with pytest.raises(asyncio.CancelledError):
+            await future
+
+    asyncio.run(main())
+
+
+def test_a_foreign_answer_changes_nothing(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    cluster.send(TaskCancelConfirm(new_task_id(), CANCELED))
+    cluster.send(TaskCancelConfirm(task.task_id, FAILED))
+    cluster.barrier(client)
+    assert future.running()
+    cluster.answer(task, serialize(1))
+    future.result(20)
