@@ -109,6 +109,7 @@ class Outcome:
     clean: bool = True
     """Whether everything that the run left in the implementation is known to be gone."""
     names: Names = field(default_factory=Names)
+    log: list[str] = field(default_factory=list)
 
 
 class _Failed(Exception):
@@ -516,7 +517,7 @@ class Run:
             raise self._fail(step, expected, f"{self._show(came)} came" + (f" ({near})" if near else ""))
         gone = "the connection was closed" if peer.closed else "nothing came"
         if passed_over:
-            gone += f"; passed over: {', '.join(self._show(c) for c, _ in passed_over[-3:])}"
+            gone += f" but {', '.join(dict.fromkeys(c.kind for c, _ in passed_over))}"
         raise self._fail(step, expected, gone)
 
     def _expect_any_order(self, step: ExpectAnyOrder) -> None:
