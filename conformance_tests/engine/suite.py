@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,7 +137,10 @@ class Suite:
         unknown = sorted(set(scenario.settings) - set(role.settings))
         has_sockets = bool(role.start or role.attach or attached)
         only_core = "clock" in needs and "clock" not in role.capabilities
-        only_sockets = any(actor.role == "storage" for actor in scenario.actors.values()) or "sockets" in needs
+        only_sockets = (
+            any(actor.role in ("storage", "gates", "driver") for actor in scenario.actors.values())
+            or "sockets" in needs
+        )
         via = self.options.via or (CORE if only_core or not has_sockets else SOCKETS)
         if via == CORE:
             if not role.core:
@@ -194,14 +197,20 @@ def keepalive(settings: dict[str, Any]) -> float | None:
 
 
 def stability(
-    suite: Suite, scenarios: Sequence[Scenario], times: int, seed: int
+    suite: Suite,
+    scenarios: Sequence[Scenario],
+    times: int,
+    seed: int,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Iterator[tuple[Scenario, list[Result]]]:
     """Runs all scenarios so many times in shuffled order; yields those whose verdicts differ between the rounds."""
-    chosen, results = random.Random(seed), {}
-    for _ in range(times):
+    chosen = random.Random(seed)
+    results: dict[str, list[Result]] = {}
+    for number in range(times):
         shuffled = list(scenarios)
         chosen.shuffle(shuffled)
-        for scenario in shuffled:
+        for i, scenario in enumerate(shuffled):
+            progress(number * len(shuffled) + i + 1, times * len(shuffled), scenario.id)
             results.setdefault(scenario.id, []).append(suite.judge(scenario))
     for scenario in scenarios:
         if len({(r.verdict, r.failure.text if r.failure else "") for r in results[scenario.id]}) > 1:
