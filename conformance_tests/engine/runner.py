@@ -316,9 +316,7 @@ class Run:
         self._settle(peer)
         messages = raw_frames.expand(step.messages, self._names, peer.identity, peer.actor.options)
         for frames in messages[:3]:
-            sizes = " + ".join(str(len(f)) for f in frames) or "no"
-            shown = f"{sizes} bytes: {frames[0][:24].hex() if frames else ''}{'…' if frames and len(frames[0]) > 24 else ''}"
-            self._trace.add(SENT, step.actor, "raw", shown, step=step.where)
+            self._trace.add(SENT, step.actor, "raw", _show_frames(frames), step=step.where)
         if len(messages) > 3:
             self._trace.add(NOTE, step.actor, shown=f"and {len(messages) - 3} more like these", step=step.where)
         for frames in messages:
@@ -434,9 +432,8 @@ class Run:
                 peer.fenced = True
             return True
         if fence is not None and not peer.fenced and fence.answer == came.kind and fence.answer_fields:
-            if all(came.fields.get(key) == value for key, value in fence.answer_fields.items()):
-                peer.fenced = True
-                return True
+            peer.fenced = all(came.fields.get(key) == value for key, value in fence.answer_fields.items())
+            return peer.fenced
         return False
 
     def _is_allowed(self, peer: _Peer, came: Incoming) -> bool:
@@ -597,3 +594,9 @@ def make_identity(actor: Actor) -> bytes:
     if actor.role in ("manager", "peer"):
         return f"{actor.role.capitalize()}|{actor.name}|{token}".encode()
     return b""
+
+
+def _show_frames(frames: list[bytes]) -> str:
+    sizes = " + ".join(str(len(f)) for f in frames) or "no"
+    first = frames[0][:24].hex() if frames else ""
+    return f"{sizes} bytes: {first}{'…' if frames and len(frames[0]) > 24 else ''}"

@@ -385,7 +385,7 @@ class _Builder:
         when = tuple(item.get("when", {}).items())
         word = next(k for k in item if k not in ("when", "requirement"))
         body = item[word]
-        named = isinstance(body, dict) and body.get("requirement") or ""
+        named = (isinstance(body, dict) and body.get("requirement")) or ""
         common: dict[str, Any] = {
             "where": where, "raw": item, "when": when, "requirement": item.get("requirement", named),
         }  # fmt: skip
@@ -480,3 +480,19 @@ def substitute(value: Any, name: str, number: str) -> Any:
     if isinstance(value, dict):
         return {substitute(k, name, number): substitute(v, name, number) for k, v in value.items()}
     return copy.copy(value)
+
+
+def interleave_names(block: Concurrently, order: Order) -> list[str]:
+    """The steps of a block in an order, each in a few words."""
+    return [describe(step) for step in orders.interleave(block.strands, order)]
+
+
+def describe(step: AnyStep) -> str:
+    """A step in a few words: ``alice sends taskCancel``."""
+    if isinstance(step, Send):
+        return f"{step.actor} sends {step.kind}"
+    if isinstance(step, Expect):
+        return f"{step.actor} expects {step.kind}"
+    word = next(k for k in step.raw if k not in ("when", "requirement"))
+    actor = getattr(step, "actor", "")
+    return f"{actor} {word}".strip() if actor else word

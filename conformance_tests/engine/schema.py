@@ -71,7 +71,7 @@ def _message_kinds() -> dict[str, Any]:
             name: _value(of) for name, of in message_fields.field_types(message_fields.struct_of(kind)).items()
         }
         if kind in ("informationRequest", "informationResponse"):
-            properties = dict.fromkeys(properties, True)
+            properties = {name: {} for name in properties}
         kinds[kind] = {"anyOf": [{"type": "null"}, _object(properties)]}
     for table in (STORAGE_REQUESTS, STORAGE_RESPONSES, DRIVER_COMMANDS, DRIVER_EVENTS, GATE):
         for kind, names in table.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,14 +194,20 @@ def keepalive(settings: dict[str, Any]) -> float | None:
 
 
 def stability(
-    suite: Suite, scenarios: Sequence[Scenario], times: int, seed: int
+    suite: Suite,
+    scenarios: Sequence[Scenario],
+    times: int,
+    seed: int,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Iterator[tuple[Scenario, list[Result]]]:
     """Runs all scenarios so many times in shuffled order; yields those whose verdicts differ between the rounds."""
-    chosen, results = random.Random(seed), {}
-    for _ in range(times):
+    chosen = random.Random(seed)
+    results: dict[str, list[Result]] = {}
+    for number in range(times):
         shuffled = list(scenarios)
         chosen.shuffle(shuffled)
-        for scenario in shuffled:
+        for i, scenario in enumerate(shuffled):
+            progress(number * len(shuffled) + i + 1, times * len(shuffled), scenario.id)
             results.setdefault(scenario.id, []).append(suite.judge(scenario))
     for scenario in scenarios:
         if len({(r.verdict, r.failure.text if r.failure else "") for r in results[scenario.id]}) > 1:
