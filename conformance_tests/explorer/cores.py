@@ -92,9 +92,7 @@ class _Replayed:
 
     def _apply(self, event: tuple[bytes, bytes, float]) -> list[tuple[bytes, bytes]]:
         identity, frame, now = event
-        found: list[tuple[bytes, bytes]] = (
-            self._core.receive(identity, frame, now) if frame else self._core.tick(now)
-        )
+        found: list[tuple[bytes, bytes]] = self._core.receive(identity, frame, now) if frame else self._core.tick(now)
         return found
 
     def snapshot(self) -> Any:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from conformance_tests.explorer.cores import START, Explorable, Sent
 from conformance_tests.explorer.world import (
-    AWAY,
     CLIENT_IDS,
     HERE,
     LEFT,
@@ -32,6 +31,7 @@ from conformance_tests.explorer.world import (
     World,
 )
 from protocol import lifecycle, messages
+from protocol.envelope import NO_TASK
 from protocol.messages import Message, TaskCancelConfirmType, TaskResultType
 
 _CANCELED = TaskCancelConfirmType.CANCELED
@@ -39,9 +39,7 @@ _FAILED = TaskCancelConfirmType.CANCEL_FAILED
 _NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
 
 # Made once: a core may keep what it knows of a message object.
-TASKS = tuple(
-    messages.Task(t, CLIENT_IDS[o], b"", b"\1" * 32) for t, o in zip(TASK_IDS, OWNERS, strict=True)
-)
+TASKS = tuple(messages.Task(t, CLIENT_IDS[o], b"", b"\1" * 32) for t, o in zip(TASK_IDS, OWNERS, strict=True))
 CANCELS = tuple(tuple(messages.TaskCancel(t, messages.TaskCancelFlags(f)) for f in (False, True)) for t in TASK_IDS)
 RESULTS = tuple(
     messages.TaskResult(t, kind)
@@ -72,11 +70,12 @@ class Expected(NamedTuple):
 class Violation(Exception):
     """The core did something else than SPEC.md says."""
 
-    def __init__(self, rule: str, text: str, expected: tuple[Expected, ...] = ()) -> None:
+    def __init__(self, rule: str, text: str, unanswered: tuple[int, ...] = ()) -> None:
         super().__init__(f"{rule}: {text}")
         self.rule = rule
         self.text = text
-        self.expected = expected
+        self.unanswered = unanswered
+        """The tasks that never get a terminal answer."""
 
 
 class Step(NamedTuple):
@@ -86,6 +85,8 @@ class Step(NamedTuple):
     said: tuple[tuple[str, bytes, Any], ...]
     """(``sent`` by | ``came`` to | ``note``, peer, message)."""
     expected: tuple[Expected, ...]
+    explained: tuple[tuple[bytes, Message], ...]
+    """Of what came, what had to or could come."""
 
 
 def _published_rows() -> tuple[dict[Pair, frozenset[str]], frozenset[Pair]]:
@@ -111,6 +112,7 @@ class Walk:
         self._said: list[tuple[str, bytes, Any]] = []
         self._expected: list[Expected] = []
         self._owed: tuple[Expected, ...] = ()
+        self._explained: list[tuple[bytes, Message]] = []
 
     def begin(self) -> None:
         """Both clients and the first worker register."""
@@ -121,13 +123,13 @@ class Walk:
 
     def do(self, action: Action) -> None:
         """One action; raises Violation."""
-        self._said, self._expected, self._owed = [], [], ()
+        self._said, self._expected, self._owed, self._explained = [], [], (), []
         try:
             getattr(self, f"_{action[0]}")(*action[1:])
             self._check_states()
         finally:
             if self.story is not None:
-                self.story.append(Step(action, tuple(self._said), self._owed))
+                self.story.append(Step(action, tuple(self._said), self._owed, tuple(self._explained)))
 
     # ---- actions ----
 
@@ -155,11 +157,29 @@ class Walk:
         self._send(client, CANCELS[t][force])
 
     def _foreignCancel(self, t: int) -> None:  # noqa: N802
-        self.world = self.world._replace(strangers=self.world.strangers - 1)
+        self._strange()
         stranger, state = CLIENT_IDS[1 - OWNERS[t]], self.world.tasks[t].state
         self._saw(state, "TaskCancel" if state == "unknown" else "foreignTaskCancel", state)
         self._expect(stranger, CONFIRMS[t][_NOT_FOUND], "CAN-10" if state == "unknown" else "CAN-11")
         self._send(stranger, CANCELS[t][1])
+
+    def _again(self, t: int) -> None:
+        self._strange()
+        self._saw(self.world.tasks[t].state, "Task", "")
+        self._send(CLIENT_IDS[OWNERS[t]], TASKS[t])
+
+    def _impostor(self, w: int, t: int) -> None:
+        self._strange()
+        self._saw(self.world.tasks[t].state, "foreignAnswer", "")
+        self._send(WORKER_IDS[w], RESULTS[t])
+
+    def _unasked(self, w: int, t: int) -> None:
+        self._strange()
+        self._saw("running", "canceled", "")
+        self._send(WORKER_IDS[w], CONFIRMS[t][_CANCELED])
+
+    def _strange(self) -> None:
+        self.world = self.world._replace(strange=self.world.strange - 1)
 
     def _finish(self, w: int) -> None:
         worker = self.world.workers[w]
@@ -374,15 +394,16 @@ class Walk:
                 self._taken_back(to, message)
             else:
                 raise self._unexplained(to, message)
+            self._explained.append((to, message))
         if expected:
             to, message, rule = expected[0]
-            raise Violation(rule, f"{NAMES[to]} must get {show(message)}, and does not", self._owed)
+            raise Violation(rule, f"{NAMES[to]} must get {show(message)}, and does not")
         waiting = [t for t, task in enumerate(self.world.tasks) if task.state == "inactive"]
         if waiting:
             for w, worker in enumerate(self.world.workers):
                 if worker.presence == HERE and self._load(w) < QUEUE_SIZES[w]:
                     text = f"t{waiting[0] + 1} waits although {NAMES[WORKER_IDS[w]]} has room"
-                    raise Violation("TSK-05", text, self._owed)
+                    raise Violation("TSK-05", text)
 
     def _load(self, w: int) -> int:
         return sum(task.holder == w for task in self.world.tasks)
@@ -401,16 +422,16 @@ class Walk:
         task = self.world.tasks[t]
         w = WORKER_IDS.index(to) if to in WORKER_IDS else NOBODY
         if w == NOBODY or self.world.workers[w].presence != HERE:
-            raise Violation("TSK-06", f"t{t + 1} goes to {NAMES.get(to, to)}, who is not registered", self._owed)
+            raise Violation("TSK-06", f"t{t + 1} goes to {NAMES.get(to, to)}, who is not registered")
         if task.state != "inactive":
             where = f"is {task.state}" if task.state != "unknown" else "is over"
-            raise Violation("TSK-01", f"t{t + 1} goes to {NAMES[to]}, but it {where}", self._owed)
+            raise Violation("TSK-01", f"t{t + 1} goes to {NAMES[to]}, but it {where}")
         if self._load(w) >= QUEUE_SIZES[w]:
-            raise Violation("TSK-05", f"t{t + 1} goes to {NAMES[to]}, who is full", self._owed)
+            raise Violation("TSK-05", f"t{t + 1} goes to {NAMES[to]}, who is full")
         fresh = self.world.fresh
         if t in fresh:
             if fresh[0] != t:
-                raise Violation("TSK-05", f"t{t + 1} goes to {NAMES[to]} before t{fresh[0] + 1}", self._owed)
+                raise Violation("TSK-05", f"t{t + 1} goes to {NAMES[to]} before t{fresh[0] + 1}")
             self.world = self.world._replace(fresh=fresh[1:])
         self._move(t, "hasCapacity", "running", holder=w)
         worker = self.world.workers[w]
@@ -434,7 +455,7 @@ class Walk:
                 why = "after its terminal answer"
         elif isinstance(message, messages.TaskCancel):
             rule = "CAN-09" if rule == "TSK-01" else rule
-        return Violation(rule, f"{NAMES.get(to, to)} gets {show(message)}, {why}", self._owed)
+        return Violation(rule, f"{NAMES.get(to, to)} gets {show(message)}, {why}")
 
     def _check_states(self) -> None:
         states = self.core.states()
@@ -443,7 +464,7 @@ class Walk:
         for t, task in enumerate(self.world.tasks):
             shown = states.get(TASK_IDS[t], "unknown")
             if shown != task.state:
-                raise Violation("TSK-01", f"t{t + 1} must be {task.state}, and the core says {shown}", self._owed)
+                raise Violation("TSK-01", f"t{t + 1} must be {task.state}, and the core says {shown}")
 
     # ---- the end ----
 
@@ -453,7 +474,7 @@ class Walk:
         if any(worker.presence == HERE for worker in self.world.workers):
             for t, task in enumerate(self.world.tasks):
                 if task.submitted and not task.answered and self.world.clients[OWNERS[t]] == HERE:
-                    raise Violation("TSK-01", f"t{t + 1} never gets a terminal answer")
+                    raise Violation("TSK-01", f"t{t + 1} never gets a terminal answer", (t,))
         for c, presence in enumerate(self.world.clients):
             if presence == HERE:
                 self.do(("leave", c))
@@ -479,7 +500,7 @@ class Walk:
 
 def show(message: Message) -> str:
     """A message in a few words."""
-    t = _NUMBER.get(getattr(message, "task_id", None) or b"")  # type: ignore[call-overload]
+    t = _NUMBER.get(getattr(message, "task_id", NO_TASK))
     name = type(message).__name__
     task = f"t{t + 1}" if t is not None else ""
     if isinstance(message, messages.TaskCancel):
@@ -489,6 +510,3 @@ def show(message: Message) -> str:
     if isinstance(message, messages.TaskResult):
         return f"{name}({task}, {_RESULT_NAME.get(message.result_type, 'failedWorkerDied')})"
     return f"{name}({task})"
-
-
-__all__ = ["AWAY", "IGNORED", "ROWS", "Expected", "Step", "Violation", "Walk", "show"]

@@ -5,7 +5,9 @@ the core, the same as a peer that has it and has not acted yet; so messages to a
 ``cancels`` until it acts, and messages to the core need no transit of their own (a late one is one that is sent late).
 That is the only reduction; no order in which the core can see messages is lost by it. A worker runs its oldest task
 and answers each ``TaskCancel`` when it likes, by what it holds then (WRK-07 to WRK-12). A worker or client that has
-timed out is still there: a worker goes on sending answers, a client goes on sending cancels.
+timed out is still there: a worker goes on sending answers, a client goes on sending cancels. Once in a history some
+peer does what it must not: it cancels another client's task, sends a Task again, answers for a task that it does not
+hold, or confirms what nobody asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ TIMEOUT = 60.0
 CLIENT_IDS = tuple(ClientId(f"Client|{i:032x}".encode()) for i in (1, 2))
 WORKER_IDS = tuple(WorkerId(f"Worker|{name}|{i:032x}".encode()) for i, name in enumerate(WORKERS, 1))
 TASK_IDS = tuple(TaskId(i.to_bytes(16, "big")) for i in (1, 2, 3))
-NAMES = {**dict(zip(CLIENT_IDS, CLIENTS, strict=True)), **dict(zip(WORKER_IDS, WORKERS, strict=True))}
+NAMES: dict[bytes, str] = dict(zip((*CLIENT_IDS, *WORKER_IDS), (*CLIENTS, *WORKERS), strict=True))
 
 HERE, LEFT, LOST, AWAY = "here", "left", "lost", "away"
 NOBODY = -1
@@ -61,7 +63,7 @@ class World(NamedTuple):
     clients: tuple[str, ...] = (HERE, HERE)
     workers: tuple[Worker, ...] = (Worker(HERE), Worker(AWAY))
     fresh: tuple[int, ...] = ()  # accepted and never sent to a worker, in this order
-    strangers: int = 1  # cancels of a client for a task of the other one that may still come
+    strange: int = 1  # things that no conforming peer does and that may still happen
 
 
 def actions(world: World, balancing: bool, returning: bool) -> Iterator[Action]:
@@ -80,8 +82,16 @@ def actions(world: World, balancing: bool, returning: bool) -> Iterator[Action]:
                     yield "cancel", t, 0
                 if not task.cancels & 2:
                     yield "cancel", t, 1
-            if world.strangers and world.clients[1 - OWNERS[t]] == HERE:
+            if world.strange and world.clients[1 - OWNERS[t]] == HERE:
                 yield "foreignCancel", t
+            if world.strange and task.state != "unknown":
+                if world.clients[OWNERS[t]] == HERE:
+                    yield "again", t
+                for w, worker in enumerate(world.workers):
+                    if worker.presence == HERE and task.holder != w:
+                        yield "impostor", w, t
+                    elif worker.presence == HERE and task.state == "running":
+                        yield "unasked", w, t
     for w, worker in enumerate(world.workers):
         if worker.presence == AWAY or (returning and worker.presence == LOST):
             yield "register", w
@@ -105,6 +115,12 @@ def describe(action: Action) -> str:
     first = int(action[1]) if len(action) > 1 else 0
     if verb == "submit":
         return f"{CLIENTS[OWNERS[first]]} submits t{first + 1}"
+    if verb == "again":
+        return f"{CLIENTS[OWNERS[first]]} submits t{first + 1} again, which is alive"
+    if verb == "impostor":
+        return f"{WORKERS[first]} sends a result for t{int(action[2]) + 1}, which it does not hold"
+    if verb == "unasked":
+        return f"{WORKERS[first]} confirms t{int(action[2]) + 1} canceled, which nobody asked for"
     if verb in ("cancel", "foreignCancel"):
         client = OWNERS[first] if verb == "cancel" else 1 - OWNERS[first]
         return f"{CLIENTS[client]} cancels t{first + 1}{' with force' if verb != 'cancel' or action[2] else ''}"
@@ -114,5 +130,10 @@ def describe(action: Action) -> str:
         return f"{WORKERS[first]} {'answers' if verb == 'answer' else 'refuses'} the cancel of t{int(action[2]) + 1}"
     if verb == "balance":
         return "the scheduler balances"
-    words = {"register": "registers", "finish": "finishes its oldest task", "quit": "leaves", "workerTimeout": "times out"}
+    words = {
+        "register": "registers",
+        "finish": "finishes its oldest task",
+        "quit": "leaves",
+        "workerTimeout": "times out",
+    }
     return f"{WORKERS[first]} {words[str(verb)]}"
