@@ -72,6 +72,21 @@ class Channel(ABC):
         """The frames of a well-formed message; raises BadFields, and HarnessError if it is not well-formed."""
         return [encode_message(kind, fields)]
 
+    def send_message(self, kind: str, fields: Fields) -> None:
+        """One well-formed message; raises BadFields, HarnessError."""
+        self.send(self.encode(kind, fields))
+
+    def tidy(self, seconds: float) -> bool:
+        """Ends what this run left in the implementation; False if that is not certain."""
+        return True
+
+    def encode_raw(self, kind: str, fields: Fields) -> bytes:
+        """The bytes of a message that need not be well-formed, for a ``sendRaw``; raises BadFields."""
+        return b"".join(self.encode(kind, fields))
+
+    def register(self) -> None:  # noqa: B027  # most have nothing to say first
+        """What a connection says first, unless a scenario leaves it out."""
+
     def fence(self, registered: bool) -> Fence | None:
         """What proves that everything sent before on this channel has been handled; None where nothing does."""
         return None
@@ -86,14 +101,22 @@ class Session(ABC):
     patience = 5.0
     """How long an expected message may take, in seconds: it bounds a hang, nothing else."""
 
+    def prepare(self, identities: dict[str, Identity]) -> None:  # noqa: B027  # most need nothing
+        """Before the first step; the identities of the actors by name."""
+
+    @property
+    def subject(self) -> Identity:
+        """The identity of the implementation under test, where it has one and has spoken."""
+        return b""
+
     @abstractmethod
     def open(self, actor: Actor, identity: Identity) -> Channel:
         """A new connection for an actor; raises SetupFailed."""
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:  # noqa: B027  # only a core has a clock
         """Lets virtual time pass; where there is none, nothing happens: a later expect waits as long as it takes."""
 
-    def lost(self, channel: Channel) -> None:
+    def lost(self, channel: Channel) -> None:  # noqa: B027  # sockets tell by themselves
         """The actor of this channel is gone without a word."""
 
     @abstractmethod

@@ -202,9 +202,8 @@ def _print_summary(
         printer.message(f"broken: {', '.join(summary['brokenRequirements'])}")
     conforms = "conforms" if summary["exit"] == 0 else "does not conform"
     judged = ", ".join(sorted({r.scenario.role for r in results}))
-    printer.message(
-        f"{summary['target']} {conforms} ({judged}; MUST failed: {summary['mustFailed']}, SHOULD failed: {summary['shouldFailed']})"
-    )
+    failed = f"MUST failed: {summary['mustFailed']}, SHOULD failed: {summary['shouldFailed']}"
+    printer.message(f"{summary['target']} {conforms} ({judged}; {failed})")
 
 
 def _write_html(path: Path, target: str, results: list[Result], summary: dict[str, Any]) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from conformance_tests.engine.trace import CAME, LOST, NOTE, SENT, Entry, Trace
 
 _MARK = "first divergence"
 _LANE = 26
 _LABEL = 62
+_DULL = {
+    "task": re.compile(r",? ?(?:funcObjectId|metadata|source): [^,}]*"),
+    "taskResult": re.compile(r",? ?metadata: [^,}]*|,? ?results: \[[^]]*\]"),
+}
+"""What is left out of a label that would be too long."""
 
 
 def text(trace: Trace, width: int = 0) -> str:
@@ -71,6 +78,8 @@ def short(entry: Entry) -> str:
     shown = entry.shown.strip()
     if shown in ("{}", ""):
         return entry.kind
+    if len(shown) > _LABEL // 2 and entry.kind in _DULL:
+        shown = _DULL[entry.kind].sub("", shown).replace("{, ", "{")
     label = f"{entry.kind} {shown}"
     return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any
 
-from conformance_tests.engine import fields as message_fields
-from conformance_tests.engine.making import fill
-from conformance_tests.engine.names import Names
-from protocol.identifiers import Identity
+Encode = Callable[[str, dict[str, Any]], bytes]
 
 
-def expand(
-    messages: tuple[tuple[Any, ...], ...], names: Names, sender: Identity, actor: dict[str, Any]
-) -> list[list[bytes]]:
+def expand(messages: tuple[tuple[Any, ...], ...], encode: Encode) -> list[list[bytes]]:
     """The messages of a ``sendRaw``, each a list of frames; one that says every… becomes many."""
     expanded: list[list[bytes]] = []
     for message in messages:
-        variants = [_frame(frame, names, sender, actor) for frame in message]
+        variants = [_frame(frame, encode) for frame in message]
         if len(variants) == 1:
             expanded += [[frame] for frame in variants[0]]
         else:
@@ -25,7 +21,7 @@ def expand(
     return expanded
 
 
-def _frame(spec: Any, names: Names, sender: Identity, actor: dict[str, Any]) -> list[bytes]:
+def _frame(spec: Any, encode: Encode) -> list[bytes]:
     if isinstance(spec, str):
         return [bytes.fromhex(spec)]
     if "zeros" in spec:
@@ -33,8 +29,7 @@ def _frame(spec: Any, names: Names, sender: Identity, actor: dict[str, Any]) -> 
     if "random" in spec:
         return [secrets.token_bytes(spec["random"])]
     ((kind, fields),) = spec["message"].items()
-    frame = message_fields.encode(kind, fill(kind, fields or {}, names, sender, actor))
-    return mutate(frame, spec.get("mutate", {}))
+    return mutate(encode(kind, fields or {}), spec.get("mutate", {}))
 
 
 def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:

@@ -40,6 +40,11 @@ def _owner(kind: str, fields: Fields, names: Names, sender: Identity) -> Identit
         if isinstance(user, str) and (symbol := SYMBOL.match(user)):
             value: bytes = names.get(symbol[1])
             return value
+    if kind in ("task", "graphTask"):
+        source = fields.get("source")
+        if isinstance(source, str) and (symbol := SYMBOL.match(source)) and names.known(symbol[1]):
+            known: bytes = names.get(symbol[1])
+            return known
     if kind == "taskResult":
         task = fields.get("taskId")
         if isinstance(task, str) and (symbol := SYMBOL.match(task)) and names.known(symbol[1]):
@@ -96,7 +101,9 @@ def _anonymous_object(owner: Identity) -> bytes:
 
 
 def _task(fields: Fields, sender: Identity, actor: dict[str, Any]) -> Fields:
-    return {"taskId": {"random": 16}, "source": sender, "funcObjectId": _anonymous_object(sender)}
+    task = fields.get("taskId")
+    function = f"$function_of_{task[1:]}" if isinstance(task, str) and SYMBOL.match(task) else _anonymous_object(sender)
+    return {"taskId": {"random": 16}, "source": sender, "funcObjectId": function}
 
 
 def _graph(fields: Fields, sender: Identity, actor: dict[str, Any]) -> Fields:

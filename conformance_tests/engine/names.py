@@ -14,7 +14,7 @@ from typing import Any
 from protocol.identifiers import OBJECT_ID_BYTES, TASK_ID_BYTES, Identity, object_id
 
 TASK_FIELDS = frozenset({"taskId", "targets", "taskIds", "graphTaskId", "parentTaskIds", "currentTaskId"})
-OBJECT_FIELDS = frozenset({"funcObjectId", "results", "objectIds", "objectId", "source_"})
+OBJECT_FIELDS = frozenset({"funcObjectId", "results", "objectIds", "objectId", "sourceId", "function"})
 IDENTITY_FIELDS = frozenset({"source", "objectUser", "worker", "workerId", "client", "clientId", "creator"})
 
 
@@ -48,11 +48,14 @@ class Names:
     def known(self, name: str) -> bool:
         return name in self._values
 
-    def fresh(self, name: str, field: str, owner: Identity) -> bytes:
+    def fresh(self, name: str, field: str, owner: Identity) -> Any:
         """The value of ``$name`` in a message that is sent: the known one, or a new one as ``field`` needs it."""
         if name in self._values:
-            value: bytes = self._values[name]
-            return value
+            return self._values[name]
+        if field == "requestId":
+            number: Any = secrets.randbits(48)
+            self.bind(name, number)
+            return number
         if field in IDENTITY_FIELDS:
             raise UnknownSymbol(f"${name} in {field} is neither an actor nor known yet")
         if field in OBJECT_FIELDS or name in self._owners:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -97,10 +98,8 @@ class Process:
         """Ends it and everything that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.popen.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
         with suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
@@ -127,7 +126,8 @@ def _setting(words: tuple[str, ...], value: Any) -> list[str]:
     if value is False:
         return []
     text = "" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
-    return [word.replace("{value}", text) for word in words]
+    whole = str(max(1, math.ceil(value))) if isinstance(value, float) and value > 0 else text
+    return [word.replace("{value}", text).replace("{ceil}", whole) for word in words]
 
 
 def _filled(word: str, placeholders: dict[str, str]) -> str:

@@ -60,6 +60,8 @@ _KEEPALIVE_SHARE = 3  # heartbeats per timeout that the scenario sets
 _TICK_SECONDS = 0.5
 _REGISTERING = frozenset({"client", "worker", "manager"})
 _HEARTBEATS = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager": "workerManagerHeartbeat"}
+_ENGINE_ACTIONS = frozenset({"put", "drop", "read", "release"})
+"""What looks like a message in a scenario and happens inside the engine."""
 _GOODBYES: dict[str, tuple[str, Fields]] = {
     "client": ("clientDisconnect", {"disconnectType": "disconnect"}),
     "worker": ("workerDisconnectNotification", {}),
@@ -107,6 +109,7 @@ class Outcome:
     clean: bool = True
     """Whether everything that the run left in the implementation is known to be gone."""
     names: Names = field(default_factory=Names)
+    log: list[str] = field(default_factory=list)
 
 
 class _Failed(Exception):
@@ -131,6 +134,8 @@ class _Peer:
     fence: Fence | None = None
     fenced: bool = False
     closed: bool = False
+    unfenceable: bool = False
+    """In the middle of something that is no message: nothing can be asked on this connection."""
     dirty: bool = False
     """Gone without a word: the implementation may still count on it."""
 
@@ -165,12 +170,14 @@ class Run:
         started = time.perf_counter()
         outcome = Outcome(Verdict.PASS, self._trace, self._session.via, names=self._names)
         try:
+            self._session.prepare({name: peer.identity for name, peer in self._peers.items()})
             for step in self._scenario.steps:
                 self._step(step)
             if not self._scenario.final_open:
                 self._finally_silent()
         except _Failed as failed:
             outcome.verdict, outcome.failure = Verdict.FAIL, failed.failure
+            self._what_else_came()
         except SetupFailed as error:
             outcome.verdict, outcome.cause, outcome.reason = Verdict.INCONCLUSIVE, "setup", str(error)
         except (HarnessError, BadFields, UnknownSymbol) as error:
@@ -242,6 +249,7 @@ class Run:
                 self._names.bind(step.actor, peer.identity)
         self._settle(peer)
         peer.channel = self._session.open(peer.actor, peer.identity)
+        self._meet_subject()
         if not peer.identity and peer.channel.identity:
             peer.identity = peer.channel.identity
             self._names.bind(step.actor, peer.identity)
@@ -249,8 +257,11 @@ class Run:
         peer.inbox.clear()
         peer.own.clear()
         self._trace.add(NOTE, step.actor, shown="connects again" if step.again else "connects", step=step.where)
+        peer.unfenceable = not step.register and peer.actor.role == "connection"
         if step.register and peer.actor.role in _REGISTERING:
             self._register(peer, step)
+        elif step.register:
+            peer.channel.register()
 
     def _register(self, peer: _Peer, step: AnyStep) -> None:
         """The first heartbeat and its echo. After a reconnection under the same identity the first ones can get lost,
@@ -295,26 +306,52 @@ class Run:
     def _send(self, step: Send) -> None:
         peer = self._peer(step.actor)
         self._settle(peer)
-        fields = fill(step.kind, step.fields, self._names, peer.identity, peer.actor.options)
+        fields = self._fill(peer, step.kind, step.fields)
         if step.kind in _HEARTBEATS.values():
             peer.own.append(False)
             peer.registered = peer.registered or step.kind == _HEARTBEATS.get(peer.actor.role)
+        peer.unfenceable = False
         if step.kind == "clientDisconnect" or step.kind == "workerDisconnectNotification":
             peer.registered = False
         self._transmit(peer, step.kind, fields, step.where)
 
+    def _fill(self, peer: _Peer, kind: str, fields: Fields) -> Fields:
+        sender = peer.identity
+        if self._scenario.role in ("worker", "client") and peer.actor.role in ("scheduler", "storage", "gates"):
+            sender = self._owner()
+        return fill(kind, fields, self._names, sender, peer.actor.options)
+
+    def _owner(self) -> bytes:
+        """Where the engine plays a scheduler: the client whose tasks and objects these are."""
+        if self._scenario.role == "client":
+            self._meet_subject()
+            return self._session.subject
+        return next((p.identity for p in self._peers.values() if p.actor.role == "client"), b"")
+
+    def _meet_subject(self) -> None:
+        if self._session.subject and not self._names.known(self._scenario.role):
+            self._names.bind(self._scenario.role, self._session.subject)
+
     def _transmit(self, peer: _Peer, kind: str, fields: Fields, where: str, routine: bool = False) -> None:
         channel = self._channel(peer)
         shown = self._names.show(fields)
-        frames = channel.encode(kind, fields)
-        self._trace.add(SENT, peer.actor.name, kind, shown, routine=routine, step=where)
-        channel.send(frames)
+        if kind in _ENGINE_ACTIONS:
+            self._trace.add(NOTE, peer.actor.name, shown=f"{kind} {shown}", step=where)
+        else:
+            self._trace.add(SENT, peer.actor.name, kind, shown, routine=routine, step=where)
+        try:
+            channel.send_message(kind, fields)
+        except ChannelClosed as error:
+            peer.closed = True
+            self._trace.add(NOTE, peer.actor.name, shown=f"connection closed {error}".rstrip(), step=where)
         peer.unfenced = True
 
     def _send_raw(self, step: SendRaw) -> None:
         peer = self._peer(step.actor)
         self._settle(peer)
-        messages = raw_frames.expand(step.messages, self._names, peer.identity, peer.actor.options)
+        messages = raw_frames.expand(
+            step.messages, lambda kind, fields: self._channel(peer).encode_raw(kind, self._fill(peer, kind, fields))
+        )
         for frames in messages[:3]:
             self._trace.add(SENT, step.actor, "raw", _show_frames(frames), step=step.where)
         if len(messages) > 3:
@@ -322,6 +359,7 @@ class Run:
         for frames in messages:
             self._channel(peer).send(frames)
         peer.unfenced = True
+        peer.unfenceable = peer.actor.role == "connection"
 
     def _heartbeat(self, step: Heartbeat) -> None:
         peer = self._peer(step.actor)
@@ -351,14 +389,14 @@ class Run:
     def _fence(self, peer: _Peer, patience: float, fields: Fields | None = None) -> bool:
         """Sends what must be answered and waits for the answer; False when it does not come."""
         channel = self._channel(peer)
-        fence = channel.fence(peer.registered)
         peer.unfenced = False
+        fence = None if peer.unfenceable else channel.fence(peer.registered)
         if fence is None:
             return True
         peer.fence, peer.fenced = fence, False
         if fence.kind in _HEARTBEATS.values():
             peer.own.append(True)
-        filled = fill(fence.kind, {**fence.fields, **(fields or {})}, self._names, peer.identity, peer.actor.options)
+        filled = self._fill(peer, fence.kind, {**fence.fields, **(fields or {})})
         self._transmit(peer, fence.kind, filled, self._where, routine=True)
         peer.unfenced = False
         deadline = time.monotonic() + patience
@@ -382,6 +420,7 @@ class Run:
             return False
         if came is None:
             return False
+        self._meet_subject()
         entry = self._trace.add(CAME, peer.actor.name, came.kind, self._names.show(came.fields), step=self._where)
         if self._is_own(peer, came):
             entry.routine = True
@@ -419,7 +458,7 @@ class Run:
             if kind is not None:
                 unfenced = peer.unfenced
                 peer.own.append(True)
-                fields = fill(kind, {}, self._names, peer.identity, peer.actor.options)
+                fields = self._fill(peer, kind, {})
                 self._transmit(peer, kind, fields, self._where, routine=True)
                 peer.unfenced = unfenced
 
@@ -478,7 +517,7 @@ class Run:
             raise self._fail(step, expected, f"{self._show(came)} came" + (f" ({near})" if near else ""))
         gone = "the connection was closed" if peer.closed else "nothing came"
         if passed_over:
-            gone += f"; passed over: {', '.join(self._show(c) for c, _ in passed_over[-3:])}"
+            gone += f" but {', '.join(dict.fromkeys(c.kind for c, _ in passed_over))}"
         raise self._fail(step, expected, gone)
 
     def _expect_any_order(self, step: ExpectAnyOrder) -> None:
@@ -505,12 +544,9 @@ class Run:
         self._settle(None)
         for peer in peers:
             channel = self._channel(peer)
-            if not self._session.synchronous:
-                if not peer.closed:
-                    self._must_fence(peer, step)
-            else:
-                while self._receive(peer, 0.0):
-                    pass
+            if not self._session.synchronous and not peer.closed:
+                self._must_fence(peer, step)
+            self._drain(peer)
             if channel.lenient:
                 continue
             while peer.inbox:
@@ -518,6 +554,11 @@ class Run:
                 if not self._is_allowed(peer, came):
                     entry.diverges = True
                     raise self._fail(step, f"nothing more comes to {peer.actor.name}", f"{self._show(came)} came")
+
+    def _drain(self, peer: _Peer) -> None:
+        """Takes what has arrived already."""
+        while not peer.closed and self._receive(peer, 0.0):
+            pass
 
     def _finally_silent(self) -> None:
         self._where = "the end"
@@ -540,9 +581,17 @@ class Run:
 
     # ---- telling ----
 
+    def _what_else_came(self) -> None:
+        """After a failure: what the others have got meanwhile, for whoever reads the trace."""
+        self._forbidden.clear()
+        for peer in self._peers.values():
+            if peer.channel is not None and not peer.closed:
+                with suppress(SetupFailed, HarnessError):
+                    self._drain(peer)
+
     def _fail(self, step: AnyStep | None, expected: str, came: str, requirement: str = "") -> _Failed:
         named = (step.requirement if step is not None else "") or requirement
-        requirements = (named,) if named else self._scenario.requirements
+        requirements = (named,) if named else self._scenario.requirements[:1]
         where = step.where if step is not None else self._where
         if not any(entry.diverges for entry in self._trace.entries):
             self._trace.add(NOTE, "", shown=f"{expected}; {came}", diverges=True, step=where)
@@ -563,7 +612,9 @@ class Run:
         clean = True
         order = sorted(self._peers.values(), key=lambda p: p.actor.role != "client")
         for peer in order:
-            if peer.actor.role not in _GOODBYES or self._scenario.role != "scheduler":
+            if self._scenario.role != "scheduler" or peer.actor.role not in _GOODBYES:
+                if peer.channel is not None:
+                    clean = peer.channel.tidy(self._session.patience) and clean
                 continue
             with suppress(SetupFailed, HarnessError, ChannelClosed, _Failed):
                 if peer.dirty and peer.channel is None:
@@ -591,7 +642,7 @@ def make_identity(actor: Actor) -> bytes:
         return f"Client|{token}".encode()
     if actor.role == "worker":
         return f"Worker|{actor.name}|{token}".encode()
-    if actor.role in ("manager", "peer"):
+    if actor.role in ("manager", "peer", "connection"):
         return f"{actor.role.capitalize()}|{actor.name}|{token}".encode()
     return b""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 
+from conformance_tests.engine import fields as message_fields
 from conformance_tests.engine.channels import Channel, Fence
+from conformance_tests.engine.fields import Fields
 from conformance_tests.engine.scenario import Actor
 
 _ECHOES = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager": "workerManagerHeartbeat"}
@@ -15,6 +17,9 @@ class PeerChannel(Channel):
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
+
+    def encode_raw(self, kind: str, fields: Fields) -> bytes:
+        return message_fields.encode(kind, fields)
 
     def fence(self, registered: bool) -> Fence:
         kind = _ECHOES.get(self.actor.role)

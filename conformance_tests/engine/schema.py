@@ -22,7 +22,7 @@ STORAGE_REQUESTS = {
     "setObject": {"objectId", "payload", "requestId"},
     "getObject": {"objectId", "length", "requestId"},
     "deleteObject": {"objectId", "requestId"},
-    "duplicateObjectID": {"objectId", "source", "requestId"},
+    "duplicateObjectID": {"objectId", "sourceId", "requestId"},
     "infoGetTotal": {"requestId"},
 }
 STORAGE_RESPONSES = {
@@ -37,21 +37,29 @@ STORAGE_RESPONSES = {
     },
     "greeting": {"magic", "identity"},
 }  # fmt: skip
-DRIVER_COMMANDS = {
-    "submit": {"future", "function", "args", "metadata"},
-    "cancel": {"future", "force", "timeout"},
+STORAGE_STUB = {
+    "put": {"objectId", "python", "value", "serializer", "raises", "content"},
+    "drop": {"objectId"},
+    "read": {"objectId"},
+    "content": {"objectId", "value", "raises", "text", "unreadable", "missing", "size"},
+}
+DRIVER_COMMANDS: dict[str, set[str]] = {
+    "submit": {"future", "function", "args", "kwargs"},
+    "cancel": {"future", "force", "timeout", "how"},
     "result": {"future", "timeout"},
     "state": {"future"},
-    "call": {"name", "future"},
+    "clear": set(),
     "shutdown": set(),
 }
-DRIVER_EVENTS = {
-    "submitted": {"future", "taskId"},
+DRIVER_EVENTS: dict[str, set[str]] = {
+    "opened": {"identity"},
+    "submitted": {"future", "taskId", "error"},
     "canceled": {"future", "returned", "error"},
     "resulted": {"future", "outcome", "value", "error"},
     "stated": {"future", "state"},
-    "called": {"name", "future", "outcome", "value", "error"},
-    "finished": set(),
+    "cleared": set(),
+    "closed": set(),
+    "failed": {"op", "error"},
 }
 GATE = {"gateOpened": {"name"}, "gateClosed": {"name"}, "release": {"name", "value"}}
 
@@ -73,7 +81,7 @@ def _message_kinds() -> dict[str, Any]:
         if kind in ("informationRequest", "informationResponse"):
             properties = {name: {} for name in properties}
         kinds[kind] = {"anyOf": [{"type": "null"}, _object(properties)]}
-    for table in (STORAGE_REQUESTS, STORAGE_RESPONSES, DRIVER_COMMANDS, DRIVER_EVENTS, GATE):
+    for table in (STORAGE_REQUESTS, STORAGE_RESPONSES, STORAGE_STUB, DRIVER_COMMANDS, DRIVER_EVENTS, GATE):
         for kind, names in table.items():
             # A name can be in two tables: then it has the fields of both.
             known = kinds.get(kind, {"anyOf": [{}, {"properties": {}}]})["anyOf"][1]["properties"]
@@ -241,7 +249,8 @@ def make() -> dict[str, Any]:
                     "heartbeats": {"type": "boolean"},
                     "magic": {"type": "string"},
                     "echo": {"type": "boolean"},
-                    "serve": {"type": "boolean"},
+                    "instructions": {"type": "boolean"},
+                    "serializer": {"type": "boolean"},
                 },
                 ["role"],
             ),

@@ -10,11 +10,13 @@ import selectors
 import socket
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from conformance_tests.engine import payloads
 from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
+from conformance_tests.engine.fields import BadFields, Fields
 from protocol import storage
 from protocol.errors import ProtocolError
 from protocol.identifiers import ObjectId
@@ -61,6 +63,11 @@ class StorageStub:
         """Stores an object, and answers whoever waits for it."""
         with self.changed:
             self._store(object_id, content)
+
+    def drop(self, object_id: bytes) -> None:
+        """Deletes an object."""
+        with self.changed:
+            self.objects.pop(object_id, None)
 
     def close(self) -> None:
         """Ends the thread and closes every connection."""
@@ -152,14 +159,32 @@ class StorageChannel(Channel):
 
     lenient = True
 
-    def __init__(self, stub: StorageStub) -> None:
+    def __init__(self, stub: StorageStub, gate_port: int = 0) -> None:
         self._stub = stub
+        self._gate_port = gate_port
         self._next = len(stub.records)
+        self._read: deque[Incoming] = deque()
+
+    def send_message(self, kind: str, fields: Fields) -> None:
+        """``put`` stores an object, ``read`` makes a ``content`` come, ``drop`` deletes one."""
+        object_id = fields.get("objectId", b"")
+        if kind == "put":
+            self._stub.put(object_id, payloads.content(fields, self._gate_port))
+        elif kind == "drop":
+            self._stub.drop(object_id)
+        elif kind == "read":
+            content = self._stub.objects.get(object_id)
+            found = {"missing": True} if content is None else payloads.read(content)
+            self._read.append(Incoming("content", {"objectId": object_id, **found}))
+        else:
+            raise BadFields(f"the storage can't send {kind}; it can put, drop and read")
 
     def send(self, frames: Sequence[bytes]) -> None:
         raise SetupFailed("this storage only answers")
 
     def receive(self, seconds: float) -> Incoming | None:
+        if self._read:
+            return self._read.popleft()
         deadline = time.monotonic() + seconds
         with self._stub.changed:
             while self._next >= len(self._stub.records):

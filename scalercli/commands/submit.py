@@ -61,8 +61,10 @@ def submit(
 def show(out: Output, job: Job, cluster: str) -> None:
     """What a dry run prints."""
     rows = [("cluster", cluster), *job.details]
-    rows.append(("bytes", str(len(job.function) + sum(map(len, job.arguments)))))
-    fields = {"kind": job.kind.name.lower(), "what": job.text, **{name.replace(" ", "_"): text for name, text in rows}}
+    size = len(job.function) + sum(map(len, job.arguments))
+    fields: dict[str, object] = {name.replace(" ", "_"): text for name, text in rows}
+    fields |= {"kind": job.kind.name.lower(), "what": job.text, "bytes": size}
+    rows.append(("bytes", str(size)))
     if out.mode.value == "text":
         for name, text in rows:
             out.record(Record("", "", {}, [Cell("", name), Cell("", text)]))

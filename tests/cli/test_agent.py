@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -336,3 +337,20 @@ def test_no_scheduler_is_said_plainly(cli: Setup) -> None:
     process = cli.start("submit", "--cluster", "tcp://127.0.0.1:1", "nomodule:f")
     assert process.communicate(timeout=60)[1].startswith("error: there is no module 'nomodule'")
     assert process.returncode == 2, "what can be found wrong without a cluster is found first"
+
+
+def test_a_dry_run_sends_nothing(cli: Setup) -> None:
+    assert cli("submit", "--dry-run", "math:pow", "2", "x")[:2] == (
+        0,
+        f"cluster\t{CLUSTER}\nfunction\tmath:pow\nargument 1\t2\nargument 2\t'x'\nbytes\t{_pickled_size()}\n",
+    )
+    shown = json.loads(cli("run", "--dry-run", "--json", "--", "ls", "a b")[1])
+    assert (shown["schema"], shown["kind"], shown["command"]) == ("scalercli.dry-run/1", "command", "ls 'a b'")
+    assert shown["environment"] == "of the worker", "the environment may hold secrets: it stays on this machine"
+    assert cli.client.submitted == []
+
+
+def _pickled_size() -> int:
+    from reference_impl.serialization import serialize
+
+    return sum(len(serialize(value)) for value in (math.pow, 2, "x"))
