@@ -47,6 +47,13 @@ DEVIATIONS = [
         True,
         "2.9.0's processors outlive a worker that is killed, and finish their task, whose result is dropped",
     ),
+    Deviation(
+        "nothing_left",
+        "stray-result",
+        lambda c: c.worker == PEER,
+        False,
+        "2.9.0's worker, killing a processor that has just stored its result, announces that object to nobody",
+    ),
 ]
 
 

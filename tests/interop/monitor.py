@@ -10,7 +10,7 @@ import zmq
 
 from protocol import codec
 from protocol.errors import MalformedMessage
-from protocol.messages import Message, StateScheduler, TaskState
+from protocol.messages import Message, StateObject, StateScheduler, TaskState
 
 LIVING = frozenset((TaskState.INACTIVE, TaskState.RUNNING, TaskState.CANCELING, TaskState.BALANCE_CANCELING))
 
@@ -63,6 +63,14 @@ class Monitor:
                     return message
         shown = "no report at all" if last is None else f"the last report: {last.task_manager}, {workers(last)} workers"
         raise MonitorSilent(f"{what} did not come within {timeout:g} s; {shown}")
+
+    def objects(self, timeout: float) -> StateObject:
+        """The next report of objects; raises MonitorSilent."""
+        deadline = time.monotonic() + timeout
+        while (message := self.next(max(0.0, deadline - time.monotonic()))) is not None:
+            if isinstance(message, StateObject):
+                return message
+        raise MonitorSilent("no report of objects")
 
 
 def living(report: StateScheduler) -> int:

@@ -24,6 +24,7 @@ import json
 import math
 import os
 import pathlib
+import queue
 import signal
 import socket
 import sys
@@ -306,8 +307,9 @@ class Workload:
             raise AssertionError(answer["error"])
         return answer
 
-    def run(self) -> None:
-        for name in (n for n in vars(type(self)) if n.startswith("check_")):
+    def run(self, only: list[str]) -> None:
+        """All checks, or those with these names."""
+        for name in (n for n in vars(type(self)) if n.startswith("check_") and (not only or n[6:] in only)):
             self.seen, self.text = [], []
             start = time.monotonic()
             try:
@@ -393,8 +395,7 @@ class Workload:
             names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
             assert names[-1:] == ["own_failure"], f"traceback: {names}"
         else:
-            assert "gouda: 4 missing" in str(error) and "own_failure" in str(error), repr(error)
-            assert "OutOfCheese" in str(error) or "OutOfCheese" in repr(error.__cause__), repr(error)
+            assert "OutOfCheese" in str(error) and "gouda: 4 missing" in str(error), repr(error)
             self.see("other-class", f"it came as a {type(error).__name__}")
 
     def check_map_of_500(self) -> None:
@@ -427,8 +428,8 @@ class Workload:
             assert [future.result(WAIT) for future in futures] == ["shared"] * tasks
         finally:
             gate.close()
-        added = more_objects - objects  # a function, three arguments, a few results that are not fetched yet
-        assert added <= 4 + 8, f"{added} objects more for {tasks} tasks with the same arguments"
+        added = more_objects - objects - tasks // 2  # without the results that nobody has asked for yet
+        assert added <= 10, f"{added} objects more for {tasks} tasks with the same function and arguments"
         assert more_size - size < 4 * MEBIBYTE, f"{more_size - size} bytes for an argument of {len(shared)}"
 
     def check_profiling(self) -> None:
@@ -485,11 +486,11 @@ class Workload:
 
     def check_cancel_racing(self) -> None:
         """200 submitted and cancelled at once: every cancel returns, every future ends, once."""
-        ends: collections.Counter[int] = collections.Counter()
+        ends: queue.Queue[int] = queue.Queue()
         futures: list[Future[int]] = []
         for i in range(200):
             futures.append(self.client.submit(square, i))
-            futures[i].add_done_callback(lambda _, i=i: ends.update([i]))  # type: ignore[misc]
+            futures[i].add_done_callback(lambda _, i=i: ends.put(i))  # type: ignore[misc]
         answers: list[Any] = [None] * len(futures)
 
         def cancel(i: int) -> None:
@@ -505,7 +506,8 @@ class Workload:
             thread.join(2 * WAIT)
         done, pending = wait(futures, WAIT)
         assert not pending, f"{len(pending)} of {len(futures)} futures never end"
-        assert set(ends.values()) == {1} and len(ends) == len(futures), f"{ends.most_common(3)}"
+        called = collections.Counter(ends.get(timeout=WAIT / 2) for _ in futures)
+        assert ends.empty() and set(called.values()) == {1}, f"callbacks: {called.most_common(3)}"
         errors = [answer for answer in answers if not isinstance(answer, bool)]
         assert not errors, f"{len(errors)} cancels raised or hung: {errors[0]!r}"
         for i, future in enumerate(futures):
@@ -604,7 +606,7 @@ def main() -> None:
     elif mode == "many":
         many(client, options["tasks"])
     else:
-        Workload(client, options["directory"], options["big"]).run()
+        Workload(client, options["directory"], options["big"]).run(options["only"])
         client.leave()
         print(json.dumps({"left": True}), file=STDOUT, flush=True)
 
