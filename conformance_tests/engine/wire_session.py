@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import zmq
 
-from conformance_tests.engine.channels import Channel, Incoming, Session, SetupFailed, decode_message, encode_message
+from conformance_tests.engine.channels import Channel, Incoming, SetupFailed, decode_message, encode_message
+from conformance_tests.engine.process_session import ProcessSession
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.scheduler_channels import PeerChannel
 from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
@@ -18,7 +19,7 @@ _PROBES = 30
 _PROBE_SECONDS = 2.0
 
 
-class WireSession(Session):
+class WireSession(ProcessSession):
     """One run against a scheduler that listens at ``address``."""
 
     via = "sockets"
