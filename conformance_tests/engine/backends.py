@@ -108,9 +108,7 @@ class _Scheduler(Backend):
         used, running.used = running.used, True
         patience = self._options.patience or self._spec.patience
         started = running.started
-        session = WireSession(self._context, started.address, started.monitor, running.storage, patience)
-        session.process = running.process
-        return session, used
+        return WireSession(self._context, started.address, started.monitor, running.storage, patience), used
 
     def _start(self, settings: dict[str, Any]) -> _Running:
         attach = self._options.attach.get("scheduler") or (self._spec.attach if not self._spec.start else None)
@@ -159,9 +157,7 @@ class _Storage(Backend):
             running = self._running[key] = self._start(scenario.settings)
         used, running.used = running.used, True
         patience = self._options.patience or self._spec.patience
-        session = StorageSession(running.started.address, self._spec.magic, patience)
-        session.process = running.process
-        return session, used
+        return StorageSession(running.started.address, self._spec.magic, patience), used
 
     def _start(self, settings: dict[str, Any]) -> _Running:
         attach = self._options.attach.get("object-storage") or (self._spec.attach if not self._spec.start else None)
@@ -226,9 +222,7 @@ class _Connecting(Backend):
             self._running[key] = running
         used, running.used = running.used, True
         patience = self._options.patience or self._spec.patience
-        session = RouterSession(running.router, running.gates, running.driver, scenario.actors, patience)
-        session.process = running.process
-        return session, used
+        return RouterSession(running.router, running.gates, running.driver, scenario.actors, patience), used
 
     def _start(self, settings: dict[str, Any]) -> _Connected:
         running = _Connected(self._context, self._role, self._spec)

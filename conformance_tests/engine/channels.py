@@ -113,14 +113,6 @@ class Session(ABC):
         """The identity of the implementation under test, where it has one and has spoken."""
         return b""
 
-    def signal(self, name: str) -> None:
-        """Sends a signal to the implementation's process; raises SetupFailed."""
-        raise SetupFailed("this implementation has no process of the engine's")
-
-    def ended(self, seconds: float) -> int | None:
-        """The exit code of the implementation's process, None if it does not end in time; raises SetupFailed."""
-        raise SetupFailed("this implementation has no process of the engine's")
-
     @abstractmethod
     def open(self, actor: Actor, identity: Identity) -> Channel:
         """A new connection for an actor; raises SetupFailed."""

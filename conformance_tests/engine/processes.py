@@ -94,18 +94,6 @@ class Process:
     def alive(self) -> bool:
         return self.popen.poll() is None
 
-    def signal(self, name: str) -> None:
-        """Sends it a signal (TERM, KILL, …)."""
-        with suppress(ProcessLookupError):
-            self.popen.send_signal(getattr(signal, f"SIG{name}"))
-
-    def ended(self, seconds: float) -> int | None:
-        """Its exit code once it has ended, None if it does not in time."""
-        try:
-            return self.popen.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-
     def stop(self) -> None:
         """Ends it and everything that it started."""
         with suppress(ProcessLookupError):

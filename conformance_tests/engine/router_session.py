@@ -21,6 +21,7 @@ from conformance_tests.engine.channels import (
     Channel,
     Fence,
     Incoming,
+    Session,
     SetupFailed,
     decode_message,
     encode_message,
@@ -29,7 +30,6 @@ from conformance_tests.engine.driver_channel import DriverChannel, DriverProcess
 from conformance_tests.engine.fields import Fields
 from conformance_tests.engine.gates import GateChannel, GateServer
 from conformance_tests.engine.payloads import SERIALIZER
-from conformance_tests.engine.process_session import ProcessSession
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
 from protocol.identifiers import Identity, serializer_object_id
@@ -137,7 +137,7 @@ class Router:
             self._met.set()
 
 
-class RouterSession(ProcessSession):
+class RouterSession(Session):
     """One run against a worker or client that connects to the engine's ROUTER."""
 
     via = "sockets"

@@ -46,7 +46,6 @@ from conformance_tests.engine.scenario import (
     Expect,
     ExpectAnyOrder,
     ExpectClosed,
-    ExpectEnd,
     ExpectOneOf,
     Forbid,
     Heartbeat,
@@ -54,7 +53,6 @@ from conformance_tests.engine.scenario import (
     Scenario,
     Send,
     SendRaw,
-    Signal,
     Silent,
 )
 from conformance_tests.engine.trace import CAME, LOST, NOTE, SENT, Entry, Trace
@@ -159,8 +157,7 @@ class Run:
         self._where = ""
         self._next_beat = 0.0
         self._patience_more = 0.0
-        self._over = False
-        """Whether the implementation has ended, as a step expected."""
+        self._waited_real_time = False
         for actor in scenario.actors.values():
             peer = _Peer(actor, make_identity(actor))
             self._peers[actor.name] = peer
@@ -193,7 +190,7 @@ class Run:
         if self._session.synchronous:
             self._session.close()
         else:
-            outcome.clean = outcome.verdict is Verdict.PASS and not self._over and self._tidy_up()
+            outcome.clean = outcome.verdict is Verdict.PASS and self._tidy_up()
             self._session.close()
         outcome.seconds = time.perf_counter() - started
         return outcome
@@ -232,12 +229,6 @@ class Run:
             self._allowed.append(step)
         elif isinstance(step, ExpectClosed):
             self._expect_closed(step)
-        elif isinstance(step, Signal):
-            self._settle(None)
-            self._trace.add(NOTE, "", shown=f"signal {step.name}", step=step.where)
-            self._session.signal(step.name)
-        elif isinstance(step, ExpectEnd):
-            self._expect_end(step)
         else:
             assert isinstance(step, Concurrently)
             raise HarnessError("a concurrently block that no order was chosen for")
@@ -384,7 +375,7 @@ class Run:
 
     def _settle(self, actor: _Peer | None) -> None:
         """Before ``actor`` does something, what the others have sent must have been handled."""
-        if self._session.synchronous or self._over:
+        if self._session.synchronous:
             return
         for peer in self._peers.values():
             if peer is not actor and peer.unfenced and peer.channel is not None and not peer.closed:
@@ -552,33 +543,21 @@ class Run:
             raise self._fail(step, expected, "it stays open")
         peer.unfenced = False
 
-    def _expect_end(self, step: ExpectEnd) -> None:
-        code = self._session.ended(self._session.patience + self._patience_more)
-        wanted = "" if step.code is None else f" with exit code {step.code}"
-        if code is None or step.code not in (None, code):
-            came = "it runs on" if code is None else f"it ended with exit code {code}"
-            raise self._fail(step, f"the {self._scenario.role} ends{wanted}", came)
-        self._trace.add(NOTE, "", shown=f"ends with exit code {code}", step=step.where)
-        self._over = True
-
     def _silent(self, step: AnyStep | None, peers: list[_Peer]) -> None:
         """Proves that nothing has been sent to these actors that no step has taken."""
         self._settle(None)
         for peer in peers:
-            self._channel(peer)
+            channel = self._channel(peer)
             if not self._session.synchronous and not peer.closed:
                 self._must_fence(peer, step)
             self._drain(peer)
-            self._nothing_left(step, peer)
-
-    def _nothing_left(self, step: AnyStep | None, peer: _Peer) -> None:
-        if self._channel(peer).lenient:
-            return
-        while peer.inbox:
-            came, entry = peer.inbox.popleft()
-            if not self._is_allowed(peer, came):
-                entry.diverges = True
-                raise self._fail(step, f"nothing more comes to {peer.actor.name}", f"{self._show(came)} came")
+            if channel.lenient:
+                continue
+            while peer.inbox:
+                came, entry = peer.inbox.popleft()
+                if not self._is_allowed(peer, came):
+                    entry.diverges = True
+                    raise self._fail(step, f"nothing more comes to {peer.actor.name}", f"{self._show(came)} came")
 
     def _drain(self, peer: _Peer) -> None:
         """Takes what has arrived already."""
@@ -587,12 +566,6 @@ class Run:
 
     def _finally_silent(self) -> None:
         self._where = "the end"
-        if self._over:
-            for peer in self._peers.values():
-                if peer.channel is not None:
-                    self._drain(peer)
-                    self._nothing_left(None, peer)
-            return
         self._silent(None, [p for p in self._peers.values() if p.channel is not None and not p.closed])
 
     # ---- time ----

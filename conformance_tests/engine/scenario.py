@@ -103,20 +103,6 @@ class ExpectClosed(Step):
 
 
 @dataclass(frozen=True)
-class Signal(Step):
-    """A signal to the implementation's process."""
-
-    name: str = "TERM"
-
-
-@dataclass(frozen=True)
-class ExpectEnd(Step):
-    """The implementation's process ends; ``code`` is its exit code, None for any."""
-
-    code: int | None = None
-
-
-@dataclass(frozen=True)
 class Silent(Step):
     actors: tuple[str, ...] = ()
 
@@ -172,8 +158,6 @@ AnyStep = Union[
     ExpectOneOf,
     ExpectAnyOrder,
     ExpectClosed,
-    Signal,
-    ExpectEnd,
     Silent,
     Heartbeat,
     Mute,
@@ -212,11 +196,6 @@ class Scenario:
     isolated: bool
     data: dict[str, Any]
     """The file's content."""
-
-    @property
-    def ends_the_process(self) -> bool:
-        """Whether it sends signals to the implementation or expects it to end."""
-        return any(isinstance(step, (Signal, ExpectEnd)) for step in self.steps)
 
     @property
     def blocks(self) -> list[list[int]]:
@@ -374,7 +353,7 @@ def _build(data: dict[str, Any], name: str, path: Path, node: Any) -> Scenario:
         owners=dict(data.get("objects", {})),
         steps=tuple(steps),
         final_open=data.get("final") == "open",
-        isolated=bool(data.get("isolated", False)) or any(isinstance(step, (Signal, ExpectEnd)) for step in steps),
+        isolated=bool(data.get("isolated", False)),
         data=data,
     )
 
@@ -453,10 +432,6 @@ class _Builder:
             return ExpectAnyOrder(**common, expects=tuple(expects))
         if word == "expectClosed":
             return ExpectClosed(**common, actor=self._actor(body, where))
-        if word == "signal":
-            return Signal(**common, name=body)
-        if word == "expectEnd":
-            return ExpectEnd(**common, code=None if body == "any" else body)
         if word == "silent":
             return Silent(**common, actors=tuple(self._actor(a, where) for a in body))
         if word == "heartbeat":

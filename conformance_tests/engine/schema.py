@@ -16,7 +16,7 @@ from protocol import layout
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
     "balancing", "graphs", "information", "managers", "monitor", "placement",  # of SPEC.md
-    "clock", "signals", "storage", "unforced-cancel", "force-refusal", "task-log", "processes", "await", "timeouts",
+    "clock", "storage", "unforced-cancel", "force-refusal", "task-log", "processes", "await", "timeouts",
 )  # fmt: skip
 STORAGE_REQUESTS = {
     "setObject": {"objectId", "payload", "requestId"},
@@ -161,8 +161,6 @@ def make() -> dict[str, Any]:
         ),
         "expectAnyOrder": {"type": "array", "minItems": 2, "items": {"$ref": "#/$defs/actorsMessage"}},
         "expectClosed": actor,
-        "signal": {"enum": ["TERM", "INT", "KILL", "STOP", "CONT"]},
-        "expectEnd": {"anyOf": [{"const": "any"}, {"type": "integer"}]},
         "silent": {"type": "array", "minItems": 1, "items": actor},
         "heartbeat": {
             "anyOf": [

@@ -16,10 +16,10 @@ from conformance_tests.engine.channels import (
     ChannelClosed,
     Fence,
     Incoming,
+    Session,
     SetupFailed,
 )
 from conformance_tests.engine.fields import BadFields, Fields
-from conformance_tests.engine.process_session import ProcessSession
 from conformance_tests.engine.scenario import Actor
 from protocol import storage
 from protocol.errors import MalformedMessage, ProtocolError
@@ -83,7 +83,7 @@ def response_fields(response: Response) -> Incoming:
     return Incoming(_RESPONSES[response.type], fields)
 
 
-class StorageSession(ProcessSession):
+class StorageSession(Session):
     """One run against an object storage that listens at ``address``."""
 
     via = "sockets"

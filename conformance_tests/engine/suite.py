@@ -150,7 +150,7 @@ class Suite:
             if not role.core:
                 return via, "it needs a clock, and the target has no core" if only_core else "the target has no core"
             if only_sockets:
-                return via, "a core has no sockets and no process"
+                return via, "a core has no object storage"
             return via, ""
         if only_core:
             return via, "it needs a clock that can be set, which sockets do not have"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import zmq
 
-from conformance_tests.engine.channels import Channel, Incoming, SetupFailed, decode_message, encode_message
-from conformance_tests.engine.process_session import ProcessSession
+from conformance_tests.engine.channels import Channel, Incoming, Session, SetupFailed, decode_message, encode_message
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.scheduler_channels import PeerChannel
 from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
@@ -19,7 +18,7 @@ _PROBES = 30
 _PROBE_SECONDS = 2.0
 
 
-class WireSession(ProcessSession):
+class WireSession(Session):
     """One run against a scheduler that listens at ``address``."""
 
     via = "sockets"
