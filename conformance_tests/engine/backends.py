@@ -36,6 +36,10 @@ class Backend(ABC):
     def done(self, scenario: Scenario, *, clean: bool) -> None:  # noqa: B027  # most keep nothing
         """The run is over; what is not clean is not used again."""
 
+    def log(self, scenario: Scenario) -> list[str]:
+        """The last lines that the implementation printed, where the engine sees them."""
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Ends what runs."""
@@ -119,6 +123,10 @@ class _Scheduler(Backend):
             storage.close()
             raise
 
+    def log(self, scenario: Scenario) -> list[str]:
+        running = self._running.get(settings_key(scenario))
+        return list(running.process.lines) if running is not None and running.process is not None else []
+
     def done(self, scenario: Scenario, *, clean: bool) -> None:
         key = settings_key(scenario)
         running = self._running.get(key)
@@ -157,6 +165,10 @@ class _Storage(Backend):
             return _Running(None, None, Started(attach["address"]))
         process = Process(self._spec, settings, placeholders(self._target, self._options.placeholders))
         return _Running(process, None, process.ready(self._spec))
+
+    def log(self, scenario: Scenario) -> list[str]:
+        running = self._running.get(settings_key(scenario))
+        return list(running.process.lines) if running is not None and running.process is not None else []
 
     def done(self, scenario: Scenario, *, clean: bool) -> None:
         running = self._running.get(settings_key(scenario))
@@ -224,6 +236,10 @@ class _Connecting(Backend):
         if self._role == "client":
             running.driver = DriverProcess(running.process)
         return running
+
+    def log(self, scenario: Scenario) -> list[str]:
+        running = self._running.get(settings_key(scenario))
+        return list(running.process.lines) if running is not None and running.process is not None else []
 
     def done(self, scenario: Scenario, *, clean: bool) -> None:
         key = settings_key(scenario)

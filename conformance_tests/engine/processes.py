@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -125,7 +126,8 @@ def _setting(words: tuple[str, ...], value: Any) -> list[str]:
     if value is False:
         return []
     text = "" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
-    return [word.replace("{value}", text) for word in words]
+    whole = str(max(1, math.ceil(value))) if isinstance(value, float) and value > 0 else text
+    return [word.replace("{value}", text).replace("{ceil}", whole) for word in words]
 
 
 def _filled(word: str, placeholders: dict[str, str]) -> str:

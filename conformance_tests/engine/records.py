@@ -51,6 +51,8 @@ def result(found: Result, target: str, *, replay: str = "") -> dict[str, Any]:
         if found.trace is not None:
             record["trace"] = found.trace.as_data()
             record["mermaid"] = diagram.mermaid(found.trace)
+        if found.log:
+            record["log"] = found.log
         if replay:
             record["replay"] = replay
     return record

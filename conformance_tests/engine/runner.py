@@ -24,6 +24,7 @@ from conformance_tests.engine.channels import (
     MALFORMED,
     Channel,
     ChannelClosed,
+    CoreRaised,
     Fence,
     HarnessError,
     Incoming,
@@ -109,6 +110,7 @@ class Outcome:
     clean: bool = True
     """Whether everything that the run left in the implementation is known to be gone."""
     names: Names = field(default_factory=Names)
+    log: list[str] = field(default_factory=list)
 
 
 class _Failed(Exception):
@@ -179,6 +181,9 @@ class Run:
             self._what_else_came()
         except SetupFailed as error:
             outcome.verdict, outcome.cause, outcome.reason = Verdict.INCONCLUSIVE, "setup", str(error)
+        except CoreRaised as error:
+            crash = self._fail(None, "the core takes what comes", f"it raised {error}")
+            outcome.verdict, outcome.failure = Verdict.FAIL, crash.failure
         except (HarnessError, BadFields, UnknownSymbol) as error:
             outcome.verdict, outcome.cause = Verdict.INCONCLUSIVE, "harness"
             outcome.reason = f"{self._where}: {error}"
@@ -516,7 +521,7 @@ class Run:
             raise self._fail(step, expected, f"{self._show(came)} came" + (f" ({near})" if near else ""))
         gone = "the connection was closed" if peer.closed else "nothing came"
         if passed_over:
-            gone += f"; passed over: {', '.join(self._show(c) for c, _ in passed_over[-3:])}"
+            gone += f" but {', '.join(dict.fromkeys(c.kind for c, _ in passed_over))}"
         raise self._fail(step, expected, gone)
 
     def _expect_any_order(self, step: ExpectAnyOrder) -> None:

@@ -23,6 +23,7 @@ from conformance_tests.engine.targets import RoleTarget, Target
 from conformance_tests.engine.trace import Trace
 
 SOCKETS, CORE = "sockets", "core"
+_LOG_LINES = 20
 _TIMEOUT_SETTINGS = ("clientTimeoutSeconds", "workerTimeoutSeconds")
 
 
@@ -72,6 +73,7 @@ class Suite:
         self.target = target
         self.options = options or Options()
         self._backends: dict[tuple[str, str], Backend] = {}
+        self._not_startable: dict[tuple[str, str, str], str] = {}
 
     def __enter__(self) -> Suite:
         return self
@@ -104,6 +106,7 @@ class Suite:
             outcome = self._once(scenario, combination, via, role)
             result.orders += 1
             result.seconds += outcome.seconds
+            result.trace = outcome.trace
             if outcome.verdict is not Verdict.PASS:
                 self._blame(result, outcome, combination)
                 break
@@ -124,6 +127,7 @@ class Suite:
         result.cause, result.reason = outcome.cause, outcome.reason
         result.combination, result.trace = combination, outcome.trace
         result.notes += outcome.notes
+        result.log = outcome.log
 
     def _where(self, scenario: Scenario, role: RoleTarget | None) -> tuple[str, str]:
         """(transport, why it can't be run)."""
@@ -180,12 +184,18 @@ class Suite:
 
     def _attempt(self, backend: Backend, scenario: Scenario, combination: tuple[Order, ...]) -> tuple[Outcome, bool]:
         settings = scenario.settings
+        key = (backend.via, scenario.role, _settings_key(settings))
         try:
+            if key in self._not_startable:
+                raise SetupFailed(self._not_startable[key])
             session, used = backend.session(scenario)
         except SetupFailed as error:
+            self._not_startable[key] = str(error)
             outcome = Outcome(Verdict.INCONCLUSIVE, Trace(scenario.role), backend.via, cause="setup", reason=str(error))
             return outcome, False
         outcome = Run(linear(scenario, combination), session, scenario.role, keepalive(settings)).run()
+        if outcome.verdict is not Verdict.PASS:
+            outcome.log = backend.log(scenario)[-_LOG_LINES:]
         backend.done(scenario, clean=outcome.clean and not scenario.isolated)
         return outcome, used
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 import zmq
 
-from conformance_tests.engine.channels import Channel, Incoming, Session, SetupFailed, decode_message
+from conformance_tests.engine.channels import Channel, Incoming, Session, SetupFailed, decode_message, encode_message
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.scheduler_channels import PeerChannel
 from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
 from protocol.identifiers import Identity
 
 _GOODBYE_MILLISECONDS = 500
+_PROBES = 30
+_PROBE_SECONDS = 2.0
 
 
 class WireSession(Session):
@@ -44,7 +47,7 @@ class WireSession(Session):
         elif actor.role == "monitor":
             if not self._monitor:
                 raise SetupFailed("the address of the monitor stream is not known")
-            channel = _MonitorChannel(self._context, self._monitor)
+            channel = _MonitorChannel(self._context, self._monitor, self._address)
         else:
             channel = _DealerChannel(self._context, self._address, actor, identity)
         self._channels.append(channel)
@@ -80,12 +83,38 @@ class _DealerChannel(PeerChannel):
 class _MonitorChannel(Channel):
     lenient = True
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, scheduler: str) -> None:
+        self._context = context
+        self._scheduler = scheduler
         self._socket = context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._socket.connect(address)
+
+    def register(self) -> None:
+        """Waits until the subscription has arrived, which nothing announces: a worker without room for tasks comes
+        and goes until the stream shows it. Gives up after a while: the scenario will find out."""
+        worker = Actor("probe", "worker", {})
+        for attempt in range(_PROBES):
+            identity = f"Worker|probe|{secrets.token_hex(8)}".encode()
+            probe = _DealerChannel(self._context, self._scheduler, worker, identity)
+            probe.send([encode_message("workerHeartbeat", {"queueSize": 0})])
+            probe.receive(_PROBE_SECONDS)
+            probe.send([encode_message("workerDisconnectNotification", {})])
+            seen = self._sees(identity, 0.01 * (attempt + 1))
+            probe.close()
+            if seen:
+                return
+
+    def _sees(self, worker: Identity, seconds: float) -> bool:
+        """Whether the stream shows, within that time, that this worker is there and gone."""
+        while (came := self.receive(seconds)) is not None:
+            if came.kind == "stateWorker" and came.fields["workerId"] == worker:
+                if came.fields["state"] == "disconnected":
+                    return True
+                seconds = _PROBE_SECONDS
+        return False
 
     def send(self, frames: Sequence[bytes]) -> None:
         raise SetupFailed("a monitor only listens")
