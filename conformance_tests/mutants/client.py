@@ -1,0 +1,7 @@
+"""Mutants of the client library."""
+
+from __future__ import annotations
+
+from conformance_tests.mutants.model import Mutants
+
+mutant = MUTANTS = Mutants("client")
