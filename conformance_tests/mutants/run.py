@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     module = importlib.import_module(_MAINS[role])
     sys.argv = [f"{role} ({name})", *arguments]
     with applied(mutant):
-        return int(module.main(arguments) or 0)
+        return int((module.main(arguments) if arguments or role != "client" else module.main()) or 0)
 
 
 if __name__ == "__main__":
