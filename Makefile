@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check unit format bench generate clean
+.PHONY: help demo test check unit format interop bench generate clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -12,7 +12,7 @@ help:  ## what can be made
 $(STAMP): pyproject.toml
 	@echo "setting up $(VENV) …" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,interop]'
 	@touch $@
 
 demo: $(STAMP)  ## the main job, for real: a cluster, tasks, a cancel, a status
@@ -36,6 +36,9 @@ generate: $(STAMP)  ## files that are made from others
 	@$(BIN)/python -m protocol.layout
 	@$(BIN)/python -m protocol.lifecycle
 	@$(BIN)/python -m protocol.spec_text --write
+
+interop: $(STAMP)  ## every role with every role of opengris-scaler 2.9.0, as a table
+	@$(BIN)/python -m tests.interop
 
 bench: $(STAMP)  ## measurements beside opengris-scaler 2.9.0, in the same run
 	@sh benchmarks/run

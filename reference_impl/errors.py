@@ -20,9 +20,23 @@ class RemoteError(Exception):
 
     def __init__(self, message: str, type_name: str = "", traceback_text: str = "") -> None:
         super().__init__(message, type_name, traceback_text)
-        self.message = message
-        self.type_name = type_name
-        self.traceback_text = traceback_text
+
+    # Read from ``args``, because a peer's pickle may make an instance without calling ``__init__``.
+
+    @property
+    def message(self) -> str:
+        return self._argument(0)
+
+    @property
+    def type_name(self) -> str:
+        return self._argument(1)
+
+    @property
+    def traceback_text(self) -> str:
+        return self._argument(2)
+
+    def _argument(self, index: int) -> str:
+        return str(self.args[index]) if index < len(self.args) else ""
 
     def __str__(self) -> str:
         text = f"{self.type_name}: {self.message}" if self.type_name else self.message

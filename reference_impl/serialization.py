@@ -163,6 +163,10 @@ def deserialize_exception(payload: bytes | bytearray | memoryview) -> BaseExcept
     if isinstance(carried, tuple) and len(carried) == 3:
         name, message, text = carried
         return RemoteError(str(message), str(name), str(text))
+    if type(loaded) is RemoteError and not loaded.type_name:  # the peer's form: "TypeName: message"
+        name, _, message = loaded.message.partition(": ")
+        if name.isidentifier():
+            return RemoteError(message, name)
     return loaded
 
 

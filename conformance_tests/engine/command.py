@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -115,11 +116,11 @@ def run(printer: Printer, choice: Choice, reports: Reports, patience: float | No
             if found.verdict is Verdict.FAIL and reports.counterexamples is not None:
                 path = reports.counterexamples / f"{found.scenario.id.replace('/', '-')}.yaml"
                 found = shrink.minimal(suite, found)
-                replays.write(path, shrink.data_of(found), found, choice.target)
+                replays.write(path, shrink.data_of(found), found, _flags(replace(choice, directory=None)))
                 results[-1] = found
-                again = f"scalercli conformance replay {path} --target {choice.target}"
+                again = f"scalercli conformance replay {path}{_flags(replace(choice, directory=None))}"
             elif found.verdict is Verdict.FAIL:
-                again = f"scalercli conformance run --target {choice.target} {found.scenario.id}"
+                again = f"scalercli conformance run {found.scenario.id}{_flags(choice)}"
             _print(printer, found, choice.target, again)
     seconds = time.perf_counter() - started
     wrong = _wrong(target, results, complete=not choice.patterns and choice.directory is None)
@@ -132,6 +133,18 @@ def run(printer: Printer, choice: Choice, reports: Reports, patience: float | No
         _write_html(reports.html, target.name, results, summary)
     _print_summary(printer, summary, results, wrong)
     return code
+
+
+def _flags(choice: Choice) -> str:
+    """The options that choose the same implementation again."""
+    flags = {
+        "target": choice.target,
+        "via": choice.via,
+        "peer": choice.peer,
+        "attach": choice.attach,
+        "scenarios": str(choice.directory or ""),
+    }
+    return "".join(f" --{name} {shlex.quote(value)}" for name, value in flags.items() if value)
 
 
 def _wrong(target: target_files.Target, results: list[Result], complete: bool) -> list[verdicts.Wrong]:

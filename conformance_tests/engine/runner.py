@@ -24,6 +24,7 @@ from conformance_tests.engine.channels import (
     MALFORMED,
     Channel,
     ChannelClosed,
+    CoreRaised,
     Fence,
     HarnessError,
     Incoming,
@@ -180,6 +181,9 @@ class Run:
             self._what_else_came()
         except SetupFailed as error:
             outcome.verdict, outcome.cause, outcome.reason = Verdict.INCONCLUSIVE, "setup", str(error)
+        except CoreRaised as error:
+            crash = self._fail(None, "the core takes what comes", f"it raised {error}")
+            outcome.verdict, outcome.failure = Verdict.FAIL, crash.failure
         except (HarnessError, BadFields, UnknownSymbol) as error:
             outcome.verdict, outcome.cause = Verdict.INCONCLUSIVE, "harness"
             outcome.reason = f"{self._where}: {error}"

@@ -106,6 +106,7 @@ class Suite:
             outcome = self._once(scenario, combination, via, role)
             result.orders += 1
             result.seconds += outcome.seconds
+            result.trace = outcome.trace
             if outcome.verdict is not Verdict.PASS:
                 self._blame(result, outcome, combination)
                 break
