@@ -69,7 +69,8 @@ def summary(core: str, report: Report) -> str:
         f"interleavings         {report.interleavings:,}",
         f"distinct states       {report.states:,}"
         + ("" if report.merges else " (equal ones are not known to be equal)"),
-        f"transitions           {report.transitions:,} in {report.seconds:.1f} s; {rate:,.0f} per second of processor time",
+        f"transitions           {report.transitions:,} in {report.seconds:.1f} s"
+        f" ({rate:,.0f} per second of processor time)",
         f"table rows            {len(report.rows)} of {len(ROWS)}",
         f"  not reached         {_pairs(set(ROWS) - set(report.rows))}",
         f"ignored pairs         {len(report.ignored)} of {len(IGNORED)}",
