@@ -199,9 +199,14 @@ def nothing_left(cluster: Cluster) -> tuple[list[str], list[str], str]:
 def _nothing_left(cluster: Cluster, row: Row) -> None:
     start = time.monotonic()
     complaints, seen, text = nothing_left(cluster)
-    line = {"check": "nothing_left", "state": "failed" if complaints else "seen" if seen else "complete", "seen": seen}
-    line |= {"text": "; ".join([*complaints, text]), "seconds": time.monotonic() - start}
-    row.cells.append(judge(row.combination, line))
+    state = "failed" if complaints else "seen" if seen else "complete"
+    line: dict[str, Any] = {
+        "check": "nothing_left",
+        "state": state,
+        "seen": seen,
+        "text": "; ".join([*complaints, text]),
+    }
+    row.cells.append(judge(row.combination, line | {"seconds": time.monotonic() - start}))
 
 
 def judge(combination: Combination, line: dict[str, Any]) -> Cell:
