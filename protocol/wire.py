@@ -24,6 +24,9 @@ from protocol.layout import Layout
 MAX_DEPTH = 32
 _MAX_SEGMENTS = 512
 _U64 = _struct.Struct("<Q")
+_SEGMENT_TABLE = _struct.Struct("<II").unpack_from
+_NEAR_STRUCT = _struct.Struct("<iHH").unpack_from  # offset with the kind in its low bits, data words, pointers
+_NEAR_LIST = _struct.Struct("<iI").unpack_from  # offset with the kind, count with the size code in its low bits
 _HEAD = _struct.Struct("<IIQ")  # a one-segment message: segment count - 1, segment words, root pointer
 _BYTE_LIST = 2
 _POINTER_LIST = 6
@@ -47,16 +50,26 @@ class _Input:
     """One message being read: its bytes, where its segments lie, and how many words may still be visited."""
 
     __slots__ = ("budget", "buf", "first", "segments")
+    segments: list[tuple[int, int]]
 
     def __init__(self, buf: bytes) -> None:
-        if len(buf) < 16 or len(buf) % 8:
-            raise MalformedMessage(f"{len(buf)} bytes can't be a message: a multiple of 8, at least 16")
-        count = int.from_bytes(buf[:4], "little") + 1
+        size = len(buf)
+        if size < 16 or size % 8:
+            raise MalformedMessage(f"{size} bytes can't be a message: a multiple of 8, at least 16")
+        self.buf = buf
+        # An honest message visits each word once, which is counted at most three times: as part of an object, as a
+        # pointer, and as an element of a list. What shares parts of itself runs out of it.
+        self.budget = 3 * (size >> 3) + 64
+        more, words = _SEGMENT_TABLE(buf, 0)
+        if not more and 8 * words + 8 == size:  # one segment that fills the rest: nearly every message
+            self.first = 8
+            self.segments = [(8, size)]
+            return
+        count = more + 1
         if count > _MAX_SEGMENTS:
             raise MalformedMessage(f"{count} segments")
-        self.buf = buf
         self.first = start = (4 * (count + 1) + 7) // 8 * 8
-        self.segments: list[tuple[int, int]] = []
+        self.segments = []
         if start > len(buf):
             raise MalformedMessage("the segment table is cut off")
         for i in range(count):
@@ -67,9 +80,6 @@ class _Input:
             start = end
         if start != len(buf):
             raise MalformedMessage("bytes after the last segment")
-        # An honest message visits each word once, which is counted at most three times: as part of an object, as a
-        # pointer, and as an element of a list. What shares parts of itself runs out of it.
-        self.budget = 3 * (len(buf) // 8) + 64
 
     def pointer(self, pos: int) -> tuple[int, int]:
         """The pointer at byte ``pos``: (its 64 bits, the byte that its offset counts from). Follows far pointers."""
@@ -112,11 +122,20 @@ class _Input:
 
     def struct(self, pos: int) -> tuple[int, int, int] | None:
         """The struct that the pointer at ``pos`` refers to: (first byte, data words, pointers), None for null."""
+        offset, data_words, pointers = _NEAR_STRUCT(self.buf, pos)
+        if not offset & 3:  # near, as nearly every pointer: the general case below would find the same
+            if not (offset or data_words or pointers):
+                return None
+            start = pos + 8 + 2 * offset
+            words = data_words + pointers
+            self.budget -= words + 1
+            if start >= self.first and start + 8 * words <= len(self.buf) and self.budget >= 0:
+                return start, data_words, pointers
         word, base = self.pointer(pos)
-        if not word:
-            return None
         if word & 3:
             raise MalformedMessage("a pointer to a struct was expected")
+        if not word:
+            return None
         data_words, pointers = word >> 32 & 0xFFFF, word >> 48
         return self.claim(base, word, 8 * (data_words + pointers)), data_words, pointers
 
@@ -131,6 +150,13 @@ class _Input:
 
     def data(self, pos: int) -> bytes:
         """The bytes of the Data that the pointer at ``pos`` refers to; empty for null."""
+        offset, rest = _NEAR_LIST(self.buf, pos)
+        if offset & 3 == 1 and rest & 7 == _BYTE_LIST:  # near, as nearly every pointer
+            start = pos + 6 + 2 * offset
+            end = start + (rest >> 3)
+            self.budget -= (rest >> 6) + 1
+            if start >= self.first and end <= len(self.buf) and self.budget >= 0:
+                return self.buf[start:end]
         found = self.list(pos)
         if found is None:
             return b""

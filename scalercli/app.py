@@ -35,6 +35,7 @@ COMMANDS = {
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",
+    "conformance": "scalercli.commands.conformance",
 }
 """Name to the module whose ``apps`` maps the name to a typer application."""
 
@@ -87,8 +88,10 @@ def root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="The version, and no more."
     ),
+    cluster: options.ClusterOption = None,
 ) -> None:
-    pass
+    if cluster is not None:  # before the command's name it counts as it does after it
+        os.environ["SCALERCLI_CLUSTER"] = cluster
 
 
 def main(argv: list[str] | None = None) -> int:

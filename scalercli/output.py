@@ -17,11 +17,13 @@ from typing import Any, NamedTuple, TextIO
 from scalercli.errors import CliError
 
 SHORT_ID = 12
+_GAP = 2  # between the columns of a table
+_LEAST = 8  # of the last column, on a narrow terminal
 _RESET = "\x1b[0m"
 _STYLES = {
     "success": "32", "canceled": "33", "running": "36", "canceling": "33", "queued": "34", "pending": "34",
     "failed": "31", "worker-died": "31", "lost": "31", "not-found": "31", "refused": "31", "unconfirmed": "31",
-    "already-done": "33", "requested": "33", "up": "32", "down": "33", "header": "1", "id": "2", "error": "1;31",
+    "already-done": "33", "requested": "33", "up": "32", "down": "33", "id": "2", "error": "1;31",
     "hint": "36",
 }  # fmt: skip
 
@@ -111,15 +113,23 @@ class Output:
         self.flush()
 
     def _show_table(self) -> None:
-        width = os.get_terminal_size(sys.stdout.fileno()).columns
-        headers = [cell.header.upper() for cell in self._table[0]]
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
         rows = [[self._shown(cell) for cell in cells] for cells in self._table]
+        headers = [cell.header.upper() for cell in self._table[0]]
+        console = Console(no_color=not self._colour, highlight=False, emoji=False)
         widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-        room = width - sum(widths[:-1]) - 2 * (len(widths) - 1)
-        self._write(self._styled(Cell("", "", style="header"), _line(headers, widths, room)))
+        room = console.width - sum(widths[:-1]) - _GAP * (len(widths) - 1)  # the last column gives way
+        widths[-1] = min(widths[-1], max(room, _LEAST))
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+        for header, width in zip(headers, widths, strict=True):
+            table.add_column(header, width=width, no_wrap=True, overflow="ellipsis")
         for cells, row in zip(self._table, rows, strict=True):
-            texts = _line(row, widths, room, pad_only=True).split("\0")
-            self._write("  ".join(self._styled(cell, text) for cell, text in zip(cells, texts, strict=True)).rstrip())
+            texts = (Text.from_ansi(self._styled(cell, text)) for cell, text in zip(cells, row, strict=True))
+            table.add_row(*texts)
+        console.print(table)
 
     def _shown(self, cell: Cell) -> str:
         return _one_line((cell.plain or "") if cell.shown is None else cell.shown)
@@ -174,9 +184,3 @@ def _one_line(text: str) -> str:
     return "".join(
         c if c.isprintable() else " " if c in "\t\n\r" else c.encode("unicode_escape").decode() for c in text
     )
-
-
-def _line(texts: Sequence[str], widths: Sequence[int], room: int, *, pad_only: bool = False) -> str:
-    padded = [text.ljust(width) for text, width in zip(texts[:-1], widths[:-1], strict=True)]
-    last = texts[-1] if len(texts[-1]) <= room or room < 8 else texts[-1][: room - 1] + "…"
-    return ("\0" if pad_only else "  ").join([*padded, last])

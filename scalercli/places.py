@@ -11,6 +11,8 @@ import os
 import stat
 from pathlib import Path
 
+import platformdirs
+
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 
@@ -66,19 +68,17 @@ def make_private(directory: Path) -> None:
         ) from None
 
 
-def _root(own: str, xdg: str) -> Path | None:
-    if override := os.environ.get(own):
-        return Path(override).absolute()
-    base = os.environ.get(xdg, "")
-    return Path(base) / "scalercli" if base.startswith("/") and Path(base).is_dir() else None
-
-
 def _state_root() -> Path:
-    return _root("SCALERCLI_STATE_DIR", "XDG_STATE_HOME") or Path.home() / ".local/state/scalercli"
+    if override := os.environ.get("SCALERCLI_STATE_DIR"):
+        return Path(override).absolute()
+    return platformdirs.user_state_path("scalercli", appauthor=False)
 
 
 def _runtime_root() -> Path:
-    return _root("SCALERCLI_RUNTIME_DIR", "XDG_RUNTIME_DIR") or _private_root()
+    if override := os.environ.get("SCALERCLI_RUNTIME_DIR"):
+        return Path(override).absolute()
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(base) / "scalercli" if base.startswith("/") and Path(base).is_dir() else _private_root()
 
 
 def _private_root() -> Path:

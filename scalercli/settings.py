@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import platformdirs
+
 from scalercli import durations
 from scalercli.errors import CliError
 from scalercli.places import EMBEDDED
@@ -122,9 +124,7 @@ def _cluster_names() -> dict[str, str]:
 
 def files() -> list[Path]:
     """The configuration files, the strongest first; they need not exist."""
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    home = Path(base) if base.startswith("/") else Path("~/.config").expanduser()
-    return [Path(FILE_NAME), home / "scalercli" / FILE_NAME]
+    return [Path(FILE_NAME), platformdirs.user_config_path("scalercli", appauthor=False) / FILE_NAME]
 
 
 @cache

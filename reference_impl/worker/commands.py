@@ -11,7 +11,9 @@ def run_command(argv: list[str], cwd: str | None = None, env: dict[str, str] | N
     is not there; both with one line on stderr. Imports nothing at module level and uses no other function of this
     package, so that it can be pickled by value and run on any worker of the protocol.
     """
+    import codecs
     import os
+    import selectors
     import shutil
     import subprocess
     import sys
@@ -21,15 +23,23 @@ def run_command(argv: list[str], cwd: str | None = None, env: dict[str, str] | N
         sys.stderr.flush()
         return code
 
+    def has_descriptor(stream: object) -> bool:
+        try:
+            return stream.fileno() >= 0  # type: ignore[attr-defined, no-any-return]
+        except (AttributeError, OSError, ValueError):
+            return False
+
     if not argv:
         return refuse(127, "no command was given")
     sys.stdout.flush()
     sys.stderr.flush()
     if cwd is not None and not os.path.isdir(cwd):  # noqa: PTH112
         return refuse(127, f"{cwd}: no such directory on the worker")
+    # Some workers capture what Python writes and nothing else: there the output has to go through Python.
+    copied = not (has_descriptor(sys.stdout) and has_descriptor(sys.stderr))
+    out, err = (subprocess.PIPE, subprocess.PIPE) if copied else (1, 2)
     try:
-        # Fds 1 and 2 by number: sys.stdout may be anything inside a task.
-        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=1, stderr=2)
+        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
     except FileNotFoundError:
         there = shutil.which(argv[0], path=None if env is None else env.get("PATH"))
         why = "its interpreter was not found" if there else "command not found"
@@ -41,6 +51,18 @@ def run_command(argv: list[str], cwd: str | None = None, env: dict[str, str] | N
     except ValueError as error:
         return refuse(126, f"{argv[0]}: {error}")
     try:
+        if child.stdout is not None and child.stderr is not None:
+            with child.stdout, child.stderr, selectors.DefaultSelector() as selector:
+                for pipe, stream in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
+                    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+                    selector.register(pipe, selectors.EVENT_READ, (decoder, stream))
+                while selector.get_map():
+                    for key, _ in selector.select():
+                        data = os.read(key.fd, 65536)
+                        decoder, stream = key.data
+                        stream.write(decoder.decode(data, not data))
+                        if not data:
+                            selector.unregister(key.fileobj)
         code = child.wait()
     except BaseException:
         child.kill()

@@ -119,9 +119,10 @@ def _detach(log: Path) -> None:
 def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     from reference_impl.processes import StopSignals
     from scalercli.agent.backend import connect_backend, embedded_backend
+    from scalercli.agent.book import LOST_WITH_AGENT
     from scalercli.agent.ledger import Ledger, LedgerError, now
     from scalercli.agent.server import AgentServer
-    from scalercli.agent.session import LOST_WITH_AGENT, Session
+    from scalercli.agent.session import Session
 
     try:
         ledger = Ledger(places.ledger)

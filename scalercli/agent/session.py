@@ -9,10 +9,9 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from protocol.control import (
     MAX_PAYLOAD_BYTES,
@@ -24,8 +23,6 @@ from protocol.control import (
     ControlError,
     ControlRequest,
     Follow,
-    OutputChunk,
-    ReplyValue,
     Selection,
     ShownState,
     Submit,
@@ -33,152 +30,13 @@ from protocol.control import (
     TaskRow,
 )
 from protocol.payloads import TaskMetadata
+from scalercli.agent.book import Book
 from scalercli.agent.ledger import Entry, Ledger, LedgerError, now
 from scalercli.agent.results import command_exit_code
+from scalercli.agent.tasks import ROWS_AT_ONCE, Canceling, Connection, Follower, Living, Refused, TaskClient
 from scalercli.exits import ExitCode
 
 logger = logging.getLogger(__name__)
-
-MIN_PREFIX = 6
-_QUERY_SECONDS = 2.0
-_ROWS_AT_ONCE = 200
-_PAYLOAD_AT_ONCE = 1 << 20
-_OUTPUT_AT_ONCE = 64 << 20
-_HEX = frozenset("0123456789abcdefABCDEF")
-
-
-class Connection(Protocol):
-    """One command that is connected."""
-
-    def send(self, number: int, variant: str, value: ReplyValue = None) -> None:
-        """Queues a reply."""
-
-    def stream(self, step: Callable[[], bool | None]) -> None:
-        """Calls ``step`` whenever there is room: True: again; False: nothing for now; None: it was the last time."""
-
-
-class TaskClient(Protocol):
-    """What the session needs of ``reference_impl.client.Client``."""
-
-    def submit_pickled(self, function: bytes, arguments: Sequence[bytes], **options: Any) -> Any: ...
-
-    def cancel_task(self, task_id: Any, *, force: bool = True) -> concurrent.futures.Future[Any]: ...
-
-    def query(self, variant: str, value: Any = None, timeout: float = 5.0) -> Any: ...
-
-
-class Refused(Exception):
-    """A request that can't be carried out."""
-
-    def __init__(self, code: int, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.error = ControlError(code, message, hint)
-
-
-class Living:
-    """A task that is not over."""
-
-    __slots__ = ("cancels", "entry", "future", "listening")
-
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        self.future: Any = None
-        self.cancels: list[tuple[Canceling, float]] = []  # with the time of the request
-        self.listening = False  # for answers to cancels
-
-    @property
-    def row(self) -> TaskRow:
-        return self.entry.row
-
-    def change(self, **fields: Any) -> None:
-        self.entry.row = self.entry.row._replace(**fields)
-
-
-class Canceling:
-    """One cancel request whose answers are awaited."""
-
-    def __init__(self, connection: Connection, number: int) -> None:
-        self.connection = connection
-        self.number = number
-        self.open = 0
-        self.complete = False  # all its cancels are sent
-
-    def answered(self, result: CancelResult) -> None:
-        self.open -= 1
-        self.connection.send(self.number, "outcomes", (result,))
-        self.finish()
-
-    def finish(self) -> None:
-        if self.complete and not self.open:
-            self.connection.send(self.number, "done")
-
-
-class Follower:
-    """One request that gets a row for each of its tasks as it ends, and perhaps the output of its only task."""
-
-    def __init__(self, ledger: Ledger, connection: Connection, number: int, *, result: bool, output: bool) -> None:
-        self.waiting: set[bytes] = set()
-        self.ended: deque[Entry] = deque()
-        self.output_of: int | None = None
-        self._ledger = ledger
-        self._connection = connection
-        self._number = number
-        self._result = result
-        self._output = output
-        self._place = 0
-
-    def add(self, entry: Entry, *, over: bool) -> None:
-        if self._output:
-            self.output_of = entry.number
-        if over:
-            self.ended.append(entry)
-        else:
-            self.waiting.add(entry.row.task_id)
-
-    def of(self, connection: Connection) -> bool:
-        return self._connection is connection
-
-    def step(self) -> bool | None:
-        if self.output_of is not None:
-            self._place, chunks = self._ledger.output(self.output_of, self._place, _ROWS_AT_ONCE)
-            if chunks:
-                self._connection.send(self._number, "output", tuple(chunks))
-                return True
-        if self.ended:
-            rows: list[TaskRow] = []
-            size = 0
-            while self.ended and len(rows) < _ROWS_AT_ONCE and size < _PAYLOAD_AT_ONCE:
-                rows.append(self._with_payload(self.ended.popleft()))
-                size += len(rows[-1].payload)
-            self._connection.send(self._number, "tasks", tuple(rows))
-            return True
-        if self.waiting:
-            return False
-        self._connection.send(self._number, "done")
-        return None
-
-    def _with_payload(self, entry: Entry) -> TaskRow:
-        if not self._result or not entry.number:
-            return entry.row
-        row = entry.row
-        payload = self._ledger.payload(entry.number)
-        if payload is not None:
-            row = row._replace(has_payload=True, payload=payload)
-        if row.kind is TaskKind.COMMAND and not self._output:
-            row = row._replace(output=self._whole_output(entry))
-        return row
-
-    def _whole_output(self, entry: Entry) -> tuple[OutputChunk, ...]:
-        chunks: list[OutputChunk] = []
-        size = place = 0
-        while size < _OUTPUT_AT_ONCE:
-            place, more = self._ledger.output(entry.number, place, _ROWS_AT_ONCE)
-            if not more:
-                return tuple(chunks)
-            chunks += more
-            size += sum(len(chunk.text) for chunk in more)
-        left_out = f"[the output is longer; all of it: scalercli logs {entry.row.task_id.hex()}]\n"
-        return (*chunks, OutputChunk(True, left_out))
 
 
 class Session:
@@ -195,9 +53,9 @@ class Session:
         self._client = client
         self._info = info
         self._post = post
-        self._living: dict[bytes, Living] = {}
+        self._book = Book(ledger, client, post)
+        self._living = self._book.living
         self._followers: dict[bytes, list[Follower]] = {}
-        self._asking = concurrent.futures.ThreadPoolExecutor(1, "query") if client is not None else None
         self.broken = ""  # why no task can be run any more
         self.keep = False
         self.stopping = False
@@ -207,8 +65,7 @@ class Session:
         return len(self._living)
 
     def close(self) -> None:
-        if self._asking is not None:
-            self._asking.shutdown(cancel_futures=True)
+        self._book.close()
 
     def end_all(self, reason: str, *, lost: bool = False) -> None:
         """What is not over is lost with the cluster, or canceled because the client is about to leave."""
@@ -264,11 +121,11 @@ class Session:
         elif variant == "submit":
             self._submit(connection, number, value)
         elif variant == "query":
-            self._refreshed(value, partial(self._guarded, connection, number, self._query, value))
+            self._book.refresh(value, partial(self._guarded, connection, number, self._query, value))
         elif variant == "follow":
             self._follow(connection, number, value)
         elif variant == "cancel":
-            self._refreshed(value.selection, partial(self._guarded, connection, number, self._cancel, value))
+            self._book.refresh(value.selection, partial(self._guarded, connection, number, self._cancel, value))
         else:
             raise Refused(ExitCode.PROTOCOL, f"the session agent does not know the request {variant!r}")
 
@@ -278,7 +135,7 @@ class Session:
         if submit.output and len(submit.tasks) > 1:
             raise Refused(ExitCode.PROTOCOL, "output can be followed for one task only")
         ids = [task.task_id for task in submit.tasks]
-        if len(set(ids)) != len(ids) or any(self._find(task_id) for task_id in ids):
+        if len(set(ids)) != len(ids) or any(self._book.find(task_id) for task_id in ids):
             raise Refused(ExitCode.PROTOCOL, "a task id was used twice")
         follower = None
         if submit.follow:
@@ -317,10 +174,10 @@ class Session:
             connection.send(number, "done")
 
     def _query(self, connection: Connection, number: int, selection: Selection) -> None:
-        entries = self._select(selection)
+        entries = self._book.select(selection)
 
         def step() -> bool | None:
-            rows = tuple(entry.row for _, entry in zip(range(_ROWS_AT_ONCE), entries, strict=False))
+            rows = tuple(entry.row for _, entry in zip(range(ROWS_AT_ONCE), entries, strict=False))
             connection.send(number, "tasks" if rows else "done", rows or None)
             return True if rows else None
 
@@ -328,7 +185,7 @@ class Session:
 
     def _follow(self, connection: Connection, number: int, follow: Follow) -> None:
         follower = Follower(self._ledger, connection, number, result=follow.result, output=follow.output)
-        entries = list(self._select(follow.selection))
+        entries = list(self._book.select(follow.selection))
         if follow.output and len(entries) > 1:
             raise Refused(ExitCode.USAGE, "output can be shown for one task at a time")
         for entry in entries:
@@ -342,11 +199,11 @@ class Session:
 
     def _cancel(self, connection: Connection, number: int, cancel: Cancel) -> None:
         selection = cancel.selection._replace(living=cancel.selection.all)
-        entries = {entry.row.task_id or entry.row.wanted: entry for entry in self._select(selection)}
+        entries = {entry.row.task_id or entry.row.wanted: entry for entry in self._book.select(selection)}
         canceling = Canceling(connection, number)
         rows = tuple(entry.row for entry in entries.values())
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            connection.send(number, "tasks", rows[start : start + _ROWS_AT_ONCE])
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            connection.send(number, "tasks", rows[start : start + ROWS_AT_ONCE])
         started = time.monotonic()
         answers: list[CancelResult] = []
         for entry in entries.values():
@@ -514,120 +371,14 @@ class Session:
     ) -> None:
         outcome, reason = CancelOutcome.NOT_FOUND, "neither the ledger nor the scheduler knows it"
         if future.cancelled() or future.exception() is not None:
-            reason = "the ledger does not know it, and the scheduler did not answer"
-        elif future.result().name == "CANCELED":
+            why = "the client is leaving" if future.cancelled() else str(future.exception())
+            canceling.connection.send(canceling.number, "error", ControlError(ExitCode.UNREACHABLE, why))
+            return
+        if future.result().name == "CANCELED":
             outcome, reason = CancelOutcome.CANCELED, ""
         elif future.result().name == "FAILED":
             outcome, reason = CancelOutcome.REFUSED, "it runs on"
         canceling.answered(CancelResult(task_id, outcome, ShownState.NOT_FOUND, reason, milliseconds))
 
-    # ---- finding tasks ----
-
-    def _find(self, task_id: bytes) -> Entry | None:
-        living = self._living.get(task_id)
-        return living.entry if living is not None else self._ledger.find(task_id)
-
-    def _select(self, selection: Selection) -> Iterator[Entry]:
-        """Raises Refused at once for ids that can't be right."""
-        entries: Iterable[Entry]
-        if not selection.all:
-            entries = [self._resolve(text) for text in selection.ids]
-        elif selection.living:
-            entries = [living.entry for living in self._living.values()]
-        else:
-            entries = (self._current(entry) for entry in self._ledger.all())
-        wanted = frozenset(selection.states)
-        return (entry for entry in entries if not wanted or entry.row.state in wanted)
-
-    def _current(self, entry: Entry) -> Entry:
-        living = self._living.get(entry.row.task_id)
-        if living is not None:
-            return living.entry
-        if not entry.row.state.over:  # its agent is gone, and nobody has closed its books yet
-            entry.row = entry.row._replace(state=ShownState.LOST, reason=LOST_WITH_AGENT)
-        return entry
-
-    def _resolve(self, text: str) -> Entry:
-        if text == "@last":
-            last = self._ledger.last()
-            return self._current(last) if last else _missing(text, b"", "nothing was submitted in this session yet")
-        if not _HEX.issuperset(text) or not MIN_PREFIX <= len(text) <= 32:
-            raise Refused(
-                ExitCode.USAGE,
-                f"{text!r} is not a task id: 32 hex digits, a unique prefix of {MIN_PREFIX} or more, or @last",
-                "scalercli status lists the tasks of this session",
-            )
-        if len(text) == 32:
-            task_id = bytes.fromhex(text)
-            entry = self._find(task_id)
-            return self._current(entry) if entry else _missing(text, task_id, "")
-        matching = self._ledger.matching(
-            bytes.fromhex(text.ljust(32, "0")), bytes.fromhex(text.ljust(32, "f")), _SHOWN_MATCHES
-        )
-        if not matching:
-            return _missing(text, b"", "no task of this session has an id that begins so")
-        if len(matching) > 1:
-            ids = " ".join(entry.row.task_id.hex() for entry in matching)
-            raise Refused(ExitCode.USAGE, f"{text!r} is the beginning of several ids", f"one of {ids}")
-        return self._current(matching[0])
-
-    # ---- asking the scheduler ----
-
-    def _refreshed(self, selection: Selection, then: Callable[[], None]) -> None:
-        """Calls ``then``; where the selection wants it, when the states are what the scheduler says now."""
-        ids = () if selection.all else tuple(text.lower() for text in selection.ids)
-        living = (
-            [
-                task_id
-                for task_id in self._living
-                if not ids or any(task_id.hex().startswith(text) or text == "@last" for text in ids)
-            ]
-            if len(ids) <= 8
-            else list(self._living)
-        )
-        if not selection.fresh or not living or self._asking is None:
-            then()
-            return
-        asked = tuple(living) if len(living) <= 1000 else ()
-        self._asking.submit(self._ask, asked).add_done_callback(
-            lambda future: self._post(partial(self._informed, future, then))
-        )
-
-    def _ask(self, task_ids: tuple[bytes, ...]) -> Any:
-        from protocol.messages import TaskFilter
-
-        assert self._client is not None
-        wanted: Any = task_ids
-        return self._client.query("tasks", TaskFilter(wanted, own_only=True), timeout=_QUERY_SECONDS)
-
-    def _informed(self, future: concurrent.futures.Future[Any], then: Callable[[], None]) -> None:
-        if not future.cancelled() and future.exception() is None and future.result().variant == "tasks":
-            for info in future.result().value.tasks:
-                living = self._living.get(info.task_id)
-                if living is not None:
-                    state = _SHOWN.get(info.state.name, living.row.state)
-                    if state is ShownState.RUNNING and info.held_before:
-                        state = ShownState.QUEUED  # inside its worker, behind others
-                    living.change(
-                        state=state,
-                        worker=info.worker.decode("ascii", "backslashreplace"),
-                        queue_position=info.queue_position,
-                    )
-        else:
-            logger.info("the scheduler did not say how the tasks are: %s", future)
-        then()
-
 
 _STREAMED = TaskMetadata(stream_output=True)
-LOST_WITH_AGENT = "the session agent ended while it was not over"
-_SHOWN_MATCHES = 4
-_SHOWN = {
-    "INACTIVE": ShownState.QUEUED,
-    "RUNNING": ShownState.RUNNING,
-    "CANCELING": ShownState.CANCELING,
-    "BALANCE_CANCELING": ShownState.QUEUED,
-}
-
-
-def _missing(text: str, task_id: bytes, reason: str) -> Entry:
-    return Entry(0, TaskRow(task_id, wanted=text, state=ShownState.NOT_FOUND, reason=reason))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from protocol.control import Cancel, CancelOutcome, CancelResult, Selection, ShownState, TaskRow
-from scalercli import link, options, records, selecting, settings
+from scalercli import launch, link, options, records, selecting, settings
 from scalercli.errors import CliError
 from scalercli.exits import OF_OUTCOME, ExitCode, worst
 from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption, duration_option
@@ -91,7 +91,7 @@ def _link(cluster: str, wanted: Selection) -> link.Link:
     if not any(row.state is ShownState.NOT_FOUND and row.task_id for row in rows):
         return agent
     agent.close()
-    return link.open_link(cluster, idle_seconds=settings.idle_seconds())
+    return launch.open_link(cluster, idle_seconds=settings.idle_seconds())
 
 
 def _show(out: Output, open_: dict[bytes | str, TaskRow], result: CancelResult, allowed: set[str]) -> int:

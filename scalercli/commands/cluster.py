@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from protocol.control import AgentInfo
-from scalercli import link, options, records, settings
+from scalercli import launch, link, options, records, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
@@ -45,7 +45,7 @@ def up(
     out = options.output(output, json, quiet, single=True)
     where = settings.cluster(cluster)
     count = settings.workers(workers)
-    agent = link.open_link(where, workers=count, idle_seconds=settings.idle_seconds(), keep=True, announce=False)
+    agent = launch.open_link(where, workers=count, idle_seconds=settings.idle_seconds(), keep=True, announce=False)
     agent.send("keep")
     info = agent.receive().value
     assert isinstance(info, AgentInfo)

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from protocol.control import ControlReply, NewTask, Submit, TaskKind, TaskRow
-from scalercli import callables, forms, link, options, records, settings
+from scalercli import callables, forms, launch, link, options, records, settings
 from scalercli.callables import Target
 from scalercli.commands.result import show_result
 from scalercli.errors import CliError
@@ -248,7 +248,7 @@ class Mapper:
 
     def _send(self) -> None:
         if self._agent is None:
-            self._agent = link.open_link(
+            self._agent = launch.open_link(
                 self._cluster, workers=settings.workers(None), idle_seconds=settings.idle_seconds()
             )
             self._agent.watch_stdout()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from protocol.control import Cancel, CancelOutcome, Selection, ShownState, TaskKind, TaskRow
-from scalercli import forms, link, options, settings, values
+from scalercli import forms, launch, link, options, settings, values
 from scalercli.commands.submit import show
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode, of_state
@@ -59,7 +59,7 @@ def _run(out: Output, job: forms.Job, where: str) -> int:
     agent: link.AgentLink | None = None
     sent = False
     try:
-        agent = link.open_link(where, workers=settings.workers(None), idle_seconds=settings.idle_seconds())
+        agent = launch.open_link(where, workers=settings.workers(None), idle_seconds=settings.idle_seconds())
         sent = True
         # A command's output is part of the JSON; else it is shown as it comes.
         live = job.kind is TaskKind.PYTHON or out.mode not in (Mode.JSON, Mode.JSONL)

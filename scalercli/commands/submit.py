@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scalercli import forms, link, options, records, settings
+from scalercli import forms, launch, link, options, records, settings
 from scalercli.exits import ExitCode
 from scalercli.forms import Job
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
@@ -45,7 +45,7 @@ def submit(
     task_id = os.urandom(16)
     sent = False
     try:
-        agent = link.open_link(where, workers=settings.workers(None), idle_seconds=settings.idle_seconds())
+        agent = launch.open_link(where, workers=settings.workers(None), idle_seconds=settings.idle_seconds())
         number = agent.send("submit", job.request(task_id))
         sent = True
         for _ in link.replies(agent, number):
@@ -61,8 +61,10 @@ def submit(
 def show(out: Output, job: Job, cluster: str) -> None:
     """What a dry run prints."""
     rows = [("cluster", cluster), *job.details]
-    rows.append(("bytes", str(len(job.function) + sum(map(len, job.arguments)))))
-    fields = {"kind": job.kind.name.lower(), "what": job.text, **{name.replace(" ", "_"): text for name, text in rows}}
+    size = len(job.function) + sum(map(len, job.arguments))
+    fields: dict[str, object] = {name.replace(" ", "_"): text for name, text in rows}
+    fields |= {"kind": job.kind.name.lower(), "what": job.text, "bytes": size}
+    rows.append(("bytes", str(size)))
     if out.mode.value == "text":
         for name, text in rows:
             out.record(Record("", "", {}, [Cell("", name), Cell("", text)]))

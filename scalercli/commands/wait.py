@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,6 +54,7 @@ def wait(
             _ended(out, ticker, waiting, codes, row)
         out.flush()
         if waiting and not (any_ and codes):
+            ticker.show()
             _follow(out, agent, waiting, codes, ticker, deadline, any_)
     except link.TimedOut:
         ticker.clear()
@@ -121,25 +122,41 @@ class Ticker:
         self._total = total
         self._done = 0
         self._failed = 0
-        self._drawn = False
+        self._bar: Any = None
+        self._task: Any = None
 
     def count(self, *, failed: bool) -> None:
         self._done += 1
         self._failed += failed
-        self.clear()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, text=self._text())
 
     def show(self) -> None:
-        text = f"{self._done}/{self._total} over" + (f", {self._failed} not successful" if self._failed else "")
         if self._kind == "lines":
-            message(text)
-        elif self._kind == "bar":
-            filled = 30 * self._done // max(1, self._total)
-            sys.stderr.write(f"\r[{'#' * filled}{'.' * (30 - filled)}] {text}")
-            sys.stderr.flush()
-            self._drawn = True
+            message(self._text())
+        elif self._kind == "bar" and self._bar is None:
+            self._start()
 
     def clear(self) -> None:
-        if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._drawn = False
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _text(self) -> str:
+        return f"{self._done}/{self._total} over" + (f", {self._failed} not successful" if self._failed else "")
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # then the answers appear above the bar, on the same terminal
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task("", total=self._total, completed=self._done, text=self._text())
+        self._bar.start()

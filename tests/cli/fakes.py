@@ -14,9 +14,10 @@ from protocol.messages import InformationAnswer, LogType, TaskInfo, TaskList, Ta
 from protocol.payloads import ResultMetadata
 from reference_impl.client import CancelAnswer, RawResult
 from scalercli.agent.__main__ import listen, take_lock
+from scalercli.agent.book import LOST_WITH_AGENT
 from scalercli.agent.ledger import Ledger, now
 from scalercli.agent.server import AgentServer
-from scalercli.agent.session import LOST_WITH_AGENT, Session
+from scalercli.agent.session import Session
 from scalercli.places import Places
 
 
@@ -132,11 +133,14 @@ class FakeAgent:
         ledger.close()
 
     def close(self) -> None:
+        if self._lock < 0:
+            return
         if self._thread.is_alive():
             self.server.post(self._stop)
-            self._thread.join()
+        self._thread.join()
         os.ftruncate(self._lock, 0)
         os.close(self._lock)
+        self._lock = -1
 
     def _stop(self) -> None:
         self.session.stopping = True

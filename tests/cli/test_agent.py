@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -297,3 +298,59 @@ def _receive(raw: socket.socket) -> list[ControlReply]:
 def _ask(raw: socket.socket, request: ControlRequest) -> str:
     raw.sendall(frame(request))
     return _receive(raw)[0].variant
+
+
+@pytest.mark.parametrize("words", [("status",), ("wait", "@last"), ("cancel", "@last"), ("cluster", "status")])
+def test_commands_that_only_talk_to_the_agent_load_little(cli: Setup, words: tuple[str, ...]) -> None:
+    cli.client.ends = [1]
+    cli.submit()
+    code = (
+        "import sys; from scalercli.app import main; main(sys.argv[1:]);"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}), *sys.modules, file=sys.stderr)"
+    )
+    environ = os.environ | {"PYTHONPATH": str(SOURCE), "SCALERCLI_CLUSTER": CLUSTER}
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=environ, timeout=60)
+    loaded = set(done.stderr.split())
+    heavy = {"zmq", "capnp", "cloudpickle", "tblib", "asyncio", "rich", "psutil", "sqlite3", "pydantic"}
+    heavy |= {"reference_impl.client", "reference_impl.scheduler", "protocol.messages", "multiprocessing"}
+    assert not loaded & heavy
+    assert done.stdout
+
+
+def test_a_shutdown_is_understood_from_any_version(cli: Setup) -> None:
+    task = cli.submit()
+    waiting = cli.start("wait", task)
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(Places(CLUSTER).socket))
+        assert _ask(raw, ControlRequest(VERSION + 9, 1, "shutdown")) == "agent"
+        assert raw.recv(1) == b""
+    out, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, out) in ((6, f"{task}\tcanceled\n"), (7, f"{task}\tlost\n"))
+    row = json.loads(cli("status", "-o", "jsonl", task)[1])
+    assert (row["state"], row["reason"]) == ("canceled", "the session was ended")
+    assert cli("cluster", "status")[:2] == (3, f"down\t{CLUSTER}\n")
+    assert cli("cluster", "down")[:2] == (0, f"down\t{CLUSTER}\n")
+
+
+def test_no_scheduler_is_said_plainly(cli: Setup) -> None:
+    cli.agent.close()
+    process = cli.start("submit", "--cluster", "tcp://127.0.0.1:1", "nomodule:f")
+    assert process.communicate(timeout=60)[1].startswith("error: there is no module 'nomodule'")
+    assert process.returncode == 2, "what can be found wrong without a cluster is found first"
+
+
+def test_a_dry_run_sends_nothing(cli: Setup) -> None:
+    assert cli("submit", "--dry-run", "math:pow", "2", "x")[:2] == (
+        0,
+        f"cluster\t{CLUSTER}\nfunction\tmath:pow\nargument 1\t2\nargument 2\t'x'\nbytes\t{_pickled_size()}\n",
+    )
+    shown = json.loads(cli("run", "--dry-run", "--json", "--", "ls", "a b")[1])
+    assert (shown["schema"], shown["kind"], shown["command"]) == ("scalercli.dry-run/1", "command", "ls 'a b'")
+    assert shown["environment"] == "of the worker", "the environment may hold secrets: it stays on this machine"
+    assert cli.client.submitted == []
+
+
+def _pickled_size() -> int:
+    from reference_impl.serialization import serialize
+
+    return sum(len(serialize(value)) for value in (math.pow, 2, "x"))

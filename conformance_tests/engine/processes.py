@@ -1,0 +1,164 @@
+"""Implementations under test as processes: started once per distinct settings, ended in the end."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from conformance_tests.engine.channels import SetupFailed
+from conformance_tests.engine.targets import RoleTarget
+
+_READY_SECONDS = 20.0
+_END_SECONDS = 5.0
+_KEPT_LINES = 60
+
+
+@dataclass(frozen=True)
+class Started:
+    """Where an implementation listens."""
+
+    address: str
+    monitor: str = ""
+
+
+class Process:
+    """One running implementation. ``lines`` are the last lines that it printed."""
+
+    def __init__(
+        self, target: RoleTarget, settings: dict[str, Any], placeholders: dict[str, str], pipe: bool = False
+    ) -> None:
+        """Starts it; raises SetupFailed. With ``pipe`` its stdin and stdout are left to the caller."""
+        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._port = free_port() if any("{port}" in word for word in target.start) else 0
+        self.command = command_line(target, settings, {**placeholders, "port": str(self._port)})
+        try:
+            self.popen: subprocess.Popen[bytes] = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if pipe else subprocess.STDOUT,
+                env={**os.environ, **{k: _filled(v, placeholders) for k, v in target.env.items()}},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SetupFailed(f"{self.command[0]} can't be started: {error}") from None
+        self._found = threading.Event()
+        self._match: re.Match[str] | None = None
+        self._pattern = re.compile(target.ready["line"]) if "line" in target.ready else None
+        stream = self.popen.stderr if pipe else self.popen.stdout
+        self._reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._reader.start()
+
+    def _read(self, stream: Any) -> None:
+        for raw in stream:
+            line = raw.decode("utf-8", "replace").rstrip()
+            self.lines.append(line)
+            if self._match is None and self._pattern is not None and (found := self._pattern.search(line)):
+                self._match = found
+                self._found.set()
+        self._found.set()
+
+    def ready(self, target: RoleTarget) -> Started:
+        """Waits until it listens; raises SetupFailed."""
+        if self._pattern is not None:
+            self._found.wait(target.ready.get("seconds", _READY_SECONDS))
+            if self._match is None:
+                raise self._failed("did not say that it is ready")
+            groups = self._match.groupdict()
+            return Started(groups.get("address") or f"tcp://127.0.0.1:{self._port}", groups.get("monitor") or "")
+        deadline = time.monotonic() + target.ready.get("seconds", _READY_SECONDS)
+        while not can_connect(self._port):
+            if self.popen.poll() is not None or time.monotonic() > deadline:
+                raise self._failed("does not listen")
+            time.sleep(0.01)  # until the port answers: nothing announces that
+        return Started(f"tcp://127.0.0.1:{self._port}", f"tcp://127.0.0.1:{self._port + 2}")
+
+    def _failed(self, what: str) -> SetupFailed:
+        self.stop()
+        ended = f", it ended with {self.popen.returncode}" if self.popen.returncode is not None else ""
+        said = "; it said: " + " / ".join(list(self.lines)[-3:]) if self.lines else ""
+        return SetupFailed(f"{' '.join(self.command)} {what}{ended}{said}")
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def stop(self) -> None:
+        """Ends it and everything that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(_END_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+        self._reader.join()
+        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+
+def command_line(target: RoleTarget, settings: dict[str, Any], placeholders: dict[str, str]) -> list[str]:
+    """The command with its placeholders filled; raises SetupFailed for one that is not known."""
+    words: list[str] = []
+    for word in target.start:
+        if word == "{settings}":
+            for name, value in {**target.defaults, **settings}.items():
+                words += _setting(target.settings[name], value)
+        else:
+            words.append(_filled(word, placeholders))
+    return words
+
+
+def _setting(words: tuple[str, ...], value: Any) -> list[str]:
+    if value is False:
+        return []
+    text = "" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
+    whole = str(max(1, math.ceil(value))) if isinstance(value, float) and value > 0 else text
+    return [word.replace("{value}", text).replace("{ceil}", whole) for word in words]
+
+
+def _filled(word: str, placeholders: dict[str, str]) -> str:
+    def replace(match: re.Match[str]) -> str:
+        if match[1] not in placeholders:
+            raise SetupFailed(f"the placeholder {{{match[1]}}} of the target is not known here")
+        return placeholders[match[1]]
+
+    return re.sub(r"\{(\w+)\}", replace, word)
+
+
+def free_port() -> int:
+    """A port that is free now, and the second above it too (the monitor stream's)."""
+    while True:
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            try:
+                other.bind(("127.0.0.1", port + 2))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+def can_connect(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def python() -> str:
+    """The interpreter that runs the engine."""
+    return sys.executable

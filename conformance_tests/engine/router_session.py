@@ -1,0 +1,253 @@
+"""Worker and client runs: the engine is the scheduler, with a ROUTER that the implementation connects to.
+
+The scheduler's actor answers heartbeats by itself and does not show them, unless the scenario's actor says
+``heartbeats: true`` (show them) or ``echo: false`` (don't answer them). The same holds for the announcements of objects
+(``instructions: true`` shows them).
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import zmq
+
+from conformance_tests.engine import fields as message_fields
+from conformance_tests.engine.channels import (
+    Channel,
+    Fence,
+    Incoming,
+    Session,
+    SetupFailed,
+    decode_message,
+    encode_message,
+)
+from conformance_tests.engine.driver_channel import DriverChannel, DriverProcess
+from conformance_tests.engine.fields import Fields
+from conformance_tests.engine.gates import GateChannel, GateServer
+from conformance_tests.engine.payloads import SERIALIZER
+from conformance_tests.engine.scenario import Actor
+from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
+from protocol.identifiers import Identity, serializer_object_id
+
+_ECHOES = {
+    "workerHeartbeat": "workerHeartbeatEcho",
+    "clientHeartbeat": "clientHeartbeatEcho",
+    "workerManagerHeartbeat": "workerManagerHeartbeatEcho",
+}
+_CONNECT_SECONDS = 30.0
+_STOP = b"stop"
+
+
+class Router:
+    """The engine's scheduler socket, as long as the implementation runs.
+
+    A thread serves it, so that heartbeats are answered whatever the run is waiting for.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], prefix: bytes, storage: StorageStub) -> None:
+        self._prefix = prefix
+        self._router = context.socket(zmq.ROUTER)
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0)):
+            self._router.setsockopt(option, value)
+        self.address = f"tcp://127.0.0.1:{self._router.bind_to_random_port('tcp://127.0.0.1')}"
+        name = f"inproc://router-{id(self)}"
+        self._inside, self._outside = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        for pair in (self._inside, self._outside):
+            pair.setsockopt(zmq.LINGER, 0)
+        self._inside.bind(name)
+        self._outside.connect(name)
+        self._storage_port = storage.port
+        self._came: queue.Queue[tuple[bool, Incoming]] = queue.Queue()
+        self._known: set[Identity] = set()
+        self._met = threading.Event()
+        self.storage = storage
+        self.subject: Identity = b""
+        """The implementation's identity, once it has spoken."""
+        self.echo = True
+        self._thread = threading.Thread(target=self._serve, name="router", daemon=True)
+        self._thread.start()
+
+    def expect_new(self) -> None:
+        """From now on the next new identity that speaks is the subject."""
+        self.subject = b""
+        self._met.clear()
+
+    def forget(self) -> None:
+        """Drops what earlier runs left."""
+        with suppress(queue.Empty):
+            while True:
+                self._came.get_nowait()
+
+    def await_subject(self, seconds: float) -> bool:
+        """Whether the implementation has spoken in time."""
+        return self._met.wait(seconds)
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """One message to the subject."""
+        self._outside.send_multipart([self.subject, *frames])
+
+    def receive(self, seconds: float) -> tuple[bool, Incoming] | None:
+        """The next message of the subject, and whether the engine has answered it already."""
+        try:
+            return self._came.get(timeout=seconds) if seconds > 0 else self._came.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Ends the thread and closes the sockets."""
+        self._outside.send(_STOP)
+        self._thread.join()
+        for one in (self._router, self._inside, self._outside):
+            one.close()
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._inside, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if self._inside in ready:
+                frames = self._inside.recv_multipart()
+                if frames == [_STOP]:
+                    return
+                self._router.send_multipart(frames)
+            if self._router in ready:
+                sender, *frames = self._router.recv_multipart()
+                self._handle(sender, frames)
+
+    def _handle(self, sender: Identity, frames: list[bytes]) -> None:
+        came = decode_message(frames)
+        if sender not in self._known and sender.startswith(self._prefix):
+            self._known.add(sender)
+            if not self.subject:
+                self.subject = sender
+        answer = _ECHOES.get(came.kind)
+        echoed = answer is not None and (self.echo or sender != self.subject)
+        if answer is not None and echoed:
+            address = {"host": "127.0.0.1", "port": self._storage_port, "scheme": "tcp"}
+            fields = {} if came.kind == "workerManagerHeartbeat" else {"objectStorageAddress": address}
+            self._router.send_multipart([sender, message_fields.encode(answer, fields)])
+        if sender == self.subject:
+            self._came.put((echoed, came))
+            self._met.set()
+
+
+class RouterSession(Session):
+    """One run against a worker or client that connects to the engine's ROUTER."""
+
+    via = "sockets"
+
+    def __init__(
+        self, router: Router, gates: GateServer, driver: DriverProcess | None, actors: dict[str, Actor], patience: float
+    ) -> None:
+        self._router = router
+        self._gates = gates
+        self._driver = driver
+        self._actors = actors
+        self.patience = patience
+        self._channels: list[Channel] = []
+        if driver is not None:
+            router.expect_new()
+
+    def prepare(self, identities: dict[str, Identity]) -> None:
+        for name, actor in self._actors.items():
+            if actor.role == "client" and actor.options.get("serializer", True):
+                self._router.storage.put(serializer_object_id(identities[name]), SERIALIZER)
+
+    @property
+    def subject(self) -> Identity:
+        return self._router.subject
+
+    def open(self, actor: Actor, identity: Identity) -> Channel:
+        channel: Channel
+        if actor.role == "scheduler":
+            channel = _SchedulerChannel(self._router, actor, self._driver is not None)
+            if self._driver is None:
+                channel.await_subject()
+        elif actor.role == "storage":
+            channel = StorageChannel(self._router.storage, self._gates.port)
+        elif actor.role == "gates":
+            channel = GateChannel(self._gates)
+        elif actor.role == "driver" and self._driver is not None:
+            channel = DriverChannel(self._driver, self._router.address)
+        else:
+            raise SetupFailed(f"a {actor.role} can't connect here")
+        self._channels.append(channel)
+        return channel
+
+    def close(self) -> None:
+        self._router.echo = True
+        for channel in self._channels:
+            channel.close()
+
+
+class _SchedulerChannel(Channel):
+    def __init__(self, router: Router, actor: Actor, judges_client: bool) -> None:
+        self._router = router
+        self._judges_client = judges_client
+        self._shows_heartbeats = actor.options.get("heartbeats", False)
+        self._shows_instructions = actor.options.get("instructions", False)
+        router.forget()
+        router.echo = actor.options.get("echo", True)
+        self._outstanding: set[bytes] = set()
+
+    def await_subject(self) -> None:
+        """Until the implementation has spoken; raises SetupFailed."""
+        if not self._router.await_subject(_CONNECT_SECONDS):
+            raise SetupFailed("the implementation has not connected")
+
+    def send_message(self, kind: str, fields: Fields) -> None:
+        if kind == "task":
+            self._outstanding.add(fields["taskId"])
+        self.await_subject()
+        self._router.send([encode_message(kind, fields)])
+
+    def encode_raw(self, kind: str, fields: Fields) -> bytes:
+        return message_fields.encode(kind, fields)
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        self.await_subject()
+        self._router.send(frames)
+
+    def receive(self, seconds: float) -> Incoming | None:
+        deadline = time.monotonic() + seconds
+        while True:
+            came = self._router.receive(max(0.0, deadline - time.monotonic()))
+            if came is None:
+                return None
+            echoed, message = came
+            if message.kind in ("taskResult", "taskCancelConfirm"):
+                self._outstanding.discard(message.fields["taskId"])
+            if self._is_shown(echoed, message):
+                return message
+
+    def _is_shown(self, echoed: bool, message: Incoming) -> bool:
+        if message.kind in _ECHOES:
+            return bool(self._shows_heartbeats)
+        return message.kind != "objectInstruction" or bool(self._shows_instructions)
+
+    def fence(self, registered: bool) -> Fence | None:
+        if self._judges_client:
+            return None  # nothing that a scheduler sends must be answered by a client
+        unknown = secrets.token_bytes(16)
+        answer = {"taskId": unknown, "cancelConfirmType": "cancelNotFound"}
+        return Fence("taskCancel", {"taskId": unknown}, "taskCancelConfirm", answer)
+
+    def tidy(self, seconds: float) -> bool:
+        """Cancels what still runs."""
+        if self._judges_client:
+            return True
+        for task in list(self._outstanding):
+            self._router.send([encode_message("taskCancel", {"taskId": task, "flags": {"force": True}})])
+        deadline = time.monotonic() + seconds
+        while self._outstanding and time.monotonic() < deadline:
+            self.receive(deadline - time.monotonic())
+        return not self._outstanding
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,199 @@
+"""An object storage of the engine's own, for the implementations that need one: it stores, waits, and remembers.
+
+One thread, one selector. Whoever plays a scheduler's storage reads the recorded requests; worker and client runs put
+objects in and take them out.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+from conformance_tests.engine import payloads
+from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
+from conformance_tests.engine.fields import BadFields, Fields
+from protocol import storage
+from protocol.errors import ProtocolError
+from protocol.identifiers import ObjectId
+from protocol.storage import Request, RequestType, ResponseType
+
+_NAMES = {
+    RequestType.SET_OBJECT: "setObject",
+    RequestType.GET_OBJECT: "getObject",
+    RequestType.DELETE_OBJECT: "deleteObject",
+    RequestType.DUPLICATE_OBJECT_ID: "duplicateObjectID",
+    RequestType.INFO_GET_TOTAL: "infoGetTotal",
+}
+
+
+class _Connection:
+    def __init__(self, sock: socket.socket, magic: bytes) -> None:
+        self.socket = sock
+        self.side = storage.ServerSide(magic)
+
+
+class StorageStub:
+    """Listens at ``address``. ``records`` grows by (request name, object id) for every request but infoGetTotal."""
+
+    def __init__(self, magic: bytes = storage.MAGIC) -> None:
+        self._magic = magic
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.changed = threading.Condition()
+        self.records: list[tuple[str, bytes]] = []
+        self.objects: dict[bytes, bytes] = {}
+        self._waiting: dict[bytes, list[tuple[_Connection, Request]]] = defaultdict(list)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._wake, self._wakened = socket.socketpair()
+        self._wakened.setblocking(False)
+        self._selector.register(self._wakened, selectors.EVENT_READ, None)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="storage-stub", daemon=True)
+        self._thread.start()
+
+    def put(self, object_id: bytes, content: bytes) -> None:
+        """Stores an object, and answers whoever waits for it."""
+        with self.changed:
+            self._store(object_id, content)
+
+    def drop(self, object_id: bytes) -> None:
+        """Deletes an object."""
+        with self.changed:
+            self.objects.pop(object_id, None)
+
+    def close(self) -> None:
+        """Ends the thread and closes every connection."""
+        self._closing = True
+        self._wake.send(b".")
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            self._selector.unregister(key.fileobj)
+            if isinstance(key.data, _Connection):
+                key.data.socket.close()
+        self._selector.close()
+        for one in (self._listener, self._wake, self._wakened):
+            one.close()
+
+    def _run(self) -> None:
+        while not self._closing:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif isinstance(key.data, _Connection):
+                    self._read(key.data)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            sock, _ = self._listener.accept()
+            sock.setblocking(True)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(storage.greeting(storage.SERVER_IDENTITY, self._magic))
+            self._selector.register(sock, selectors.EVENT_READ, _Connection(sock, self._magic))
+
+    def _read(self, connection: _Connection) -> None:
+        try:
+            count = connection.socket.recv_into(connection.side.buffer())
+            if not count:
+                raise ConnectionError
+            for request in connection.side.received(count):
+                with self.changed:
+                    self._handle(connection, request)
+                    self.changed.notify_all()
+        except (OSError, ProtocolError):
+            self._selector.unregister(connection.socket)
+            connection.socket.close()
+
+    def _handle(self, connection: _Connection, request: Request) -> None:
+        name = _NAMES.get(RequestType(request.type)) if request.type in _NAMES else None
+        if name is None:
+            return
+        object_id = bytes(request.object_id)
+        if request.type != RequestType.INFO_GET_TOTAL:
+            self.records.append((name, object_id))
+        if request.type == RequestType.SET_OBJECT:
+            self._store(object_id, bytes(request.payload))
+            self._answer(connection, request, ResponseType.SET_OK)
+        elif request.type == RequestType.DELETE_OBJECT:
+            there = self.objects.pop(object_id, None) is not None
+            self._answer(connection, request, ResponseType.DEL_OK if there else ResponseType.DEL_NOT_EXISTS)
+        elif request.type == RequestType.INFO_GET_TOTAL:
+            total = storage.Total(len(self.objects), len(self.objects), sum(map(len, self.objects.values())), 0, 0, 0)
+            self._answer(connection, request, ResponseType.INFO_GET_TOTAL_OK, total.to_bytes())
+        else:
+            source = bytes(request.payload) if request.type == RequestType.DUPLICATE_OBJECT_ID else object_id
+            if source in self.objects:
+                self._serve(connection, request)
+            else:
+                self._waiting[source].append((connection, request))
+
+    def _serve(self, connection: _Connection, request: Request) -> None:
+        if request.type == RequestType.GET_OBJECT:
+            content = self.objects[bytes(request.object_id)]
+            self._answer(connection, request, ResponseType.GET_OK, content[: request.length])
+        else:
+            self._store(bytes(request.object_id), self.objects[bytes(request.payload)])
+            self._answer(connection, request, ResponseType.DUPLICATE_OK)
+
+    def _store(self, object_id: bytes, content: bytes) -> None:
+        self.objects[object_id] = content
+        for connection, request in self._waiting.pop(object_id, ()):
+            self._serve(connection, request)
+
+    @staticmethod
+    def _answer(connection: _Connection, request: Request, kind: ResponseType, payload: bytes = b"") -> None:
+        with suppress(OSError):  # the requester is gone
+            for part in storage.response(request.request_id, kind, ObjectId(bytes(request.object_id)), payload):
+                connection.socket.sendall(part)
+
+
+class StorageChannel(Channel):
+    """An actor that watches what is asked of the engine's storage, from now on."""
+
+    lenient = True
+
+    def __init__(self, stub: StorageStub, gate_port: int = 0) -> None:
+        self._stub = stub
+        self._gate_port = gate_port
+        self._next = len(stub.records)
+        self._read: deque[Incoming] = deque()
+
+    def send_message(self, kind: str, fields: Fields) -> None:
+        """``put`` stores an object, ``read`` makes a ``content`` come, ``drop`` deletes one."""
+        object_id = fields.get("objectId", b"")
+        if kind == "put":
+            self._stub.put(object_id, payloads.content(fields, self._gate_port))
+        elif kind == "drop":
+            self._stub.drop(object_id)
+        elif kind == "read":
+            content = self._stub.objects.get(object_id)
+            found = {"missing": True} if content is None else payloads.read(content)
+            self._read.append(Incoming("content", {"objectId": object_id, **found}))
+        else:
+            raise BadFields(f"the storage can't send {kind}; it can put, drop and read")
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        raise SetupFailed("this storage only answers")
+
+    def receive(self, seconds: float) -> Incoming | None:
+        if self._read:
+            return self._read.popleft()
+        deadline = time.monotonic() + seconds
+        with self._stub.changed:
+            while self._next >= len(self._stub.records):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._stub.changed.wait(left):
+                    return None
+            name, object_id = self._stub.records[self._next]
+            self._next += 1
+            return Incoming(name, {"objectId": object_id})
+
+    def close(self) -> None:
+        pass

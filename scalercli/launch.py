@@ -1,0 +1,92 @@
+"""Starts the session agent where a command needs one and none lives."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+from scalercli.errors import CliError
+from scalercli.exits import ExitCode
+from scalercli.link import AgentLink, find_agent
+from scalercli.places import EMBEDDED, Places
+
+_START_SECONDS = 60.0
+
+
+def open_link(
+    cluster: str, *, workers: int = 0, idle_seconds: float, keep: bool = False, announce: bool = True
+) -> AgentLink:
+    """A connection to the agent of this cluster, which is started if there is none; raises CliError."""
+    places = Places(cluster)
+    link = find_agent(places)
+    if link is not None:
+        return link
+    import fcntl
+
+    places.make()
+    # One command starts the agent; those that come meanwhile wait here and then find it.
+    with places.start_lock.open("w") as start_lock:
+        fcntl.flock(start_lock, fcntl.LOCK_EX)
+        link = find_agent(places)
+        if link is not None:
+            return link
+        if cluster == EMBEDDED and announce:
+            sys.stderr.write("note: starting a cluster on this machine (scalercli cluster down ends it)\n")
+            sys.stderr.flush()
+        _start_agent(places, workers, idle_seconds, keep)
+    link = find_agent(places)
+    if link is None:
+        raise CliError("the session agent ended at once", f"see {places.log}", ExitCode.UNREACHABLE)
+    return link
+
+
+def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) -> None:
+    import json
+    import subprocess
+
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "scalercli.agent", "--cluster", places.cluster, "--ready-fd", str(writer)]
+    command += ["--idle-seconds", str(idle_seconds), "--workers", str(workers)]
+    command += ["--keep"] if keep else []
+    environment = {**os.environ, "PYTHONPATH": _python_path()}
+    # What the user's directory holds must not shadow the modules of the agent.
+    command[1:1] = ["-P"] if sys.version_info >= (3, 11) else []
+    try:
+        launcher = subprocess.Popen(
+            command,
+            pass_fds=(writer,),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+        )
+    finally:
+        os.close(writer)
+    line = b""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    deadline = time.monotonic() + _START_SECONDS
+    try:
+        while not line.endswith(b"\n"):
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise CliError("the session agent does not get ready", f"see {places.log}", ExitCode.UNREACHABLE)
+            data = os.read(reader, 65536)
+            if not data:
+                break
+            line += data
+    finally:
+        os.close(reader)
+        launcher.wait()
+    if not line:
+        raise CliError("the session agent could not start", f"see {places.log}", ExitCode.UNREACHABLE)
+    answer = json.loads(line)
+    if "error" in answer:
+        raise CliError(answer["error"], answer["hint"], answer["code"])
+
+
+def _python_path() -> str:
+    """So that the agent finds the same packages as this process, also from a source tree."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
