@@ -77,9 +77,7 @@ class _DealerChannel(PeerChannel):
         self._socket.send_multipart(list(frames))
 
     def receive(self, seconds: float) -> Incoming | None:
-        if not self._socket.poll(int(seconds * 1000) + 1):
-            return None
-        return decode_message(self._socket.recv_multipart())
+        return _receive(self._socket, seconds)
 
     def close(self) -> None:
         self._socket.close()
@@ -125,9 +123,17 @@ class _MonitorChannel(Channel):
         raise SetupFailed("a monitor only listens")
 
     def receive(self, seconds: float) -> Incoming | None:
-        if not self._socket.poll(int(seconds * 1000) + 1):
-            return None
-        return decode_message(self._socket.recv_multipart())
+        return _receive(self._socket, seconds)
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _receive(socket: zmq.Socket[bytes], seconds: float) -> Incoming | None:
+    try:
+        return decode_message(socket.recv_multipart(zmq.NOBLOCK))
+    except zmq.Again:
+        pass
+    if seconds <= 0 or not socket.poll(int(seconds * 1000) + 1):
+        return None
+    return decode_message(socket.recv_multipart())
