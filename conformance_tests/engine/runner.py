@@ -223,7 +223,9 @@ class Run:
         elif isinstance(step, Heartbeat):
             self._heartbeat(step)
         elif isinstance(step, Mute):
-            self._peer(step.actor).muted = step.muted
+            peer = self._peer(step.actor)
+            peer.muted = step.muted
+            self._channel(peer).mute(step.muted)
         elif isinstance(step, Advance):
             self._advance(step.seconds)
         elif isinstance(step, Forbid):
