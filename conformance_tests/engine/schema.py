@@ -17,7 +17,7 @@ PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
     "balancing", "graphs", "information", "managers", "monitor", "placement",  # of SPEC.md
     "clock", "storage", "unforced-cancel", "force-refusal", "task-log", "processes", "await", "timeouts",
-    "clear",
+    "clear", "own-process",
 )  # fmt: skip
 STORAGE_REQUESTS = {
     "setObject": {"objectId", "payload", "requestId"},
@@ -39,9 +39,9 @@ STORAGE_RESPONSES = {
     "greeting": {"magic", "identity"},
 }  # fmt: skip
 STORAGE_STUB = {
-    "put": {"objectId", "python", "value", "serializer", "raises", "content"},
+    "put": {"objectId", "python", "value", "serializer", "raises", "content", "prefix"},
     "drop": {"objectId"},
-    "read": {"objectId"},
+    "read": {"objectId", "prefix"},
     "content": {"objectId", "value", "raises", "text", "unreadable", "missing", "size"},
     "connected": {"identity"},
     "hold": set(),
