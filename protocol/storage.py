@@ -24,6 +24,8 @@ from protocol.errors import MalformedMessage, VersionMismatch
 from protocol.identifiers import OBJECT_ID_BYTES, Identity, ObjectId
 
 MAGIC = b"YMQ\x02"
+MAGIC_VERSIONS = {b"YMQ\x02": "opengris-scaler 2.7.0 to 2.9.0", b"YMQ\x01": "opengris-scaler 2.0 to 2.6"}
+"""Who opens with which magic."""
 SERVER_IDENTITY = b"ObjectStorageServer"
 WHOLE = 2**64 - 1
 """As the wanted length of ``getObject``: all of the object."""
@@ -116,6 +118,14 @@ class Total(NamedTuple):
         if len(raw) != _TOTAL.size:
             raise MalformedMessage(f"infoGetTotalOK has {_TOTAL.size} bytes, not {len(raw)}")
         return cls(*_TOTAL.unpack(raw))
+
+
+def describe_magic(magic: bytes) -> str:
+    """What a side opens with, and which versions are known to do that."""
+    version = MAGIC_VERSIONS.get(magic, "")
+    if len(magic) == len(MAGIC) and not any(magic[2:]):  # the length of an identity
+        version = "no magic: opengris-scaler before 2.0"
+    return f"{magic!r} ({version})" if version else repr(magic)
 
 
 def greeting(identity: Identity, magic: bytes = MAGIC) -> bytes:
@@ -305,8 +315,9 @@ class _Side(ABC, Generic[Message]):
         if not self._greeted:
             magic = self._small[self._start : self._end][: len(self._magic)].tobytes()
             if not self._magic.startswith(magic):
+                theirs, ours = describe_magic(magic), describe_magic(self._magic)
                 raise VersionMismatch(
-                    f"the other side opens with {magic!r}, this one speaks {self._magic!r}: "
+                    f"the other side opens with {theirs}, this one speaks {ours}: "
                     "another version of the object storage protocol, or not that protocol at all"
                 )
             if len(magic) < len(self._magic):

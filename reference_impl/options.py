@@ -12,6 +12,7 @@ import sys
 import time
 from typing import NoReturn
 
+from protocol import storage
 from reference_impl.addresses import Address
 from reference_impl.processes import die_with_parent
 
@@ -54,6 +55,28 @@ def address(text: str) -> Address:
         return Address.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def magic(text: str) -> bytes:
+    """argparse type: the bytes that open a connection to an object storage, in hexadecimal."""
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not hexadecimal: {storage.MAGIC.hex()} is an example") from None
+    if len(value) > storage.MAX_MAGIC_BYTES:
+        raise argparse.ArgumentTypeError(f"a magic of {len(value)} bytes, the limit is {storage.MAX_MAGIC_BYTES}")
+    return value
+
+
+def add_magic(parser: argparse.ArgumentParser) -> None:
+    """The option of every role that connects to an object storage."""
+    parser.add_argument(
+        "--object-storage-magic",
+        type=magic,
+        default=storage.MAGIC.hex(),
+        metavar="HEX",
+        help="the bytes that open a connection to the object storage: the version of its protocol",
+    )
 
 
 def fail(what: str, hint: str, code: int = UNREACHABLE) -> int:

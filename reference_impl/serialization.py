@@ -165,8 +165,7 @@ def deserialize_exception(payload: bytes | bytearray | memoryview) -> BaseExcept
         return RemoteError(str(message), str(name), str(text))
     if type(loaded) is RemoteError and not loaded.type_name:  # the peer's form: "TypeName: message"
         name, _, message = loaded.message.partition(": ")
-        if name.isidentifier():
-            return RemoteError(message, name)
+        return RemoteError(message, name) if name.isidentifier() else loaded
     return loaded
 
 

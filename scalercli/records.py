@@ -10,6 +10,9 @@ from scalercli import durations
 from scalercli.exits import of_state
 from scalercli.output import SHORT_ID, Cell, Record
 
+INFERRED = "inferred from the monitor stream: this scheduler does not answer status queries"
+"""The reason of a state that nobody has told."""
+
 
 def id_of(row: TaskRow) -> str:
     """The full id, or what was asked for where there is no such task."""

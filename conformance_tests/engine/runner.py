@@ -61,7 +61,9 @@ _KEEPALIVE_SHARE = 3  # heartbeats per timeout that the scenario sets
 _TICK_SECONDS = 0.5
 _REGISTERING = frozenset({"client", "worker", "manager"})
 _HEARTBEATS = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager": "workerManagerHeartbeat"}
-_ENGINE_ACTIONS = frozenset({"put", "drop", "read", "release"})
+_ENGINE_ACTIONS = frozenset(
+    {"put", "drop", "read", "release", "hold", "resume", "hangUp", "stop", "start", "terminate", "kill"}
+)
 """What looks like a message in a scenario and happens inside the engine."""
 _GOODBYES: dict[str, tuple[str, Fields]] = {
     "client": ("clientDisconnect", {"disconnectType": "disconnect"}),
@@ -190,7 +192,8 @@ class Run:
         if self._session.synchronous:
             self._session.close()
         else:
-            outcome.clean = outcome.verdict is Verdict.PASS and self._tidy_up()
+            # after an isolated scenario the implementation is thrown away
+            outcome.clean = outcome.verdict is Verdict.PASS and (self._scenario.isolated or self._tidy_up())
             self._session.close()
         outcome.seconds = time.perf_counter() - started
         return outcome
@@ -321,7 +324,12 @@ class Run:
 
     def _fill(self, peer: _Peer, kind: str, fields: Fields) -> Fields:
         sender = peer.identity
-        if self._scenario.role in ("worker", "client") and peer.actor.role in ("scheduler", "storage", "gates"):
+        if self._scenario.role in ("worker", "client") and peer.actor.role in (
+            "scheduler",
+            "storage",
+            "gates",
+            "process",
+        ):
             sender = self._owner()
         return fill(kind, fields, self._names, sender, peer.actor.options)
 

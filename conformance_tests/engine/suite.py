@@ -143,7 +143,7 @@ class Suite:
         has_sockets = bool(role.start or role.attach or attached)
         only_core = "clock" in needs and "clock" not in role.capabilities
         only_sockets = (
-            any(actor.role in ("storage", "gates", "driver") for actor in scenario.actors.values())
+            any(actor.role in ("storage", "gates", "driver", "process") for actor in scenario.actors.values())
             or "sockets" in needs
         )
         via = self.options.via or (CORE if only_core or not has_sockets else SOCKETS)

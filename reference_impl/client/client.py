@@ -16,6 +16,7 @@ from protocol.codec import encode_query
 from protocol.identifiers import TASK_ID_BYTES, ClientId, TaskId, new_client_id, new_task_id
 from protocol.messages import InformationAnswer, InformationQuery, QueryValue, TaskCapability, TaskFilter
 from protocol.payloads import TaskMetadata
+from protocol.storage import MAGIC
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore, serializer_blob
 from reference_impl.client.functions import FunctionCache, call_each
@@ -52,9 +53,11 @@ class Client(concurrent.futures.Executor):
         heartbeat_interval_seconds: float = 1.0,
         timeout_seconds: float = 60.0,
         connect_timeout_seconds: float = 10.0,
+        storage_magic: bytes = MAGIC,
     ) -> None:
         """Connects, blocking until scheduler and storage are there. Raises SchedulerUnreachable, StorageUnreachable,
-        and ValueError for what is no address (``tcp://HOST:PORT``)."""
+        and ValueError for what is no address (``tcp://HOST:PORT``). ``storage_magic`` is the version of the
+        storage's protocol."""
         self.identity: ClientId = identity or new_client_id()
         core = ClientCore(
             self.identity,
@@ -63,7 +66,7 @@ class Client(concurrent.futures.Executor):
             heartbeat_interval_seconds=heartbeat_interval_seconds,
             timeout_seconds=timeout_seconds,
         )
-        self._thread = ClientThread(Address.parse(address), core, connect_timeout_seconds)
+        self._thread = ClientThread(Address.parse(address), core, connect_timeout_seconds, storage_magic)
         self._functions = FunctionCache()
         self._query_ids = itertools.count(1)
         self._thread.start()

@@ -23,7 +23,7 @@ from protocol import codec
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import ClientHeartbeat, InformationAnswer
-from protocol.storage import ResponseType, get_request, set_request
+from protocol.storage import MAGIC, ResponseType, get_request, set_request
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore
 from reference_impl.client.future import ScalerFuture
@@ -61,10 +61,17 @@ _ANY_HOST = ("0.0.0.0", "::", "*")
 class ClientThread:
     """The thread and its queue. The public methods may be called from any thread."""
 
-    def __init__(self, address: Address, core: ClientCore, connect_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        core: ClientCore,
+        connect_timeout_seconds: float,
+        storage_magic: bytes = MAGIC,
+    ) -> None:
         self.address = address
         self._core = core
         self._connect_timeout = connect_timeout_seconds
+        self._storage_magic = storage_magic
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a garbage collection may come back here in the same thread
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -388,7 +395,9 @@ class ClientThread:
         address = Address(self.address.host if host in _ANY_HOST else host, port)
         try:
             left = max(0.1, self._connect_by - time.monotonic())
-            self._storage = StorageConnection(address, self._core.identity, timeout_seconds=left)
+            self._storage = StorageConnection(
+                address, self._core.identity, magic=self._storage_magic, timeout_seconds=left
+            )
         except StorageLost as error:
             raise StorageUnreachable(str(error)) from None
         self._poller.register(self._storage.fileno(), zmq.POLLIN)

@@ -8,20 +8,10 @@ from contextlib import closing
 
 from protocol import storage
 from reference_impl.object_storage.server import BindError, Server
-from reference_impl.options import RoleParser, address, announce_ready
+from reference_impl.options import RoleParser, address, announce_ready, magic
 from reference_impl.processes import StopSignals
 
 UNREACHABLE = 10
-
-
-def _magic(text: str) -> bytes:
-    try:
-        magic = bytes.fromhex(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not hexadecimal: {storage.MAGIC.hex()} is an example") from None
-    if len(magic) > storage.MAX_MAGIC_BYTES:
-        raise argparse.ArgumentTypeError(f"a magic of {len(magic)} bytes, the limit is {storage.MAX_MAGIC_BYTES}")
-    return magic
 
 
 def _identity(text: str) -> bytes:
@@ -45,7 +35,7 @@ def _parser() -> RoleParser:
     )
     parser.add_argument(
         "--magic",
-        type=_magic,
+        type=magic,
         default=storage.MAGIC.hex(),
         metavar="HEX",
         help="the bytes that open a connection: the version of the storage protocol (opengris-scaler 2.0 to 2.6: "

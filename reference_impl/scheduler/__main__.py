@@ -8,7 +8,7 @@ from importlib import metadata
 import zmq
 
 from protocol.messages import ObjectStorageAddress
-from reference_impl.options import RoleParser, address, announce_ready, fail
+from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail
 from reference_impl.processes import StopSignals
 from reference_impl.scheduler.core import Settings
 from reference_impl.scheduler.server import Listen, SchedulerServer
@@ -58,6 +58,7 @@ def _parser() -> RoleParser:
         metavar="N",
         help="a task that has lost so many workers fails as failedWorkerDied",
     )
+    add_magic(parser)
     return parser
 
 
@@ -94,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         options.object_storage_address,
         options.status_report_interval_seconds,
         options.object_report_limit,
+        options.object_storage_magic,
     )
     stop = StopSignals()
     try:

@@ -20,6 +20,7 @@ from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId
 from protocol.messages import BinderStatus, Kind, KindCount, ObjectStorageStatus
+from protocol.storage import MAGIC
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
@@ -52,6 +53,7 @@ class Listen:
     storage: Address
     report_seconds: float = 1.0
     object_report_limit: int = 500
+    storage_magic: bytes = MAGIC
 
 
 class SchedulerServer:
@@ -72,7 +74,7 @@ class SchedulerServer:
             self._context.destroy(linger=0)
             raise
         self.core = SchedulerCore(settings, time.monotonic())
-        self._storage = _StorageLink(listen.storage, f"{self.address}".encode())
+        self._storage = _StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic)
         self._peers = PeerLog(_LOG)
         self._received = [0] * len(Kind)
         self._sent = [0] * len(Kind)
@@ -233,8 +235,9 @@ def _bound_address(socket: zmq.Socket[bytes]) -> Address:
 class _StorageLink:
     """Deletes objects in the object storage, also when it is away for a while, and asks it for its totals."""
 
-    def __init__(self, address: Address, name: bytes) -> None:
+    def __init__(self, address: Address, name: bytes, magic: bytes) -> None:
         self._address = address
+        self._magic = magic
         self._identity = _IDENTITY + name
         self._connection: StorageConnection | None = None
         self._registered = 0  # what the poller waits for, on this connection
@@ -263,7 +266,7 @@ class _StorageLink:
             return
         try:
             self._connection = StorageConnection(
-                self._address, self._identity, timeout_seconds=_STORAGE_CONNECT_SECONDS
+                self._address, self._identity, magic=self._magic, timeout_seconds=_STORAGE_CONNECT_SECONDS
             )
         except StorageLost as error:
             _LOG.warning("%s; next try in %g s", error, _STORAGE_RETRY_SECONDS)

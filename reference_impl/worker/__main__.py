@@ -9,7 +9,7 @@ import resource
 import socket
 import sys
 
-from reference_impl.options import RoleParser, address, announce_ready, fail
+from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail
 from reference_impl.processes import StopSignals
 from reference_impl.worker.zygote import Zygote
 
@@ -72,6 +72,7 @@ def _parser() -> RoleParser:
         metavar="LIST",
         help='what tasks may ask for, for example "gpu=1,linux"',
     )
+    add_magic(parser)
     return parser
 
 
@@ -159,7 +160,13 @@ def main(argv: list[str] | None = None) -> int:
             parse_capabilities(options.capabilities),
             socket.gethostname(),
         )
-        serve = Serve(options.scheduler_address, options.concurrency, options.name, options.object_cache_bytes)
+        serve = Serve(
+            options.scheduler_address,
+            options.concurrency,
+            options.name,
+            options.object_cache_bytes,
+            options.object_storage_magic,
+        )
         facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
         try:
             with Agent(serve, settings, zygote, lambda: announce_ready("worker", **facts)) as agent:

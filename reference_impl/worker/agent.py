@@ -25,7 +25,7 @@ from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId, WorkerId, new_object_id, new_worker_id
 from protocol.messages import Resource
 from protocol.payloads import ResultMetadata
-from protocol.storage import Buffer
+from protocol.storage import MAGIC, Buffer
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
@@ -69,6 +69,7 @@ class Serve:
     slots: int = 1
     name: str = "worker"
     cache_bytes: int = 512 << 20
+    storage_magic: bytes = MAGIC
 
 
 class _Slot:
@@ -95,7 +96,7 @@ class Agent:
         self._usage = Usage()
         self._usage_at = 0.0
         self._objects = ObjectCache(serve.cache_bytes)
-        self._storage = StorageLink(new_worker_id(serve.name), self._fetched)
+        self._storage = StorageLink(new_worker_id(serve.name), self._fetched, serve.storage_magic)
         self._storage_descriptor = -1
         self._reactor = Reactor()
         self._spares: list[Processor] = []

@@ -20,9 +20,10 @@ _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 class StorageLink:
     """Connects when it is told where; reconnects, and asks again, when a connection is lost. Tasks wait meanwhile."""
 
-    def __init__(self, name: bytes, fetched: Callable[[ObjectId, Buffer], None]) -> None:
+    def __init__(self, name: bytes, fetched: Callable[[ObjectId, Buffer], None], magic: bytes = storage.MAGIC) -> None:
         self._name = name
         self._fetched = fetched
+        self._magic = magic
         self._address: Address | None = None
         self._connection: StorageConnection | None = None
         self._gets: dict[ObjectId, None] = {}
@@ -55,7 +56,9 @@ class StorageLink:
             return
         identity = self._name + b"|" + os.urandom(4).hex().encode()  # else answers to old requests would come again
         try:
-            self._connection = StorageConnection(self._address, identity, timeout_seconds=_CONNECT_SECONDS)
+            self._connection = StorageConnection(
+                self._address, identity, magic=self._magic, timeout_seconds=_CONNECT_SECONDS
+            )
         except StorageLost as error:
             self._lost(error, now)
             return

@@ -162,6 +162,9 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         server.attach(session)
         server.watch(signals.fileno(), stop)
         backend.watch(server, broken)
+        if backend.monitor is not None:
+            backend.monitor.attach(server.watch, server.unwatch)
+            session.observe(backend.monitor)
         report(options, {"ok": True})
         try:
             reason = server.run()

@@ -16,6 +16,7 @@ from scalercli.exits import ExitCode
 
 if TYPE_CHECKING:
     from scalercli.agent.server import AgentServer
+    from scalercli.agent.watch import MonitorWatch
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,16 @@ logger = logging.getLogger(__name__)
 class Backend:
     """A client, and the cluster that belongs to it, if any."""
 
-    def __init__(self, client: Any, scheduler_address: str, cluster: Any = None, workers: int = 0) -> None:
+    def __init__(
+        self,
+        client: Any,
+        scheduler_address: str,
+        cluster: Any = None,
+        workers: int = 0,
+        monitor: MonitorWatch | None = None,
+    ) -> None:
         self.client = client
+        self.monitor = monitor
         self._scheduler_address = scheduler_address
         self._cluster = cluster
         self._workers = workers
@@ -34,14 +43,17 @@ class Backend:
 
     def info(self, *, living: int, idle_seconds: float, state_directory: str) -> AgentInfo:
         cluster = self._cluster
+        monitor, workers = str(cluster.monitor_address) if cluster else "", self._workers
+        if self.monitor is not None and self.monitor.needed:
+            monitor, workers = self.monitor.address, self.monitor.observations.workers or 0
         return AgentInfo(
             pid=os.getpid(),
             program=scalercli.__version__,
             embedded=cluster is not None,
             scheduler_address=self._scheduler_address,
             object_storage_address=str(cluster.object_storage_address) if cluster else "",
-            monitor_address=str(cluster.monitor_address) if cluster else "",
-            workers=self._workers,
+            monitor_address=monitor,
+            workers=workers,
             started_at=self._started_at,
             living=living,
             processes=tuple(ProcessInfo(role, pid) for role, pid in self._processes()),
@@ -69,6 +81,8 @@ class Backend:
         self._closed = True
         for fd in self._watched:
             os.close(fd)
+        if self.monitor is not None:
+            self.monitor.close()
         try:
             self.client.close()
         except Exception:
@@ -81,12 +95,16 @@ class Backend:
 
 
 def connect_backend(address: str) -> Backend:
-    """A client of the scheduler at ``address``; raises CliError."""
+    """A client of the scheduler at ``address``, and a subscription to what that publishes; raises CliError."""
+    from reference_impl.addresses import Address
     from reference_impl.client import Client
+    from scalercli.agent.watch import MonitorWatch
 
+    monitor = MonitorWatch(Address.parse(address))
     try:
-        return Backend(Client(address), address)
+        return Backend(Client(address), address, monitor=monitor)
     except ConnectionError as error:
+        monitor.close()
         hint = "is it running? scalercli cluster up starts a cluster on this machine"
         raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
 

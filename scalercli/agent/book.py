@@ -11,7 +11,9 @@ from typing import Any
 from protocol.control import Selection, ShownState, TaskRow
 from scalercli.agent.ledger import Entry, Ledger
 from scalercli.agent.tasks import Living, Refused, TaskClient
+from scalercli.agent.watch import MonitorWatch
 from scalercli.exits import ExitCode
+from scalercli.records import INFERRED
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +38,36 @@ class Book:
         self.living: dict[bytes, Living] = {}
         self._client = client
         self._post = post
+        self._watch: MonitorWatch | None = None
         self._asking = concurrent.futures.ThreadPoolExecutor(1, "query") if client is not None else None
 
     def close(self) -> None:
         if self._asking is not None:
             self._asking.shutdown(cancel_futures=True)
+        if self._watch is not None:
+            self._watch.close()
+
+    def observe(self, watch: MonitorWatch) -> None:
+        """For a scheduler of which nothing is known: asks it once, and keeps the stream if it does not answer."""
+        assert self._asking is not None and self._client is not None
+        self._watch = watch
+        asked = self._asking.submit(self._client.query, "version", timeout=_QUERY_SECONDS)
+        asked.add_done_callback(lambda future: self._post(partial(self._probed, future)))
+
+    def _probed(self, future: concurrent.futures.Future[Any]) -> None:
+        if self._watch is None or future.cancelled():
+            return
+        if isinstance(future.exception(), TimeoutError):
+            self._watch.needed = True
+            logger.info("the scheduler does not answer status queries; its monitor stream: %s", self._watch.address)
+        elif future.exception() is None:
+            self._watch.close()
+            self._watch = None
+
+    @property
+    def watch(self) -> MonitorWatch | None:
+        """Where states come from if the scheduler does not answer."""
+        return self._watch if self._watch is not None and self._watch.needed else None
 
     def find(self, task_id: bytes) -> Entry | None:
         """The task with exactly this id."""
@@ -109,19 +136,36 @@ class Book:
         if not selection.fresh or not living or self._asking is None:
             then()
             return
+        if self.watch is not None:
+            self._infer(living)
+            then()
+            return
         asked = tuple(living) if len(living) <= 1000 else ()
         self._asking.submit(self._ask, asked).add_done_callback(
-            lambda future: self._post(partial(self._informed, future, then))
+            lambda future: self._post(partial(self._informed, future, living, then))
         )
 
     def _ask(self, task_ids: tuple[bytes, ...]) -> Any:
         from protocol.messages import TaskFilter
 
         assert self._client is not None
+        if self.watch is not None:
+            raise TimeoutError("it did not answer before")
         wanted: Any = task_ids
         return self._client.query("tasks", TaskFilter(wanted, own_only=True), timeout=_QUERY_SECONDS)
 
-    def _informed(self, future: concurrent.futures.Future[Any], then: Callable[[], None]) -> None:
+    def _infer(self, task_ids: list[bytes]) -> None:
+        assert self._watch is not None
+        for task_id in task_ids:
+            living, seen = self.living.get(task_id), self._watch.observations.state(task_id)
+            if living is None or living.row.state is ShownState.CANCELING:
+                continue
+            if seen is not None:
+                living.change(state=seen[0], worker=seen[1], reason=INFERRED)
+            else:
+                living.change(reason=f"not known: the scheduler does not answer, {self._watch.address} has not told")
+
+    def _informed(self, future: concurrent.futures.Future[Any], asked: list[bytes], then: Callable[[], None]) -> None:
         if not future.cancelled() and future.exception() is None and future.result().variant == "tasks":
             for info in future.result().value.tasks:
                 living = self.living.get(info.task_id)
@@ -136,6 +180,8 @@ class Book:
                     )
         else:
             logger.info("the scheduler did not say how the tasks are: %s", future)
+            if self.watch is not None:
+                self._infer(asked)
         then()
 
 

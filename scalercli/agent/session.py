@@ -34,6 +34,7 @@ from scalercli.agent.book import Book
 from scalercli.agent.ledger import Entry, Ledger, LedgerError, now
 from scalercli.agent.results import command_exit_code
 from scalercli.agent.tasks import ROWS_AT_ONCE, Canceling, Connection, Follower, Living, Refused, TaskClient
+from scalercli.agent.watch import MonitorWatch
 from scalercli.exits import ExitCode
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,10 @@ class Session:
     @property
     def living(self) -> int:
         return len(self._living)
+
+    def observe(self, monitor: MonitorWatch) -> None:
+        """States come from there if the scheduler does not answer."""
+        self._book.observe(monitor)
 
     def close(self) -> None:
         self._book.close()

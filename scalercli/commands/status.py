@@ -46,6 +46,8 @@ def status(
         return ExitCode.OK
     rows = _follow(out, agent, wanted) if follow else _once(out, agent, wanted)
     out.close()
+    if any(row.reason == records.INFERRED for row in rows):
+        out.note(f"states are {records.INFERRED}")
     codes = [of_state(row.state) for row in rows]
     for row in rows:
         if row.state is ShownState.NOT_FOUND:

@@ -140,8 +140,9 @@ def test_errors_that_only_the_peer_knows_are_remote_errors() -> None:
 def test_a_peers_exception_that_could_not_be_pickled_shows_its_type_and_text() -> None:
     """As a worker of opengris-scaler 2.9.0 pickles it, with tblib installed: without a call of the class."""
     payload = (
-        b"\x80\x04\x8c\x16tblib.pickling_support\x8c\x1dunpickle_exception_with_attrs\x93(\x8c\x19scaler.utility.exceptions"
-        b"\x8c!TaskExceptionNotSerializableError\x93}(\x8c\x08__dict__}\x8c\x04args\x8c\x12OutOfCheese: gouda\x85uNNN\x89NtR."
+        b"\x80\x04\x8c\x16tblib.pickling_support\x8c\x1dunpickle_exception_with_attrs\x93("
+        b"\x8c\x19scaler.utility.exceptions\x8c!TaskExceptionNotSerializableError\x93"
+        b"}(\x8c\x08__dict__}\x8c\x04args\x8c\x12OutOfCheese: gouda\x85uNNN\x89NtR."
     )
     error = deserialize_exception(payload)
     assert isinstance(error, RemoteError)

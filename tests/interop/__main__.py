@@ -1,4 +1,7 @@
-"""``make interop``: the matrix as a table, then many tasks through each single-role swap. Exit code 1 if a cell fails."""
+"""``make interop``: the matrix as a table, then many tasks through each single-role swap.
+
+The exit code is 1 if a cell fails, and 2 if the peer is not there.
+"""
 
 from __future__ import annotations
 

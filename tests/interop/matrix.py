@@ -53,8 +53,9 @@ class Row:
 def run(
     combination: Combination, directory: Path, *, big: int = BIG, only: Sequence[str] = (), seconds: float = 300.0
 ) -> Row:
-    """Starts the combination, runs the workload (``only``: these checks), stops everything. Never raises for what the roles do wrong; the
-    thread that calls it must live on until it returns. ``directory`` gets the logs."""
+    """Starts the combination, runs the workload (``only``: these checks), stops everything. ``big`` is the largest
+    payload in bytes, ``directory`` gets the logs. Never raises for what the roles do wrong. The processes end with the
+    thread that calls it."""
     row = Row(combination)
     start = time.monotonic()
     directory.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,7 @@ class _Run:
         self._cluster = cluster
         self._row = row
         self._leaver: ClientProcess | None = None
+        self._leavers = 0
 
     def workload(self, big: int, only: Sequence[str], seconds: float) -> None:
         cluster, row = self._cluster, self._row
@@ -128,7 +130,8 @@ class _Run:
         return found
 
     def _answer_leaver(self, port: int) -> bool:
-        self._leaver = ClientProcess(self._cluster, "leaver", "leaver", port=port)
+        self._leavers += 1
+        self._leaver = ClientProcess(self._cluster, f"leaver-{self._leavers}", "leaver", port=port)
         return next(self._leaver.lines(), {}).get("submitted") is not None
 
     def _answer_leave(self) -> bool:
@@ -136,7 +139,7 @@ class _Run:
         self._leaver.say("leave")
         left = any("left" in line for line in self._leaver.lines())
         if not left or self._leaver.process.wait():
-            raise AssertionError(f"the client that leaves failed: {self._cluster.log_tail('leaver')}")
+            raise AssertionError(f"the client that leaves failed: {self._cluster.log_tail(f'leaver-{self._leavers}')}")
         return True
 
     def _answer_kill_leaver(self) -> int:
@@ -196,9 +199,14 @@ def nothing_left(cluster: Cluster) -> tuple[list[str], list[str], str]:
 def _nothing_left(cluster: Cluster, row: Row) -> None:
     start = time.monotonic()
     complaints, seen, text = nothing_left(cluster)
-    line = {"check": "nothing_left", "state": "failed" if complaints else "seen" if seen else "complete", "seen": seen}
-    line |= {"text": "; ".join([*complaints, text]), "seconds": time.monotonic() - start}
-    row.cells.append(judge(row.combination, line))
+    state = "failed" if complaints else "seen" if seen else "complete"
+    line: dict[str, Any] = {
+        "check": "nothing_left",
+        "state": state,
+        "seen": seen,
+        "text": "; ".join([*complaints, text]),
+    }
+    row.cells.append(judge(row.combination, line | {"seconds": time.monotonic() - start}))
 
 
 def judge(combination: Combination, line: dict[str, Any]) -> Cell:

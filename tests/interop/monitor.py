@@ -43,7 +43,7 @@ class Monitor:
     def next(self, timeout: float) -> Message | None:
         """The next message that can be read; None when none comes in time."""
         deadline = time.monotonic() + timeout
-        while self._socket.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        while self._socket.poll(int(1000 * max(0.0, deadline - time.monotonic()))):
             try:
                 return codec.decode(self._socket.recv())
             except MalformedMessage as error:

@@ -23,13 +23,16 @@ Rows = dict[Combination, "Future[matrix.Row]"]
 def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
     if why := peer.missing():
         pytest.fail(why, pytrace=False)
-    selected = [item.callspec.params["combination"] for item in request.session.items if _of_this_module(item)]
+    selected = [c for item in request.session.items if (c := _combination(item)) is not None]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         yield {c: pool.submit(matrix.run, c, tmp_path_factory.mktemp(c.name)) for c in selected}
 
 
-def _of_this_module(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and item.module.__name__ == __name__ and hasattr(item, "callspec")
+def _combination(item: pytest.Item) -> Combination | None:
+    if not isinstance(item, pytest.Function) or item.module.__name__ != __name__:
+        return None
+    found: Combination | None = item.callspec.params.get("combination")
+    return found
 
 
 @pytest.mark.timeout(400)

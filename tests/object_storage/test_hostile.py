@@ -141,4 +141,7 @@ def test_it_is_logged_once_per_host_and_interval(address: Address, caplog: pytes
     [record] = caplog.records
     text = record.getMessage()
     assert text.startswith("127.0.0.1: connection from 127.0.0.1:")
-    assert "closed: the other side opens with b'GET ', this one speaks b'YMQ\\x02'" in text
+    assert (
+        "closed: the other side opens with b'GET ', this one speaks b'YMQ\\x02' (opengris-scaler 2.7.0 to 2.9.0)"
+        in text
+    )
