@@ -91,6 +91,9 @@ class Channel(ABC):
     def register(self) -> None:  # noqa: B027  # most have nothing to say first
         """What a connection says first, unless a scenario leaves it out."""
 
+    def mute(self, muted: bool) -> None:  # noqa: B027  # most say nothing by themselves
+        """Stops, or starts again, what the engine says on this channel by itself."""
+
     def fence(self, registered: bool) -> Fence | None:
         """What proves that everything sent before on this channel has been handled; None where nothing does."""
         return None

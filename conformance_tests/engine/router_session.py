@@ -245,6 +245,10 @@ class _SchedulerChannel(Channel):
             return bool(self._shows_heartbeats)
         return message.kind != "objectInstruction" or bool(self._shows_instructions)
 
+    def mute(self, muted: bool) -> None:
+        """A muted scheduler answers no heartbeats."""
+        self._router.echo = not muted
+
     def fence(self, registered: bool) -> Fence | None:
         if self._judges_client:
             return None  # nothing that a scheduler sends must be answered by a client

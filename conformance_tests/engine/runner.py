@@ -117,7 +117,10 @@ class Run:
         elif isinstance(step, Heartbeat):
             self._heartbeat(step)
         elif isinstance(step, Mute):
-            self._talk.peers[step.actor].muted = step.muted
+            peer = self._talk.peers[step.actor]
+            peer.muted = step.muted
+            if peer.channel is not None:
+                peer.channel.mute(step.muted)
         elif isinstance(step, Advance):
             self._advance(step.seconds)
         elif isinstance(step, Forbid):
