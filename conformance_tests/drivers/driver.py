@@ -96,9 +96,18 @@ class Driver:
         task = getattr(made, "task_id", b"")
         self.tell("submitted", future=future, taskId=bytes(task).hex())
 
-    def _op_cancel(self, future: str, force: bool = True, timeout: float | None = None, how: str = "call") -> None:
-        """``how``: call (the blocking cancel), or await (a coroutine that awaits the future is cancelled)."""
+    def _op_cancel(
+        self, future: str, force: bool = True, timeout: float | None = None, how: str = "call", of: str = ""
+    ) -> None:
+        """``how``: call (the blocking cancel), await (a coroutine that awaits the future is cancelled), loop (called
+        where an event loop runs), or callback (called when the future ``of`` is done)."""
         made = self._futures[future]
+        if how == "callback":
+            self._futures[of].add_done_callback(lambda _: self.tell("canceled", future=future, returned=made.cancel()))
+            return
+        if how == "loop":
+            self.tell("canceled", future=future, returned=asyncio.run(_cancel_in_loop(made)))
+            return
         if how == "await":
             returned = asyncio.run(_cancel_awaiting(made))
             self.tell("canceled", future=future, returned=returned)
@@ -151,6 +160,10 @@ async def _cancel_awaiting(future: Any) -> bool:
     except asyncio.CancelledError:
         return True
     return False
+
+
+async def _cancel_in_loop(future: Any) -> Any:
+    return future.cancel()
 
 
 def _describe(error: BaseException) -> str:

@@ -91,6 +91,9 @@ class Channel(ABC):
     def register(self) -> None:  # noqa: B027  # most have nothing to say first
         """What a connection says first, unless a scenario leaves it out."""
 
+    def mute(self, muted: bool) -> None:  # noqa: B027  # most say nothing by themselves
+        """Stops, or starts again, what the engine says on this channel by itself."""
+
     def fence(self, registered: bool) -> Fence | None:
         """What proves that everything sent before on this channel has been handled; None where nothing does."""
         return None
@@ -112,6 +115,10 @@ class Session(ABC):
     def subject(self) -> Identity:
         """The identity of the implementation under test, where it has one and has spoken."""
         return b""
+
+    def exit_code(self) -> int | None:
+        """That of the implementation's process, if it has ended and the engine has started it."""
+        return None
 
     @abstractmethod
     def open(self, actor: Actor, identity: Identity) -> Channel:

@@ -146,8 +146,7 @@ class Conversation:
             answer = fence.answer if fence else "an answer"
             kind = fence.kind if fence else "a message"
             came = "the connection was closed" if peer.closed else "nothing came"
-            requirement = {"clientHeartbeatEcho": "LIV-02", "workerHeartbeatEcho": "LIV-04"}.get(answer, "")
-            raise self.failed(step, f"{peer.actor.name} sends {kind} and expects {answer}", came, requirement)
+            raise self.failed(step, f"{peer.actor.name} sends {kind} and expects {answer}", came)
 
     def fence(self, peer: Peer, patience: float, fields: Fields | None = None) -> bool:
         """Sends what must be answered and waits for the answer; False when it does not come."""
@@ -266,6 +265,9 @@ class Conversation:
         named = (step.requirement if step is not None else "") or requirement
         requirements = (named,) if named else self._scenario.requirements[:1]
         where = step.where if step is not None else self.where
+        code = None if self.over else self._session.exit_code()
+        if code is not None:
+            came += f": the {self._scenario.role} has ended with exit code {code}"
         if not any(entry.diverges for entry in self.trace.entries):
             self.trace.add(NOTE, "", shown=f"{expected}; {came}", diverges=True, step=where)
         return Failed(Failure(where, requirements, expected, came, step.raw if step is not None else None))

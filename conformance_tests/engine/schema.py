@@ -16,7 +16,8 @@ from protocol import layout
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
     "balancing", "graphs", "information", "managers", "monitor", "placement",  # of SPEC.md
-    "clock", "signals", "storage", "unforced-cancel", "force-refusal", "task-log", "processes", "await", "timeouts",
+    "clear", "clock", "signals", "storage", "unforced-cancel", "force-refusal", "task-log", "processes", "await",
+    "timeouts",
 )  # fmt: skip
 STORAGE_REQUESTS = {
     "setObject": {"objectId", "payload", "requestId"},
@@ -42,6 +43,7 @@ STORAGE_STUB = {
     "drop": {"objectId"},
     "read": {"objectId"},
     "content": {"objectId", "value", "raises", "text", "unreadable", "missing", "size"},
+    "connected": {"identity"},
     "hold": set(),
     "resume": set(),
     "hangUp": set(),
@@ -51,7 +53,7 @@ STORAGE_STUB = {
 PROCESS: dict[str, set[str]] = {"terminate": set(), "kill": set(), "ended": {"exitCode"}}
 DRIVER_COMMANDS: dict[str, set[str]] = {
     "submit": {"future", "function", "args", "kwargs"},
-    "cancel": {"future", "force", "timeout", "how"},
+    "cancel": {"future", "force", "timeout", "how", "of"},
     "result": {"future", "timeout"},
     "state": {"future"},
     "clear": set(),

@@ -39,7 +39,8 @@ class _Connection:
 
 
 class StorageStub:
-    """Listens at ``address``. ``records`` grows by (request name, object id) for every request but infoGetTotal."""
+    """Listens at ``address``. ``records`` grows by (request name, object id) for every request but infoGetTotal, and by
+    ("connected", identity) when a connection has said who it is."""
 
     def __init__(self, magic: bytes = storage.MAGIC) -> None:
         self._magic = magic
@@ -174,14 +175,25 @@ class StorageStub:
             count = connection.socket.recv_into(connection.side.buffer())
             if not count:
                 raise ConnectionError
+            met = connection.side.peer is not None
             for request in connection.side.received(count):
                 with self.changed:
+                    if not met:
+                        met = self._meet(connection)
                     self._handle(connection, request)
+                    self.changed.notify_all()
+            if not met and connection.side.peer is not None:
+                with self.changed:
+                    self._meet(connection)
                     self.changed.notify_all()
         except (OSError, ProtocolError):
             self._connections.discard(connection)
             self._selector.unregister(connection.socket)
             connection.socket.close()
+
+    def _meet(self, connection: _Connection) -> bool:
+        self.records.append(("connected", connection.side.peer or b""))
+        return True
 
     def _handle(self, connection: _Connection, request: Request) -> None:
         name = _NAMES.get(RequestType(request.type)) if request.type in _NAMES else None
@@ -283,7 +295,7 @@ class StorageChannel(Channel):
                     return None
             name, object_id = self._stub.records[self._next]
             self._next += 1
-            return Incoming(name, {"objectId": object_id})
+            return Incoming(name, {"identity" if name == "connected" else "objectId": object_id})
 
     def close(self) -> None:
         pass
