@@ -36,6 +36,7 @@ from conformance_tests.engine.steps import (
     Silent,
 )
 from conformance_tests.engine.trace import LOST, NOTE, SENT, Entry
+from protocol.identifiers import Role, role_of
 
 __all__ = ["Failure", "Outcome", "Run", "Verdict"]
 
@@ -55,6 +56,8 @@ class Run:
         self._slice = _TICK_SECONDS if keepalive is None else min(_TICK_SECONDS, keepalive)
         self._talk = Conversation(scenario, session, subject, keepalive)
         self._choices: dict[str, int] = {}
+        self._left_behind = False
+        """Whether the implementation still counts on an identity that nobody has any more."""
 
     # ---- the whole ----
 
@@ -134,6 +137,7 @@ class Run:
         if step.again:
             if peer.channel is not None:
                 self._drop(peer)
+                self._left_behind = self._left_behind or step.new_identity
             if step.new_identity:
                 peer.identity = make_identity(peer.actor)
                 self._talk.names.bind(step.actor, peer.identity)
@@ -327,26 +331,25 @@ class Run:
 
     def _tidy_up(self) -> bool:
         """Everybody leaves, clients first, so that the next run finds nothing of this one; False if that failed."""
-        clean = True
-        order = sorted(self._talk.peers.values(), key=lambda p: p.actor.role != "client")
-        for peer in order:
-            if self._scenario.role != "scheduler" or peer.actor.role not in _GOODBYES:
-                if peer.channel is not None:
-                    clean = peer.channel.tidy(self._session.patience) and clean
+        if self._scenario.role != "scheduler":
+            tidied = [
+                p.channel.tidy(self._session.patience) for p in self._talk.peers.values() if p.channel is not None
+            ]
+            return all(tidied)
+        clean = not self._left_behind
+        for peer in sorted(self._talk.peers.values(), key=lambda p: role_of(p.identity) is not Role.CLIENT):
+            goodbye = _GOODBYES.get(role_of(peer.identity).value)  # by what it says it is, not by what it is here
+            if goodbye is None:
                 continue
-            with suppress(SetupFailed, HarnessError, ChannelClosed, Failed):
-                if peer.dirty and peer.channel is None:
-                    clean = False
-                    continue
-                if peer.channel is None:
-                    continue
-                if not peer.registered and not peer.unfenced and not peer.actor.options.get("leaves", True):
-                    continue
-                kind, fields = _GOODBYES[peer.actor.role]
-                self._talk.transmit(peer, kind, fields, "tidying up", routine=True)
+            if peer.channel is None or peer.closed:
+                clean = clean and not peer.dirty
+                continue
+            try:
+                self._talk.transmit(peer, *goodbye, "tidying up", routine=True)
                 peer.registered = False
-                if not self._talk.fence(peer, self._session.patience):
-                    clean = False
+                clean = self._talk.fence(peer, self._session.patience) and clean
+            except (SetupFailed, HarnessError, ChannelClosed, Failed):
+                clean = False
         return clean
 
 

@@ -136,6 +136,7 @@ class Suite:
             result.orders += 1
             result.seconds += outcome.seconds
             result.trace = outcome.trace
+            result.trace = outcome.trace
             if outcome.verdict is not Verdict.PASS:
                 self._blame(result, outcome, combination)
                 break
