@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check unit format interop bench generate clean
+.PHONY: help demo test check unit conformance format interop bench generate clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## the main job, for real: a cluster, tasks, a cancel, a status
 	@PATH="$(abspath $(BIN)):$$PATH" sh .ci/demo
 
-test: check unit  ## everything that must hold
+test: check unit conformance  ## everything that must hold
 
 check: $(STAMP)  ## style and types
 	@$(BIN)/ruff format --check --quiet .
@@ -40,8 +40,11 @@ generate: $(STAMP)  ## files that are made from others
 interop: $(STAMP)  ## every role with every role of opengris-scaler 2.9.0, as a table
 	@$(BIN)/python -m tests.interop
 
+conformance: $(STAMP)  ## the reference judged by the conformance suite
+	@$(BIN)/scalercli conformance run --target reference --output none
+
 bench: $(STAMP)  ## measurements beside opengris-scaler 2.9.0, in the same run
-	@sh benchmarks/run
+	@$(BIN)/python benchmarks/compare.py
 
 clean:  ## remove what was set up
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,8 @@
 Both clusters run on this machine, each with its own scheduler, object storage and as many workers; the rounds
 alternate (A B A B …). Medians over all rounds; the ratio is the median of the ratios of neighbouring rounds.
 
-Usage: ``python benchmarks/compare.py --peer-python PYTHON`` where PYTHON has ``opengris-scaler[zmq]==2.9.0``.
+Usage: ``python benchmarks/compare.py``; ``--peer-python PYTHON`` names another Python that has
+``opengris-scaler[zmq]==2.9.0``.
 """
 
 from __future__ import annotations
@@ -144,11 +145,13 @@ def peer_cluster(python: str, workers: int, directory: Path) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--peer-python", required=True, help="a Python that has opengris-scaler[zmq]==2.9.0")
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python that has opengris-scaler[zmq]==2.9.0")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=2000, help="empty tasks per round")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    if not (Path(options.peer_python).parent / "scaler_scheduler").exists():
+        parser.error(f"{options.peer_python} has no opengris-scaler: pip install 'opengris-scaler[zmq]==2.9.0'")
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(
         f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "

@@ -41,9 +41,9 @@ class StopSignals:
         return self._reader.fileno()
 
     def close(self) -> None:
-        """Restores what was there before."""
+        """Restores what was there before; but a process that was told to end ignores being told again."""
         signal.set_wakeup_fd(self._old_fd)
         for number, handler in self._old.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if self.received is None else signal.SIG_IGN)
         self._reader.close()
         self._writer.close()

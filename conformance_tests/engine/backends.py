@@ -108,7 +108,9 @@ class _Scheduler(Backend):
         used, running.used = running.used, True
         patience = self._options.patience or self._spec.patience
         started = running.started
-        return WireSession(self._context, started.address, started.monitor, running.storage, patience), used
+        return WireSession(
+            self._context, started.address, started.monitor, running.storage, patience, running.process
+        ), used
 
     def _start(self, settings: dict[str, Any]) -> _Running:
         attach = self._options.attach.get("scheduler") or (self._spec.attach if not self._spec.start else None)
@@ -157,7 +159,7 @@ class _Storage(Backend):
             running = self._running[key] = self._start(scenario.settings)
         used, running.used = running.used, True
         patience = self._options.patience or self._spec.patience
-        return StorageSession(running.started.address, self._spec.magic, patience), used
+        return StorageSession(running.started.address, self._spec.magic, patience, running.process), used
 
     def _start(self, settings: dict[str, Any]) -> _Running:
         attach = self._options.attach.get("object-storage") or (self._spec.attach if not self._spec.start else None)
@@ -222,7 +224,10 @@ class _Connecting(Backend):
             self._running[key] = running
         used, running.used = running.used, True
         patience = self._options.patience or self._spec.patience
-        return RouterSession(running.router, running.gates, running.driver, scenario.actors, patience), used
+        session = RouterSession(
+            running.router, running.gates, running.driver, running.process, scenario.actors, patience
+        )
+        return session, used
 
     def _start(self, settings: dict[str, Any]) -> _Connected:
         running = _Connected(self._context, self._role, self._spec)
@@ -254,8 +259,9 @@ class _Connecting(Backend):
 
 
 def settings_key(scenario: Scenario) -> str:
-    """What tells implementations that are started differently apart."""
-    return repr(sorted(scenario.settings.items()))
+    """What tells implementations apart that are not shared: other settings, or a scenario that wants its own."""
+    own = scenario.id if scenario.isolated else ""
+    return repr((own, sorted(scenario.settings.items())))
 
 
 def placeholders(target: Target, given: dict[str, str]) -> dict[str, str]:

@@ -36,6 +36,10 @@ class SetupFailed(Exception):
     """The implementation, or what the engine needs around it, is not there. The text says what."""
 
 
+class CoreRaised(Exception):
+    """A core has raised an exception: the implementation's fault."""
+
+
 class HarnessError(Exception):
     """The engine itself was about to do something wrong: never the implementation's fault."""
 

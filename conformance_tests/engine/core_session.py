@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from conformance_tests.engine.channels import Channel, Incoming, Session, SetupFailed, decode_message
+from conformance_tests.engine.channels import Channel, CoreRaised, Incoming, Session, SetupFailed, decode_message
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.scheduler_channels import PeerChannel
 from protocol.identifiers import Identity
@@ -75,11 +75,11 @@ class CoreSession(Session):
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
-        self.deliver(self.core.tick(self.now))
+        self.deliver(self._call("tick", self.now))
 
     def lost(self, channel: Channel) -> None:
         self._inboxes.pop(channel.identity, None)
-        self.deliver(self.core.disconnect(channel.identity, self.now))
+        self.deliver(self._call("disconnect", channel.identity, self.now))
 
     def close(self) -> None:
         self._inboxes.clear()
@@ -93,9 +93,16 @@ class CoreSession(Session):
 
     def send(self, identity: Identity, frames: Sequence[bytes]) -> None:
         if len(frames) == 1:
-            self.deliver(self.core.receive(identity, frames[0], self.now))
-        elif (malformed := getattr(self.core, "malformed", None)) is not None:
-            self.deliver(malformed(identity, list(frames), self.now))
+            self.deliver(self._call("receive", identity, frames[0], self.now))
+        elif hasattr(self.core, "malformed"):
+            self.deliver(self._call("malformed", identity, list(frames), self.now))
+
+    def _call(self, name: str, *arguments: Any) -> Sent:
+        try:
+            sent: Sent = getattr(self.core, name)(*arguments)
+        except Exception as error:
+            raise CoreRaised(f"{type(error).__name__}: {error}") from error
+        return sent
 
     def take(self, identity: Identity) -> bytes | None:
         inbox = self._inboxes.get(identity)

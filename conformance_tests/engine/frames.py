@@ -49,6 +49,8 @@ def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:
         del changed[len(changed) - mutation["truncateBytes"] :]
     changed += bytes.fromhex(mutation.get("append", ""))
     whole = bytes(changed)
+    if "pieces" in mutation:
+        return [whole[at : at + mutation["pieces"]] for at in range(0, len(whole), mutation["pieces"])]
     if "everyTruncation" in mutation:
         step = 8 if mutation["everyTruncation"] == "words" else 1
         return [whole[:length] for length in range(0, len(whole), step)]

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from conformance_tests.engine.names import Names
+from protocol.identifiers import OBJECT_ID_BYTES, owner_digest, serializer_object_id
 
 SYMBOL = re.compile(r"^\$([A-Za-z_]\w*)$")
 WILDCARD = re.compile(r"^\$\{(\w+)(?::(.*))?\}$", re.DOTALL)
+SUM = re.compile(r"^\$\{int:\$(\w+)([+-]\d+)\}$")
 SPECIAL = frozenset({"hex", "text", "contains", "unordered", "length", "not", "random", "repeat"})
 """Keys of a value that is not a struct: see the format reference."""
 
@@ -77,8 +79,21 @@ def _match_symbol(expected: str, came: Any, names: Names, path: str) -> None:
     if wildcard is None:
         raise Mismatch(f"{path}: {expected!r} is no symbol and no wildcard")
     word, argument = wildcard[1], wildcard[2] or ""
-    if not _wildcard(word, argument, came):
+    if word in ("owned", "serializer"):
+        fits = _is_object_of(names.get(argument), came, serializer=word == "serializer")
+    elif sum_ := SUM.match(expected):
+        fits = came == names.get(sum_[1]) + int(sum_[2])
+    else:
+        fits = _wildcard(word, argument, came)
+    if not fits:
         raise Mismatch(f"{path} is {names.show(came)}, {expected} was expected")
+
+
+def _is_object_of(owner: bytes, came: Any, *, serializer: bool) -> bool:
+    """Whether this is the id of an object of that client (IDN-07), or of its serializer (IDN-08)."""
+    if not isinstance(came, bytes) or len(came) != OBJECT_ID_BYTES:
+        return False
+    return came == serializer_object_id(owner) if serializer else came.startswith(owner_digest(owner))
 
 
 def _wildcard(word: str, argument: str, came: Any) -> bool:
@@ -91,16 +106,19 @@ def _wildcard(word: str, argument: str, came: Any) -> bool:
     if word == "nonEmpty":
         return bool(came)
     if word == "oneOf":
-        return str(came) in argument.split("|")
+        return _text(came) in argument.split("|")
     if word == "regex":
-        text = came.decode("utf-8", "replace") if isinstance(came, (bytes, bytearray)) else str(came)
-        return re.search(argument, text) is not None
+        return re.search(argument, _text(came)) is not None
     if word == "int":
         found = re.fullmatch(r"(>=|<=|>|<|==)?\s*(-?\d+)", argument)
         if found is None or not isinstance(came, int):
             return not argument and isinstance(came, int)
         return _COMPARE[found[1] or "=="](came, int(found[2]))
     return False
+
+
+def _text(came: Any) -> str:
+    return came.decode("utf-8", "replace") if isinstance(came, (bytes, bytearray)) else str(came)
 
 
 def _match_special(key: str, value: Any, came: Any, names: Names, path: str) -> None:

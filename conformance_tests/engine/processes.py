@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from conformance_tests.engine.channels import SetupFailed
+from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
+from conformance_tests.engine.fields import BadFields, Fields
 from conformance_tests.engine.targets import RoleTarget
 
 _READY_SECONDS = 20.0
@@ -108,6 +110,43 @@ class Process:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
+
+
+class ProcessChannel(Channel):
+    """The actor that ends the implementation (``terminate``: SIGTERM, ``kill``: SIGKILL) or sees it end."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._told = False
+
+    @classmethod
+    def of(cls, process: Process | None) -> ProcessChannel:
+        """Raises SetupFailed where the engine has not started the implementation."""
+        if process is None:
+            raise SetupFailed("an attached implementation's process is not known")
+        return cls(process)
+
+    def send_message(self, kind: str, fields: Fields) -> None:
+        if kind not in ("terminate", "kill"):
+            raise BadFields(f"a process can't be sent {kind}; it can be sent terminate and kill")
+        self._process.popen.send_signal(signal.SIGTERM if kind == "terminate" else signal.SIGKILL)
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        raise BadFields("a process has no frames")
+
+    def receive(self, seconds: float) -> Incoming | None:
+        """``ended``, once; ``exitCode`` is negative for a signal."""
+        if self._told:
+            return None
+        try:
+            code = self._process.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self._told = True
+        return Incoming("ended", {"exitCode": code})
+
+    def close(self) -> None:
+        pass
 
 
 def command_line(target: RoleTarget, settings: dict[str, Any], placeholders: dict[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Replay files: a failing run as a scenario file of its own, linear, with what is needed to run it again."""
+"""Replay files: a failing run as a scenario file of its own, in one order, that says how to run it again."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def to_scenario(data: dict[str, Any], like: Scenario) -> Scenario:
     return from_data(data, like.id, like.path)
 
 
-def write(path: Path, data: dict[str, Any], result: Result, target: str) -> None:
+def write(path: Path, data: dict[str, Any], result: Result, flags: str) -> None:
     """A replay file: a scenario file whose comments say where it comes from."""
     failure = result.failure
     lines = [
-        f"# Made by scalercli conformance run --target {target}: {result.scenario.id}, {result.via}.",
+        f"# Made from {result.scenario.id} ({result.via}) by scalercli conformance run{flags}",
         f"# Fails with: {failure.text}" if failure else "#",
-        f"# Again: scalercli conformance replay {path} --target {target}",
+        f"# Again: scalercli conformance replay {path}{flags}",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)

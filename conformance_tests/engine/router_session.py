@@ -30,6 +30,7 @@ from conformance_tests.engine.driver_channel import DriverChannel, DriverProcess
 from conformance_tests.engine.fields import Fields
 from conformance_tests.engine.gates import GateChannel, GateServer
 from conformance_tests.engine.payloads import SERIALIZER
+from conformance_tests.engine.processes import Process, ProcessChannel
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
 from protocol.identifiers import Identity, serializer_object_id
@@ -143,13 +144,20 @@ class RouterSession(Session):
     via = "sockets"
 
     def __init__(
-        self, router: Router, gates: GateServer, driver: DriverProcess | None, actors: dict[str, Actor], patience: float
+        self,
+        router: Router,
+        gates: GateServer,
+        driver: DriverProcess | None,
+        process: Process | None,
+        actors: dict[str, Actor],
+        patience: float,
     ) -> None:
         self._router = router
         self._gates = gates
         self._driver = driver
         self._actors = actors
         self.patience = patience
+        self.process = process
         self._channels: list[Channel] = []
         if driver is not None:
             router.expect_new()
@@ -173,6 +181,8 @@ class RouterSession(Session):
             channel = StorageChannel(self._router.storage, self._gates.port)
         elif actor.role == "gates":
             channel = GateChannel(self._gates)
+        elif actor.role == "process":
+            channel = ProcessChannel.of(self.process)
         elif actor.role == "driver" and self._driver is not None:
             channel = DriverChannel(self._driver, self._router.address)
         else:
@@ -182,6 +192,7 @@ class RouterSession(Session):
 
     def close(self) -> None:
         self._router.echo = True
+        self._router.storage.restore()
         for channel in self._channels:
             channel.close()
 

@@ -16,7 +16,7 @@ from protocol import layout
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
     "balancing", "graphs", "information", "managers", "monitor", "placement",  # of SPEC.md
-    "clock", "storage", "unforced-cancel", "force-refusal", "task-log", "processes", "await", "timeouts",
+    "clock", "signals", "storage", "unforced-cancel", "force-refusal", "task-log", "processes", "await", "timeouts",
 )  # fmt: skip
 STORAGE_REQUESTS = {
     "setObject": {"objectId", "payload", "requestId"},
@@ -42,7 +42,13 @@ STORAGE_STUB = {
     "drop": {"objectId"},
     "read": {"objectId"},
     "content": {"objectId", "value", "raises", "text", "unreadable", "missing", "size"},
+    "hold": set(),
+    "resume": set(),
+    "hangUp": set(),
+    "stop": set(),
+    "start": set(),
 }
+PROCESS: dict[str, set[str]] = {"terminate": set(), "kill": set(), "ended": {"exitCode"}}
 DRIVER_COMMANDS: dict[str, set[str]] = {
     "submit": {"future", "function", "args", "kwargs"},
     "cancel": {"future", "force", "timeout", "how"},
@@ -81,7 +87,7 @@ def _message_kinds() -> dict[str, Any]:
         if kind in ("informationRequest", "informationResponse"):
             properties = {name: {} for name in properties}
         kinds[kind] = {"anyOf": [{"type": "null"}, _object(properties)]}
-    for table in (STORAGE_REQUESTS, STORAGE_RESPONSES, STORAGE_STUB, DRIVER_COMMANDS, DRIVER_EVENTS, GATE):
+    for table in (STORAGE_REQUESTS, STORAGE_RESPONSES, STORAGE_STUB, DRIVER_COMMANDS, DRIVER_EVENTS, GATE, PROCESS):
         for kind, names in table.items():
             # A name can be in two tables: then it has the fields of both.
             known = kinds.get(kind, {"anyOf": [{}, {"properties": {}}]})["anyOf"][1]["properties"]
@@ -241,6 +247,7 @@ def make() -> dict[str, Any]:
                             "connection",
                             "driver",
                             "gates",
+                            "process",
                         ]
                     },
                     "queueSize": {"type": "integer", "minimum": 0},
@@ -295,6 +302,7 @@ def make() -> dict[str, Any]:
                     "truncateBytes": {"type": "integer", "minimum": 1},
                     "truncateWords": {"type": "integer", "minimum": 1},
                     "keepBytes": {"type": "integer", "minimum": 0},
+                    "pieces": {"type": "integer", "minimum": 1},
                     "everyTruncation": {"enum": ["words", "bytes"]},
                     "everyPointer": {"type": "string", "pattern": "^[0-9a-fA-F]{16}$"},
                     "append": {"type": "string", "pattern": "^([0-9a-fA-F]{2})*$"},

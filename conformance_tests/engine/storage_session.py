@@ -20,6 +20,7 @@ from conformance_tests.engine.channels import (
     SetupFailed,
 )
 from conformance_tests.engine.fields import BadFields, Fields
+from conformance_tests.engine.processes import Process, ProcessChannel
 from conformance_tests.engine.scenario import Actor
 from protocol import storage
 from protocol.errors import MalformedMessage, ProtocolError
@@ -88,14 +89,17 @@ class StorageSession(Session):
 
     via = "sockets"
 
-    def __init__(self, address: str, magic: bytes, patience: float) -> None:
+    def __init__(self, address: str, magic: bytes, patience: float, process: Process | None = None) -> None:
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         self._address = host, int(port)
         self._magic = magic
         self.patience = patience
-        self._channels: list[_Connection] = []
+        self._process = process
+        self._channels: list[Channel] = []
 
     def open(self, actor: Actor, identity: Identity) -> Channel:
+        if actor.role == "process":
+            return ProcessChannel.of(self._process)
         magic = actor.options.get("magic")
         channel = _Connection(self._address, identity, self._magic if magic is None else bytes.fromhex(magic))
         self._channels.append(channel)

@@ -6,12 +6,13 @@ objects in and take them out.
 
 from __future__ import annotations
 
+import queue
 import selectors
 import socket
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from conformance_tests.engine import payloads
@@ -56,6 +57,9 @@ class StorageStub:
         self._wakened.setblocking(False)
         self._selector.register(self._wakened, selectors.EVENT_READ, None)
         self._closing = False
+        self._connections: set[_Connection] = set()
+        self._held: list[tuple[_Connection, list[storage.Buffer]]] | None = None  # answers, while they are held back
+        self._commands: queue.Queue[tuple[Callable[[], None], threading.Event]] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="storage-stub", daemon=True)
         self._thread.start()
 
@@ -68,6 +72,61 @@ class StorageStub:
         """Deletes an object."""
         with self.changed:
             self.objects.pop(object_id, None)
+
+    def hold(self) -> None:
+        """From now on nobody is answered."""
+        with self.changed:
+            self._held = self._held or []
+
+    def resume(self) -> None:
+        """Sends the answers that were held back, and goes on answering."""
+        with self.changed:
+            held, self._held = self._held or [], None
+            for connection, parts in held:
+                _write(connection, parts)
+
+    def hang_up(self) -> None:
+        """Closes every connection; what waited is forgotten, new connections are welcome."""
+        self._command(self._hang_up)
+
+    def stop_listening(self) -> None:
+        """Refuses new connections."""
+        self._command(self._stop_listening)
+
+    def listen_again(self) -> None:
+        """Welcomes new connections, at the same port."""
+        self._command(self._listen_again)
+
+    def restore(self) -> None:
+        """As it was in the beginning, objects apart."""
+        self.resume()
+        self.listen_again()
+
+    def _command(self, command: Callable[[], None]) -> None:
+        done = threading.Event()
+        self._commands.put((command, done))
+        self._wake.send(b".")
+        done.wait()
+
+    def _hang_up(self) -> None:
+        with self.changed:
+            self._waiting.clear()
+            for connection in self._connections:
+                self._selector.unregister(connection.socket)
+                connection.socket.close()
+            self._connections.clear()
+            self._held = None if self._held is None else []
+
+    def _stop_listening(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+
+    def _listen_again(self) -> None:
+        if self._listener.fileno() < 0:
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._listener.setblocking(False)
+            self._selector.register(self._listener, selectors.EVENT_READ, None)
 
     def close(self) -> None:
         """Ends the thread and closes every connection."""
@@ -87,8 +146,18 @@ class StorageStub:
             for key, _ in self._selector.select():
                 if key.fileobj is self._listener:
                     self._accept()
-                elif isinstance(key.data, _Connection):
+                elif key.fileobj is self._wakened:
+                    self._obey()
+                elif isinstance(key.data, _Connection) and key.data in self._connections:
                     self._read(key.data)
+
+    def _obey(self) -> None:
+        self._wakened.recv(4096)
+        with suppress(queue.Empty):
+            while True:
+                command, done = self._commands.get_nowait()
+                command()
+                done.set()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -96,7 +165,9 @@ class StorageStub:
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(storage.greeting(storage.SERVER_IDENTITY, self._magic))
-            self._selector.register(sock, selectors.EVENT_READ, _Connection(sock, self._magic))
+            connection = _Connection(sock, self._magic)
+            self._connections.add(connection)
+            self._selector.register(sock, selectors.EVENT_READ, connection)
 
     def _read(self, connection: _Connection) -> None:
         try:
@@ -108,6 +179,7 @@ class StorageStub:
                     self._handle(connection, request)
                     self.changed.notify_all()
         except (OSError, ProtocolError):
+            self._connections.discard(connection)
             self._selector.unregister(connection.socket)
             connection.socket.close()
 
@@ -147,11 +219,27 @@ class StorageStub:
         for connection, request in self._waiting.pop(object_id, ()):
             self._serve(connection, request)
 
-    @staticmethod
-    def _answer(connection: _Connection, request: Request, kind: ResponseType, payload: bytes = b"") -> None:
-        with suppress(OSError):  # the requester is gone
-            for part in storage.response(request.request_id, kind, ObjectId(bytes(request.object_id)), payload):
-                connection.socket.sendall(part)
+    def _answer(self, connection: _Connection, request: Request, kind: ResponseType, payload: bytes = b"") -> None:
+        parts = storage.response(request.request_id, kind, ObjectId(bytes(request.object_id)), payload)
+        if self._held is not None:
+            self._held.append((connection, parts))
+        else:
+            _write(connection, parts)
+
+
+def _write(connection: _Connection, parts: list[storage.Buffer]) -> None:
+    with suppress(OSError):  # the requester is gone
+        for part in parts:
+            connection.socket.sendall(part)
+
+
+_CONTROLS: dict[str, Callable[[StorageStub], None]] = {
+    "hold": StorageStub.hold,
+    "resume": StorageStub.resume,
+    "hangUp": StorageStub.hang_up,
+    "stop": StorageStub.stop_listening,
+    "start": StorageStub.listen_again,
+}
 
 
 class StorageChannel(Channel):
@@ -172,12 +260,14 @@ class StorageChannel(Channel):
             self._stub.put(object_id, payloads.content(fields, self._gate_port))
         elif kind == "drop":
             self._stub.drop(object_id)
+        elif kind in _CONTROLS:
+            _CONTROLS[kind](self._stub)
         elif kind == "read":
             content = self._stub.objects.get(object_id)
             found = {"missing": True} if content is None else payloads.read(content)
             self._read.append(Incoming("content", {"objectId": object_id, **found}))
         else:
-            raise BadFields(f"the storage can't send {kind}; it can put, drop and read")
+            raise BadFields(f"the storage can't send {kind}; it can put, drop, read, {', '.join(_CONTROLS)}")
 
     def send(self, frames: Sequence[bytes]) -> None:
         raise SetupFailed("this storage only answers")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import zmq
 
 from conformance_tests.engine.channels import Channel, Incoming, Session, SetupFailed, decode_message, encode_message
+from conformance_tests.engine.processes import Process, ProcessChannel
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.scheduler_channels import PeerChannel
 from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
@@ -30,12 +31,14 @@ class WireSession(Session):
         monitor: str,
         storage: StorageStub | None,
         patience: float,
+        process: Process | None = None,
     ) -> None:
         self._context = context
         self._address = address
         self._monitor = monitor
         self._storage = storage
         self.patience = patience
+        self._process = process
         self._channels: list[Channel] = []
 
     def open(self, actor: Actor, identity: Identity) -> Channel:
@@ -48,6 +51,8 @@ class WireSession(Session):
             if not self._monitor:
                 raise SetupFailed("the address of the monitor stream is not known")
             channel = _MonitorChannel(self._context, self._monitor, self._address)
+        elif actor.role == "process":
+            channel = ProcessChannel.of(self._process)
         else:
             channel = _DealerChannel(self._context, self._address, actor, identity)
         self._channels.append(channel)
@@ -72,9 +77,7 @@ class _DealerChannel(PeerChannel):
         self._socket.send_multipart(list(frames))
 
     def receive(self, seconds: float) -> Incoming | None:
-        if not self._socket.poll(int(seconds * 1000) + 1):
-            return None
-        return decode_message(self._socket.recv_multipart())
+        return _receive(self._socket, seconds)
 
     def close(self) -> None:
         self._socket.close()
@@ -120,9 +123,17 @@ class _MonitorChannel(Channel):
         raise SetupFailed("a monitor only listens")
 
     def receive(self, seconds: float) -> Incoming | None:
-        if not self._socket.poll(int(seconds * 1000) + 1):
-            return None
-        return decode_message(self._socket.recv_multipart())
+        return _receive(self._socket, seconds)
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _receive(socket: zmq.Socket[bytes], seconds: float) -> Incoming | None:
+    try:
+        return decode_message(socket.recv_multipart(zmq.NOBLOCK))
+    except zmq.Again:
+        pass
+    if seconds <= 0 or not socket.poll(int(seconds * 1000) + 1):
+        return None
+    return decode_message(socket.recv_multipart())

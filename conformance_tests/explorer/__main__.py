@@ -61,7 +61,7 @@ def _progress(depth: int, states: int) -> None:
 
 def summary(core: str, report: Report) -> str:
     """What was explored, in lines for people."""
-    rate = report.transitions / report.seconds if report.seconds else 0.0
+    rate = report.transitions / report.processor_seconds if report.processor_seconds else 0.0
     lines = [
         f"core                  {core}",
         f"depth                 {report.depth} of {report.options.depth}"
@@ -69,7 +69,8 @@ def summary(core: str, report: Report) -> str:
         f"interleavings         {report.interleavings:,}",
         f"distinct states       {report.states:,}"
         + ("" if report.merges else " (equal ones are not known to be equal)"),
-        f"transitions           {report.transitions:,} in {report.seconds:.1f} s, {rate:,.0f} per second",
+        f"transitions           {report.transitions:,} in {report.seconds:.1f} s"
+        f" ({rate:,.0f} per second of processor time)",
         f"table rows            {len(report.rows)} of {len(ROWS)}",
         f"  not reached         {_pairs(set(ROWS) - set(report.rows))}",
         f"ignored pairs         {len(report.ignored)} of {len(IGNORED)}",

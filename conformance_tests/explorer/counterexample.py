@@ -61,7 +61,9 @@ def as_scenario(found: Counterexample, options: Options) -> dict[str, Any]:
     connected, known = {name for name in actors if name != "willy"}, {name for name in actors if name != "willy"}
     clock = False
     for number, step in enumerate(found.story):
-        verb = step.action[0]
+        verb, last = step.action[0], number == len(found.story) - 1
+        if last:  # what the core was to do may have made room for more tasks
+            steps += [{"allow": {"actor": name, "task": {}}} for name in WORKERS if name in connected]
         if verb in ("workerTimeout", "clientTimeout", "balance"):
             clock = True
             if verb != "balance":
@@ -84,7 +86,6 @@ def as_scenario(found: Counterexample, options: Options) -> dict[str, Any]:
                 connected.discard(name)
             else:
                 steps.append({"send": {"actor": name, **_fields(message)}})
-        last = number == len(found.story) - 1
         due = [(e.to, e.message) for e in step.expected] if last else []
         came = [(peer, message) for peer, message in step.explained if (peer, message) not in due]
         for peer, message in (*due, *came):

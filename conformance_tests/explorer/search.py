@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Report:
     shows_states: bool = True
     shows_residue: bool = True
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     counterexample: Counterexample | None = None
 
 
@@ -97,7 +99,9 @@ class Search:
         walk = Walk(core)
         report = Report(options, merges=core.merges)
         report.shows_states, report.shows_residue = core.states() is not None, core.residue() is not None
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
+        collecting = gc.isenabled()
+        gc.disable()  # what is kept is needed, and would be looked through again and again
         try:
             walk.begin()
             self._explore(walk, core, report)
@@ -105,8 +109,11 @@ class Search:
             report.counterexample = self._counterexample((), violation)
         except Begun as begun:
             report.counterexample = self._counterexample(begun.path, begun.violation)
+        finally:
+            if collecting:
+                gc.enable()
         report.rows, report.ignored = walk.rows, walk.ignored
-        report.seconds = time.perf_counter() - started
+        report.seconds, report.processor_seconds = time.perf_counter() - started, time.process_time() - used
         return report
 
     def _explore(self, walk: Walk, core: Explorable, report: Report) -> None:
@@ -123,7 +130,9 @@ class Search:
             reached: Counter[int] = Counter()
             for number, ways in level.items():
                 if number not in edges:
-                    edges[number] = self._expand(number, kept.pop(number), walk, core, report, known, kept)
+                    edges[number] = self._expand(
+                        number, kept.pop(number), walk, core, report, known, kept, depth + 1 == options.depth
+                    )
                     if report.counterexample is not None:
                         return
                 for child in edges[number]:
@@ -157,6 +166,7 @@ class Search:
         report: Report,
         known: dict[Any, int],
         kept: dict[int, tuple[World, float, Any]],
+        last: bool,
     ) -> list[int]:
         """Every action in one state; the states that they lead to."""
         world, now, snapshot = state
@@ -174,7 +184,8 @@ class Search:
                     child = known[key] = len(self._came)
                     self._came.append((number, action))
                     report.states += 1
-                    kept[child] = (walk.world, walk.now, core.snapshot())
+                    if not last:
+                        kept[child] = (walk.world, walk.now, core.snapshot())
                     walk.drain()
                 children.append(child)
         except Violation as violation:

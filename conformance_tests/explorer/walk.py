@@ -392,6 +392,8 @@ class Walk:
                 self._dispatched(to, message)
             elif balancing and isinstance(message, messages.TaskCancel):
                 self._taken_back(to, message)
+            elif expected:
+                raise self._unexplained(to, message, expected[0].rule)
             else:
                 raise self._unexplained(to, message)
             self._explained.append((to, message))
@@ -447,15 +449,15 @@ class Walk:
         self._move(t, "balance", "balanceCanceling", in_flight=1)
         self._arrives(to, message)
 
-    def _unexplained(self, to: bytes, message: Message, rule: str = "TSK-01") -> Violation:
+    def _unexplained(self, to: bytes, message: Message, rule: str = "") -> Violation:
         why = "which nothing explains"
         if isinstance(message, (messages.TaskResult, messages.TaskCancelConfirm)):
             t = _NUMBER.get(message.task_id)
             if t is not None and self.world.tasks[t].answered:
                 why = "after its terminal answer"
         elif isinstance(message, messages.TaskCancel):
-            rule = "CAN-09" if rule == "TSK-01" else rule
-        return Violation(rule, f"{NAMES.get(to, to)} gets {show(message)}, {why}")
+            rule = rule or "CAN-09"
+        return Violation(rule or "TSK-01", f"{NAMES.get(to, to)!s} gets {show(message)}, {why}")
 
     def _check_states(self) -> None:
         states = self.core.states()
