@@ -259,8 +259,9 @@ class _Connecting(Backend):
 
 
 def settings_key(scenario: Scenario) -> str:
-    """What tells implementations that are started differently apart."""
-    return repr(sorted(scenario.settings.items()))
+    """What tells implementations apart that are not shared: other settings, or a scenario that wants its own."""
+    own = scenario.id if scenario.isolated else ""
+    return repr((own, sorted(scenario.settings.items())))
 
 
 def placeholders(target: Target, given: dict[str, str]) -> dict[str, str]:

@@ -61,6 +61,7 @@ class Choice:
     peer: str = ""
     attach: str = ""
     directory: Path | None = None
+    jobs: int = 4
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,14 @@ def options_of(choice: Choice, patience: float | None, max_orders: int) -> Optio
         if choice.role is None:
             raise UsageProblem("--attach needs --role: what runs there?")
         attach = {choice.role: {"address": choice.attach}}
-    return Options(choice.via, max_orders, patience, {"peer": choice.peer} if choice.peer else {}, attach)
+    return Options(
+        via=choice.via,
+        max_orders=max_orders,
+        jobs=choice.jobs,
+        patience=patience,
+        placeholders={"peer": choice.peer} if choice.peer else {},
+        attach=attach,
+    )
 
 
 def run(printer: Printer, choice: Choice, reports: Reports, patience: float | None, max_orders: int) -> int:

@@ -106,16 +106,19 @@ def _wildcard(word: str, argument: str, came: Any) -> bool:
     if word == "nonEmpty":
         return bool(came)
     if word == "oneOf":
-        return str(came) in argument.split("|")
+        return _text(came) in argument.split("|")
     if word == "regex":
-        text = came.decode("utf-8", "replace") if isinstance(came, (bytes, bytearray)) else str(came)
-        return re.search(argument, text) is not None
+        return re.search(argument, _text(came)) is not None
     if word == "int":
         found = re.fullmatch(r"(>=|<=|>|<|==)?\s*(-?\d+)", argument)
         if found is None or not isinstance(came, int):
             return not argument and isinstance(came, int)
         return _COMPARE[found[1] or "=="](came, int(found[2]))
     return False
+
+
+def _text(came: Any) -> str:
+    return came.decode("utf-8", "replace") if isinstance(came, (bytes, bytearray)) else str(came)
 
 
 def _match_special(key: str, value: Any, came: Any, names: Names, path: str) -> None:

@@ -53,6 +53,7 @@ def run(
     scenarios: ScenariosOption = None,
     patience: PatienceOption = None,
     max_orders: Annotated[int, typer.Option("--max-orders", metavar="N", help="Per scenario.", min=1)] = 2000,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Implementations side by side.", min=1)] = 4,
     stability: Annotated[int, typer.Option("--stability", metavar="N", help="Run all N times, shuffled.", min=0)] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the shuffling.")] = 0,
     counterexamples: Annotated[
@@ -78,7 +79,9 @@ def run(
 
     out = options.output(output, json, quiet)
     with _errors():
-        chosen = command.Choice(target, role, tuple(patterns or ()), via or "", peer or "", attach or "", scenarios)
+        chosen = command.Choice(
+            target, role, tuple(patterns or ()), via or "", peer or "", attach or "", scenarios, jobs
+        )
         more = command.Reports(junit, html, markdown, results, counterexamples)
         if stability:
             return _end(out, command.stability(_Printer(out), chosen, stability, seed, patience, max_orders))
