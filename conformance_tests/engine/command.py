@@ -351,6 +351,8 @@ def diff(printer: Printer, files: Sequence[Path], page: Path | None = None) -> i
         runs = compare.read_all(files)
     except compare.NotARun as error:
         raise UsageProblem(str(error), "scalercli conformance run --results FILE writes it") from None
+    if page is not None:
+        _save(page, compare.page(runs))
     found = compare.differences(runs)
     for one in found:
         fields = {
@@ -368,8 +370,6 @@ def diff(printer: Printer, files: Sequence[Path], page: Path | None = None) -> i
             ("why", " -> ".join(one.why), ""),
         ]
         printer.record("scalercli.conformance.difference/1", one.scenario, fields, cells)
-    if page is not None:
-        _save(page, compare.page(runs))
     printer.message(f"{len(found)} of {len({s for run in runs for s in run.results})} scenarios differ")
     return DIVERGED if found else 0
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jinja2
 import yaml
 import zmq
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from conformance_tests.engine import diagram, records, svg, verdicts
 from conformance_tests.engine.runner import Verdict
@@ -88,13 +89,20 @@ def render(template: str, *, data: Any, **values: Any) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
+    found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_PAGES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["code"] = _code
+    return found
+
+
+def _code(text: str) -> Markup:
+    """Text of SPEC.md, with what stands between backticks set as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def environment(target: Target, command: str) -> dict[str, str]:

@@ -102,6 +102,9 @@ def _near(scenarios: Sequence[Scenario], mutant: Mutant) -> list[Scenario]:
 
 
 def _first(suite: Suite, scenarios: Sequence[Scenario]) -> Killed:
+    """The first scenario that fails; if none does, the first that could not be judged, which counts as noticed, too:
+    a run of the suite is not successful then."""
+    unclear = Killed()
     for scenario in scenarios:
         try:
             with _limit(_SECONDS):
@@ -110,9 +113,11 @@ def _first(suite: Suite, scenarios: Sequence[Scenario]) -> Killed:
             return Killed(scenario.id, f"no end after {_SECONDS} s")
         except Exception as error:  # a fault may crash the core in any way
             return Killed(scenario.id, f"crashes: {type(error).__name__} {error}")
-        if result.verdict is not Verdict.PASS:
+        if result.verdict is Verdict.FAIL:
             return _killed(result)
-    return Killed()
+        if result.verdict is not Verdict.PASS:
+            unclear = unclear or _killed(result)
+    return unclear
 
 
 def _reason(result: Result) -> str:

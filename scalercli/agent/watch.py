@@ -21,6 +21,7 @@ from reference_impl.addresses import Address
 logger = logging.getLogger(__name__)
 
 MONITOR_PORT_OFFSET = 2
+REFUSED = "CancelConfirmFailed"
 
 
 class Observations:
@@ -93,6 +94,8 @@ class MonitorWatch:
         self.observations = Observations()
         self.needed = False
         """Whether the scheduler has been found to answer nothing, so that there is only this."""
+        self.on_refused: Callable[[bytes], None] = lambda task_id: None
+        """Called for each task whose worker has refused a cancel, if this is needed."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -124,6 +127,10 @@ class MonitorWatch:
             except zmq.Again:
                 return
             try:
-                self.observations.take(codec.decode(frame))
+                message = codec.decode(frame)
             except MalformedMessage as error:
                 logger.debug("on the monitor stream: %s", error)
+                continue
+            self.observations.take(message)
+            if self.needed and isinstance(message, StateTask) and message.event == REFUSED:
+                self.on_refused(message.task_id)
