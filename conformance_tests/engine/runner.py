@@ -262,7 +262,7 @@ class Run:
             raise self._talk.failed(step, expected, f"{self._talk.show(came)} came" + (f" ({near})" if near else ""))
         gone = "the connection was closed" if peer.closed else "nothing came"
         if passed_over:
-            gone += f" but {', '.join(dict.fromkeys(c.kind for c, _ in passed_over))}"
+            gone += f" but {', '.join(sorted({c.kind for c, _ in passed_over}))}"
         raise self._talk.failed(step, expected, gone)
 
     def _expect_any_order(self, step: ExpectAnyOrder) -> None:

@@ -98,7 +98,9 @@ class Suite:
         ordered = list(scenarios) if keep_order else sorted(scenarios, key=lambda s: (s.role, s.id))
         groups: dict[str, list[Scenario]] = {}
         for scenario in ordered:
-            groups.setdefault(scenario.role + settings_key(scenario), []).append(scenario)
+            groups.setdefault(scenario.role + settings_key(scenario, self.target.roles.get(scenario.role)), []).append(
+                scenario
+            )
         found: dict[str, Future[Result]] = {scenario.id: Future() for scenario in ordered}
         stop = threading.Event()
         # Those that wait for timers first, and the many that share the defaults beside them.
@@ -227,7 +229,9 @@ class Suite:
         outcome = Run(linear(scenario, combination), session, scenario.role, keepalive(settings)).run()
         if outcome.verdict is not Verdict.PASS:
             outcome.log = backend.log(scenario)[-_LOG_LINES:]
-        backend.done(scenario, clean=outcome.clean and not scenario.isolated)
+        backend.done(
+            scenario, clean=outcome.clean and not scenario.isolated and not self.target.roles[scenario.role].per_run
+        )
         return outcome, used
 
 
