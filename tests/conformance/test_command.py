@@ -95,7 +95,7 @@ def test_diff_shows_what_two_runs_found_differently(
 
 
 def test_list_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "list", "race-cancel-result", "-o", "jsonl")
+    code, out, _ = run(capsys, "list", "scheduler/race-cancel-result", "-o", "jsonl")
     assert code == 0
     assert jsonl(out)[0]["orders"] == 6
     code, out, _ = run(capsys, "explain", "CAN-11")
