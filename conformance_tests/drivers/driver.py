@@ -40,6 +40,7 @@ class Driver:
         self._client: Any = None
         self._futures: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._out, sys.stdout = sys.stdout, sys.stderr  # what a client prints is not for the engine
         self._threads: list[threading.Thread] = []
 
     def serve(self) -> None:
@@ -58,8 +59,8 @@ class Driver:
     def tell(self, event: str, **fields: Any) -> None:
         """One line out."""
         with self._lock:
-            sys.stdout.write(json.dumps({"event": event, **fields}, default=repr) + "\n")
-            sys.stdout.flush()
+            self._out.write(json.dumps({"event": event, **fields}, default=repr) + "\n")
+            self._out.flush()
 
     def _do(self, op: str, command: dict[str, Any]) -> None:
         try:

@@ -133,6 +133,9 @@ class Router:
             address = {"host": "127.0.0.1", "port": self._storage_port, "scheme": "tcp"}
             fields = {} if came.kind == "workerManagerHeartbeat" else {"objectStorageAddress": address}
             self._router.send_multipart([sender, message_fields.encode(answer, fields)])
+        if came.kind == "objectInstruction" and came.fields["instructionType"] == "delete":
+            for name in came.fields["objectMetadata"]["objectIds"]:  # as a scheduler does (OBJ-05)
+                self.storage.delete(name)
         if sender == self.subject:
             self._came.put((echoed, came))
             self._met.set()

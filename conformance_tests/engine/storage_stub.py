@@ -74,6 +74,13 @@ class StorageStub:
         with self.changed:
             self.objects.pop(object_id, None)
 
+    def delete(self, object_id: bytes) -> None:
+        """The same, as if a peer had asked for it."""
+        with self.changed:
+            self.objects.pop(object_id, None)
+            self.records.append(("deleteObject", object_id))
+            self.changed.notify_all()
+
     def hold(self) -> None:
         """From now on nobody is answered."""
         with self.changed:
