@@ -182,7 +182,7 @@ class Suite:
             if not role.core:
                 return via, "it needs a clock, and the target has no core" if only_core else "the target has no core"
             if only_sockets:
-                return via, "a core has no object storage"
+                return via, "a core has neither sockets nor an object storage nor a process"
             return via, ""
         if only_core:
             return via, "it needs a clock that can be set, which sockets do not have"
