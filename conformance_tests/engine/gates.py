@@ -1,7 +1,7 @@
 """Where tasks report that they have started, and wait: so that a scenario knows, and decides, when they end.
 
 A task connects, says the gate's name in one line, and waits for a line. ``gateClosed`` comes when its connection is
-closed: the task has ended, or its process is gone.
+closed before that: its process is gone.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class GateServer:
             if there == name:
                 with suppress(OSError):
                     connection.sendall(json.dumps(value).encode() + b"\n")
+                self._drop(connection)
                 return
         raise BadFields(f"no task waits at the gate {name!r}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Any
 
@@ -9,7 +10,9 @@ from conformance_tests.engine import fields as message_fields
 from conformance_tests.engine.fields import BadFields, Fields
 from conformance_tests.engine.matching import SYMBOL
 from conformance_tests.engine.names import Names
-from protocol.identifiers import CLIENT_PREFIX, Identity
+from protocol.identifiers import CLIENT_PREFIX, Identity, serializer_object_id
+
+_SERIALIZER = re.compile(r"^\$\{serializer:(\w+)\}$")
 
 
 def fill(kind: str, given: Fields, names: Names, sender: Identity, actor: dict[str, Any]) -> Fields:
@@ -67,6 +70,8 @@ def resolve(
             if field == "data" and beside is not None and beside.get("type", "objectID") == "objectID":
                 field = "funcObjectId"
             return names.fresh(symbol[1], field, owner)
+        if serializer := _SERIALIZER.match(value):
+            return serializer_object_id(names.get(serializer[1]))
         if value.startswith("${"):
             raise BadFields(f"{field}: {value} can only be expected, not sent")
         return value.encode() if kind in ("Data", "List(Data)") else value

@@ -200,6 +200,11 @@ class StorageStub:
 
     def _meet(self, connection: _Connection) -> bool:
         self.records.append(("connected", connection.side.peer or b""))
+        for other in list(self._connections):
+            if other is not connection and other.side.peer == connection.side.peer:  # STO-04
+                self._connections.discard(other)
+                self._selector.unregister(other.socket)
+                other.socket.close()
         return True
 
     def _handle(self, connection: _Connection, request: Request) -> None:
@@ -275,15 +280,22 @@ class StorageChannel(Channel):
     def send_message(self, kind: str, fields: Fields) -> None:
         """``put`` stores an object, ``read`` makes a ``content`` come, ``drop`` deletes one."""
         object_id = fields.get("objectId", b"")
+        prefix = fields.get("prefix", b"")
+        prefix = prefix.encode() if isinstance(prefix, str) else prefix
         if kind == "put":
-            self._stub.put(object_id, payloads.content(fields, self._gate_port))
+            self._stub.put(object_id, prefix + payloads.content(fields, self._gate_port))
         elif kind == "drop":
             self._stub.drop(object_id)
         elif kind in _CONTROLS:
             _CONTROLS[kind](self._stub)
         elif kind == "read":
             content = self._stub.objects.get(object_id)
-            found = {"missing": True} if content is None else payloads.read(content)
+            if content is None:
+                found: Fields = {"missing": True}
+            elif not content.startswith(prefix):
+                found = {"unreadable": f"it does not begin with {prefix!r}", "size": len(content)}
+            else:
+                found = payloads.read(content[len(prefix) :])
             self._read.append(Incoming("content", {"objectId": object_id, **found}))
         else:
             raise BadFields(f"the storage can't send {kind}; it can put, drop, read, {', '.join(_CONTROLS)}")
