@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from conformance_tests.explorer.cores import START, Explorable, Sent
@@ -43,7 +44,7 @@ TASKS = tuple(messages.Task(t, CLIENT_IDS[o], b"", b"\1" * 32) for t, o in zip(T
 CANCELS = tuple(tuple(messages.TaskCancel(t, messages.TaskCancelFlags(f)) for f in (False, True)) for t in TASK_IDS)
 RESULTS = tuple(
     messages.TaskResult(t, kind)
-    for t, kind in zip(TASK_IDS, (TaskResultType.SUCCESS, TaskResultType.FAILED, TaskResultType.SUCCESS), strict=True)
+    for t, kind in zip(TASK_IDS, cycle((TaskResultType.SUCCESS, TaskResultType.FAILED, TaskResultType.SUCCESS)))
 )
 DIED = tuple(messages.TaskResult(t, TaskResultType.FAILED_WORKER_DIED) for t in TASK_IDS)
 CONFIRMS = tuple({k: messages.TaskCancelConfirm(t, k) for k in TaskCancelConfirmType} for t in TASK_IDS)
@@ -105,6 +106,7 @@ class Walk:
         self.core = core
         self.world = World()
         self.now = START
+        self.lost_workers_limit = LOST_WORKERS_LIMIT
         self.rows: Counter[Pair] = Counter()
         self.ignored: Counter[Pair] = Counter()
         self.story: list[Step] | None = None
@@ -172,6 +174,11 @@ class Walk:
         self._strange()
         self._saw(self.world.tasks[t].state, "foreignAnswer", "")
         self._send(WORKER_IDS[w], RESULTS[t])
+
+    def _impostorConfirm(self, w: int, t: int, kind: int) -> None:  # noqa: N802
+        self._strange()
+        self._saw(self.world.tasks[t].state, "foreignAnswer", "")
+        self._send(WORKER_IDS[w], CONFIRMS[t][TaskCancelConfirmType(kind)])
 
     def _unasked(self, w: int, t: int) -> None:
         self._strange()
@@ -258,13 +265,13 @@ class Walk:
             if task.holder != w:
                 continue
             lost = task.lost + 1
-            event = "workerLostLimit" if lost >= LOST_WORKERS_LIMIT else "workerLost"
+            event = "workerLostLimit" if lost >= self.lost_workers_limit else "workerLost"
             task = self._set(t, task._replace(lost=lost))
             if task.state == "canceling":
                 self._end(t, event, "canceled", CONFIRMS[t][_CANCELED], "CAN-08")
             elif task.state == "abandoned":
                 self._end(t, event, "canceled", None, "LIV-06")
-            elif lost >= LOST_WORKERS_LIMIT:
+            elif lost >= self.lost_workers_limit:
                 self._end(t, event, "failedWorkerDied", DIED[t], "TSK-07")
             else:
                 self._move(t, event, "inactive", holder=NOBODY, in_flight=0)
