@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -390,7 +391,7 @@ class Walk:
     def _judge(self, sent: Sent, balancing: bool) -> None:
         expected, self._expected = self._expected, []
         self._owed += tuple(expected)
-        for to, message in sent:
+        for to, message in self._until(sent, lambda: bool(expected) or self._kept_waiting() is not None):
             found = next((i for i, e in enumerate(expected) if e.to == to and e.message == message), None)
             if found is not None:
                 del expected[found]
@@ -407,12 +408,27 @@ class Walk:
         if expected:
             to, message, rule = expected[0]
             raise Violation(rule, f"{NAMES[to]} must get {show(message)}, and does not")
+        if (kept := self._kept_waiting()) is not None:
+            t, w = kept
+            raise Violation("TSK-05", f"t{t + 1} waits although {NAMES[WORKER_IDS[w]]} has room")
+
+    def _until(self, sent: Sent, owing: Callable[[], bool]) -> Iterator[tuple[bytes, Message]]:
+        """What came, and as long as the core owes something and may take its time, what comes later."""
+        yield from sent
+        later = getattr(self.core, "later", None)
+        while later is not None and owing() and (more := later()):
+            if self.story is not None:
+                self._said += [("came", to, message) for to, message in more]
+            yield from more
+
+    def _kept_waiting(self) -> tuple[int, int] | None:
+        """A task that waits, and a worker that has room for it."""
         waiting = [t for t, task in enumerate(self.world.tasks) if task.state == "inactive"]
         if waiting:
             for w, worker in enumerate(self.world.workers):
                 if worker.presence == HERE and self._load(w) < QUEUE_SIZES[w]:
-                    text = f"t{waiting[0] + 1} waits although {NAMES[WORKER_IDS[w]]} has room"
-                    raise Violation("TSK-05", text)
+                    return waiting[0], w
+        return None
 
     def _load(self, w: int) -> int:
         return sum(task.holder == w for task in self.world.tasks)

@@ -56,6 +56,7 @@ def walk(
         seed=seed,
         limit=LOST_WORKERS_LIMIT if limited else None,
         allowed=allowed,
+        ordered=spec.ordered,
     )
     backend = make_backend(target, "scheduler", via, suite)
     try:

@@ -9,13 +9,14 @@ has come by then is what the message caused (TRN-04, TRN-05), so no walk depends
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 from conformance_tests.engine.channels import MALFORMED, Incoming, Session
 from conformance_tests.engine.conversation import Conversation, Peer, make_identity
-from conformance_tests.engine.fields import build, kind_of, to_fields
+from conformance_tests.engine.fields import KIND_NAMES, build, kind_of, to_fields
 from conformance_tests.engine.scenario import Scenario, from_data
 from conformance_tests.explorer.cores import Sent
 from conformance_tests.explorer.walk import TASKS, Violation
@@ -51,8 +52,9 @@ class RunningScheduler:
 
     merges = False
 
-    def __init__(self, session: Session, scenario: Scenario) -> None:
+    def __init__(self, session: Session, scenario: Scenario, ordered: bool) -> None:
         self._session = session
+        self._ordered = ordered or session.synchronous
         self._talk = Conversation(scenario, session, "scheduler", None)
         self._wire: dict[bytes, bytes] = {}
         self._known: dict[bytes, bytes] = {}
@@ -71,14 +73,15 @@ class RunningScheduler:
 
     def send(self, identity: bytes, message: Message, now: float) -> Sent:
         """One message of one peer; what came to everybody because of it. Raises Violation for what is no answer."""
-        peer, sent = self._talk.peers[NAMES[identity]], []
+        peer = self._talk.peers[NAMES[identity]]
+        sent: Sent = []
         if isinstance(message, _BEATS):
             if peer.channel is None:
                 self._open(identity, peer)
                 self._fence(peer)  # what the registration causes comes after its echo
             self._fence(peer)
             echo = messages.ClientHeartbeatEcho if peer.actor.role == "client" else messages.WorkerHeartbeatEcho
-            sent.append((identity, build(kind_of_class(echo), {})))
+            sent.append((identity, build(KIND_NAMES[echo], {})))
         else:
             fields = _replaced(to_fields(message), self._wire)
             if isinstance(message, messages.Task):
@@ -87,14 +90,28 @@ class RunningScheduler:
             peer.registered = peer.registered and not isinstance(message, _GOODBYES)
             self._fence(peer)
         self._fence_others(peer)
+        sent += self._arrived()
+        if isinstance(message, _GOODBYES):
+            self._talk.channel(peer).close()
+            peer.channel = None
+        return sent
+
+    def later(self) -> Sent:
+        """What comes by and by, where messages need not be handled in order; empty if nothing does."""
+        deadline = time.monotonic() + (0.0 if self._ordered else self._talk.patience)
+        sent: Sent = []
+        while not sent and time.monotonic() < deadline:
+            self._fence_others(None)
+            sent = self._arrived()
+        return sent
+
+    def _arrived(self) -> Sent:
+        sent: Sent = []
         for name, other in self._talk.peers.items():
             while other.inbox:
                 came = other.inbox.popleft()[0]
                 if came.kind not in _NOT_JUDGED:
                     sent.append((_IDENTITY[name], self._read(name, came)))
-        if isinstance(message, _GOODBYES):
-            self._talk.channel(peer).close()
-            peer.channel = None
         return sent
 
     def tick(self, now: float) -> Sent:
@@ -134,7 +151,7 @@ class RunningScheduler:
         rule = ("LIV-02" if peer.actor.role == "client" else "LIV-04") if peer.registered else "CAN-10"
         raise Violation(rule, f"{peer.actor.name} sends {asked} and must get {answer}, and does not")
 
-    def _fence_others(self, peer: Peer) -> None:
+    def _fence_others(self, peer: Peer | None) -> None:
         for other in self._talk.peers.values():
             if other is not peer and other.channel is not None:
                 self._fence(other)
@@ -143,13 +160,6 @@ class RunningScheduler:
         if came.kind == MALFORMED:
             raise Violation("TRN-03", f"{name} gets a malformed message: {came.fields['reason']}")
         return build(came.kind, _replaced(came.fields, self._known))
-
-
-def kind_of_class(cls: type) -> str:
-    """The schema's name of a class of messages."""
-    from conformance_tests.engine.fields import KIND_NAMES
-
-    return KIND_NAMES[cls]
 
 
 _IDENTITY = {name: identity for identity, name in NAMES.items()}

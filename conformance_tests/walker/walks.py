@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import hypothesis
 from hypothesis import strategies
@@ -14,7 +16,7 @@ from hypothesis.errors import Flaky
 from conformance_tests.engine.backends import Backend
 from conformance_tests.explorer import search
 from conformance_tests.explorer.search import Counterexample
-from conformance_tests.explorer.walk import Pair, Violation, Walk
+from conformance_tests.explorer.walk import Pair, Step, Violation, Walk
 from conformance_tests.explorer.world import HERE, LEFT, LOST_WORKERS_LIMIT, OWNERS, Action, Task, World, actions
 from conformance_tests.walker.peers import RunningScheduler, scenario_of
 
@@ -40,6 +42,11 @@ _WEIGHTS = {
 _VERBS = [verb for verb, weight in _WEIGHTS.items() for _ in range(weight)]
 _PICKS = 16
 
+_MAX_SHRINKING = 200
+
+Chooser = Callable[[World], "Action | None"]
+Told = tuple[tuple[Step, ...], "Violation | None", bool]
+"""What was said, what was broken, and whether that was by one of the actions (not by what ends every walk)."""
 Choices = Sequence[tuple[str, int]]
 """One walk: what kind of action comes next, and which of those that are possible then."""
 
@@ -54,6 +61,8 @@ class Options(search.Options):
     limit: int | None = LOST_WORKERS_LIMIT
     """The lostWorkersLimit that the scheduler is given; None: it has no such setting."""
     allowed: frozenset[str] = frozenset()
+    ordered: bool = False
+    """Whether what is owed must be there when the fences are through; else it may come within the patience."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -77,6 +86,14 @@ class Report:
     """Whether the same actions led to the violation again."""
 
 
+class Broken(Exception):
+    """What Hypothesis sees of a violation: one place where it is raised, so that it takes all for the same fault."""
+
+
+class _End(NamedTuple):
+    broken: Violation | None
+
+
 class Walker:
     """Walks of one scheduler, kept running from walk to walk; it is started anew after a rule was broken."""
 
@@ -86,6 +103,10 @@ class Walker:
         self._progress = progress
         self._scenario = scenario_of(options.settings)
         self._report = Report()
+        self._worlds: dict[tuple[Action, ...], World] = {}
+        """What is known to follow from actions, so that shortening does not try the same again and again."""
+        self._ends: dict[tuple[tuple[Action, ...], bool], _End] = {}
+        """How walks ended; True: whatever comes after these actions."""
 
     def run(self) -> Report:
         """All walks, or until one breaks a rule, and then the shortest one that breaks it. Raises SetupFailed."""
@@ -103,51 +124,104 @@ class Walker:
             print_blob=False,
             verbosity=hypothesis.Verbosity.quiet,
         )
-        try:
+        with suppress(Broken, Flaky):
             hypothesis.seed(options.seed)(quiet(hypothesis.given(walk)(self._one)))()
-        except Violation:
-            pass
-        except Flaky:
-            report.reproduced = False
+        if report.counterexample is not None:
+            report.reproduced = self._again(report.counterexample)
         return report
 
     def _one(self, choices: Choices) -> None:
-        session, _ = self._backend.session(self._scenario)
+        """One walk as Hypothesis sees it: it raises where the rule is broken that was broken first."""
+        first = self._report.counterexample
+        if first is None:
+            found = self._take(choices)
+        elif (known := self._looked_up(choices)) is not None:
+            found = known.broken
+        elif self._report.shrinking < _MAX_SHRINKING:
+            found = self._take(choices)
+        else:
+            return
+        if found is not None and (first is None or found.rule == first.violation.rule):
+            raise Broken(found)
+
+    def _take(self, choices: Choices) -> Violation | None:
+        """Takes a walk; the rule that it broke and that is not allowed to be broken."""
         report, shortest = self._report, self._report.counterexample
-        walk = Walk(RunningScheduler(session, self._scenario))
-        walk.world = World(tasks=(Task(),) * len(OWNERS), strange=len(choices))
+        worlds: list[World] = []
+        story, violation, acting = self._perform([partial(_chosen, choice=c) for c in choices], worlds)
+        path = tuple(step.action for step in story)
+        self._worlds.update((path[:n], world) for n, world in enumerate(worlds))
+        if violation is not None and violation.rule in self._options.allowed:
+            if shortest is None:
+                report.known[violation.rule] += 1
+            violation = None
+        if worlds:
+            self._ends[path if acting else path[: len(worlds) - 1], acting] = _End(violation)
+        if violation is not None and (
+            shortest is None or (violation.rule == shortest.violation.rule and len(path) <= len(shortest.actions))
+        ):
+            report.counterexample = Counterexample(path, violation, story)
+        if shortest is None:
+            report.situations.update(worlds)
+        return violation
+
+    def _perform(self, choosers: Sequence[Chooser], worlds: list[World]) -> Told:
+        """Acts on a scheduler as one after the other chooses; ``worlds`` gets the situations on the way."""
+        session, _ = self._backend.session(self._scenario)
+        walk = Walk(RunningScheduler(session, self._scenario, self._options.ordered))
+        walk.world = World(tasks=(Task(),) * len(OWNERS), strange=self._options.length)
         walk.lost_workers_limit = self._options.limit or SPECIFIED_LIMIT
         walk.story = []
-        clean = False
+        clean, acting = False, True
         try:
             walk.begin()
-            for world in _walk(walk, choices):
-                if shortest is None:
-                    report.situations.add(world)
+            worlds.append(walk.world)
+            for choose in choosers:
+                action = choose(walk.world)
+                if action is not None:
+                    walk.do(action)
+                    worlds.append(walk.world)
+            acting = False
             walk.drain()
             for w, worker in enumerate(walk.world.workers):
                 if worker.presence == HERE:
                     walk.do(("quit", w))
             clean = True
+            return tuple(walk.story), None, False
         except Violation as violation:
-            if violation.rule in self._options.allowed:
-                if shortest is None:
-                    report.known[violation.rule] += 1
-                return
-            found = Counterexample(tuple(step.action for step in walk.story), violation, tuple(walk.story))
-            if shortest is None or _size(found) <= _size(shortest):
-                report.counterexample = found
-            raise
+            return tuple(walk.story), violation, acting
         finally:
             session.close()
             self._backend.done(self._scenario, clean=clean)
-            self._count(walk, shortest is None)
+            self._count(walk)
 
-    def _count(self, walk: Walk, generating: bool) -> None:
+    def _looked_up(self, choices: Choices) -> _End | None:
+        """How a walk ends that is known already, if the scheduler does the same again."""
+        path: tuple[Action, ...] = ()
+        for choice in choices:
+            if (path, True) in self._ends:
+                return self._ends[path, True]
+            if path not in self._worlds:
+                return None
+            action = _chosen(self._worlds[path], choice)
+            if action is not None:
+                path = (*path, action)
+        return self._ends.get((path, True)) or self._ends.get((path, False))
+
+    def _again(self, found: Counterexample) -> bool:
+        """Whether the actions lead to the same on a scheduler that was started for them; takes what is said then."""
+        story, violation, _ = self._perform([partial(_if_possible, action=a) for a in found.actions], [])
+        if violation is None or violation.rule != found.violation.rule:
+            return False
+        path = tuple(step.action for step in story)
+        self._report.counterexample = Counterexample(path, violation, story)
+        return True
+
+    def _count(self, walk: Walk) -> None:
         report = self._report
-        if not generating:
+        if report.counterexample is not None:
             report.shrinking += 1
-            self._progress(report.shrinking, 0, "shorter")
+            self._progress(report.shrinking, _MAX_SHRINKING, "making it shorter")
             return
         report.walks += 1
         report.actions += len(walk.story or ())
@@ -156,17 +230,15 @@ class Walker:
         self._progress(report.walks, self._options.walks, "walks")
 
 
-def _size(found: Counterexample) -> int:
-    return len(found.actions)
+def _chosen(world: World, choice: tuple[str, int]) -> Action | None:
+    """The action that a choice means here; None if nobody can do such a thing."""
+    verb, pick = choice
+    possible = [action for action in possible_actions(world) if action[0] == verb]
+    return possible[pick % len(possible)] if possible else None
 
 
-def _walk(walk: Walk, choices: Choices) -> Iterator[World]:
-    """Takes what was chosen, where it is possible; the world after each action."""
-    for verb, pick in choices:
-        possible = [action for action in possible_actions(walk.world) if action[0] == verb]
-        if possible:
-            walk.do(possible[pick % len(possible)])
-            yield walk.world
+def _if_possible(world: World, action: Action) -> Action | None:
+    return action if action in possible_actions(world) else None
 
 
 def possible_actions(world: World) -> Iterator[Action]:
