@@ -162,6 +162,45 @@ def replay(
         return _end(out, command.replay(_Printer(out), chosen, file, patience))
 
 
+@app.command()
+def walk(
+    target: TargetOption = "reference",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed chooses the same walks.", min=0)] = 0,
+    walks: Annotated[int, typer.Option("--walks", metavar="N", help="How many.", min=1)] = 100,
+    length: Annotated[int, typer.Option("--length", metavar="N", help="Actions per walk, at most.", min=1)] = 30,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            "--allow",
+            metavar="ID,…",
+            help="Requirements that it is known to break: a walk ends there and the next one begins. "
+            "Default: the known deviations of the target; none: no requirement.",
+        ),
+    ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option("--scenario", metavar="FILE", help="Write the shortest walk to this file.")
+    ] = None,
+    via: ViaOption = None,
+    peer: PeerOption = None,
+    attach: AttachOption = None,
+    output: OutputOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Walk at random through what clients and workers may do with a scheduler. Exit 12: it broke a rule.
+
+    For example: scalercli conformance walk --target mine.yaml --seed 7 --walks 500
+    """
+    from conformance_tests.engine.command import Choice
+    from conformance_tests.walker import command
+
+    out = options.output(output, json, quiet, single=True)
+    allowed = None if allow is None else frozenset(allow.replace(" ", "").split(",")) - {"", "none"}
+    with _errors():
+        chosen = Choice(target, None, (), via or "", peer or "", attach or "")
+        return _end(out, command.walk(_Printer(out), chosen, walks, length, seed, allowed, scenario))
+
+
 def _end(out: Output, code: int) -> int:
     out.close()
     return code
