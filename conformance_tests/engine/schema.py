@@ -39,9 +39,9 @@ STORAGE_RESPONSES = {
     "greeting": {"magic", "identity"},
 }  # fmt: skip
 STORAGE_STUB = {
-    "put": {"objectId", "python", "value", "serializer", "raises", "content"},
+    "put": {"objectId", "python", "value", "serializer", "raises", "content", "prefix"},
     "drop": {"objectId"},
-    "read": {"objectId"},
+    "read": {"objectId", "prefix"},
     "content": {"objectId", "value", "raises", "text", "unreadable", "missing", "size"},
     "connected": {"identity"},
     "hold": set(),

@@ -10,7 +10,7 @@ from protocol import messages as m
 
 
 def main(address: str, storage: str) -> None:
-    socket: "zmq.Socket[bytes]" = zmq.Context.instance().socket(zmq.ROUTER)
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
     socket.bind(address)
     host, _, port = storage.removeprefix("tcp://").rpartition(":")
     where = m.ObjectStorageAddress(host, int(port))
