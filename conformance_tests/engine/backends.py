@@ -98,7 +98,7 @@ class _Scheduler(Backend):
         self._running: dict[str, _Running] = {}
 
     def session(self, scenario: Scenario) -> tuple[Session, bool]:
-        key = settings_key(scenario)
+        key = settings_key(scenario, self._spec)
         running = self._running.get(key)
         if running is not None and running.process is not None and not running.process.alive:
             self._running.pop(key).close()
@@ -126,11 +126,11 @@ class _Scheduler(Backend):
             raise
 
     def log(self, scenario: Scenario) -> list[str]:
-        running = self._running.get(settings_key(scenario))
+        running = self._running.get(settings_key(scenario, self._spec))
         return list(running.process.lines) if running is not None and running.process is not None else []
 
     def done(self, scenario: Scenario, *, clean: bool) -> None:
-        key = settings_key(scenario)
+        key = settings_key(scenario, self._spec)
         running = self._running.get(key)
         if running is not None and not clean and running.process is not None:
             self._running.pop(key).close()
@@ -150,7 +150,7 @@ class _Storage(Backend):
         self._running: dict[str, _Running] = {}
 
     def session(self, scenario: Scenario) -> tuple[Session, bool]:
-        key = settings_key(scenario)
+        key = settings_key(scenario, self._spec)
         running = self._running.get(key)
         if running is not None and running.process is not None and not running.process.alive:
             self._running.pop(key).close()
@@ -169,13 +169,13 @@ class _Storage(Backend):
         return _Running(process, None, process.ready(self._spec))
 
     def log(self, scenario: Scenario) -> list[str]:
-        running = self._running.get(settings_key(scenario))
+        running = self._running.get(settings_key(scenario, self._spec))
         return list(running.process.lines) if running is not None and running.process is not None else []
 
     def done(self, scenario: Scenario, *, clean: bool) -> None:
-        running = self._running.get(settings_key(scenario))
+        running = self._running.get(settings_key(scenario, self._spec))
         if running is not None and not clean and running.process is not None:
-            self._running.pop(settings_key(scenario)).close()
+            self._running.pop(settings_key(scenario, self._spec)).close()
 
     def close(self) -> None:
         for running in self._running.values():
@@ -214,7 +214,7 @@ class _Connecting(Backend):
         self._running: dict[str, _Connected] = {}
 
     def session(self, scenario: Scenario) -> tuple[Session, bool]:
-        key = settings_key(scenario)
+        key = settings_key(scenario, self._spec)
         running = self._running.get(key)
         if running is not None and running.process is not None and not running.process.alive:
             self._running.pop(key).close()
@@ -243,11 +243,11 @@ class _Connecting(Backend):
         return running
 
     def log(self, scenario: Scenario) -> list[str]:
-        running = self._running.get(settings_key(scenario))
+        running = self._running.get(settings_key(scenario, self._spec))
         return list(running.process.lines) if running is not None and running.process is not None else []
 
     def done(self, scenario: Scenario, *, clean: bool) -> None:
-        key = settings_key(scenario)
+        key = settings_key(scenario, self._spec)
         if not clean and key in self._running:
             self._running.pop(key).close()
 
@@ -258,9 +258,10 @@ class _Connecting(Backend):
         self._context.destroy(linger=0)
 
 
-def settings_key(scenario: Scenario) -> str:
-    """What tells implementations that are started differently apart."""
-    return repr(sorted(scenario.settings.items()))
+def settings_key(scenario: Scenario, spec: RoleTarget | None) -> str:
+    """What tells implementations apart that are not shared: other settings, or a scenario that has its own."""
+    own = scenario.id if scenario.isolated or (spec is not None and spec.per_run) else ""
+    return repr((own, sorted(scenario.settings.items())))
 
 
 def placeholders(target: Target, given: dict[str, str]) -> dict[str, str]:

@@ -116,6 +116,10 @@ class Session(ABC):
         """The identity of the implementation under test, where it has one and has spoken."""
         return b""
 
+    def exit_code(self) -> int | None:
+        """That of the implementation's process, if it has ended and the engine has started it."""
+        return None
+
     @abstractmethod
     def open(self, actor: Actor, identity: Identity) -> Channel:
         """A new connection for an actor; raises SetupFailed."""

@@ -5,7 +5,6 @@ Answers go to a ``Printer``; nothing here knows how they are printed.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shlex
 import time
@@ -24,6 +23,7 @@ from conformance_tests.engine.suite import Options, Result, Suite
 from conformance_tests.engine.suite import stability as run_stability
 
 DIVERGED = 13
+_STYLES = {"pass": "success", "fail": "failed", "inconclusive": "failed"}
 
 
 class UsageProblem(ValueError):
@@ -61,6 +61,7 @@ class Choice:
     peer: str = ""
     attach: str = ""
     directory: Path | None = None
+    jobs: int = 4
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Reports:
 
     junit: Path | None = None
     html: Path | None = None
+    markdown: Path | None = None
+    results: Path | None = None
     counterexamples: Path | None = None
 
 
@@ -96,7 +99,14 @@ def options_of(choice: Choice, patience: float | None, max_orders: int) -> Optio
         if choice.role is None:
             raise UsageProblem("--attach needs --role: what runs there?")
         attach = {choice.role: {"address": choice.attach}}
-    return Options(choice.via, max_orders, patience, {"peer": choice.peer} if choice.peer else {}, attach)
+    return Options(
+        via=choice.via,
+        max_orders=max_orders,
+        jobs=choice.jobs,
+        patience=patience,
+        placeholders={"peer": choice.peer} if choice.peer else {},
+        attach=attach,
+    )
 
 
 def run(printer: Printer, choice: Choice, reports: Reports, patience: float | None, max_orders: int) -> int:
@@ -107,32 +117,32 @@ def run(printer: Printer, choice: Choice, reports: Reports, patience: float | No
         scenarios = [s for s in scenarios if s.role in target.roles] or scenarios
     options = options_of(choice, patience, max_orders)
     started = time.perf_counter()
-    results: list[Result] = []
+    judged: list[tuple[Result, str]] = []
     with Suite(target, options) as suite:
         for number, found in enumerate(suite.run(scenarios)):
-            results.append(found)
             printer.progress(number + 1, len(scenarios), found.scenario.id)
-            again = ""
+            again = f"scalercli conformance run {found.scenario.id}{_flags(choice)}"
             if found.verdict is Verdict.FAIL and reports.counterexamples is not None:
                 path = reports.counterexamples / f"{found.scenario.id.replace('/', '-')}.yaml"
                 found = shrink.minimal(suite, found)
                 replays.write(path, shrink.data_of(found), found, _flags(replace(choice, directory=None)))
-                results[-1] = found
                 again = f"scalercli conformance replay {path}{_flags(replace(choice, directory=None))}"
-            elif found.verdict is Verdict.FAIL:
-                again = f"scalercli conformance run {found.scenario.id}{_flags(choice)}"
+            judged.append((found, again))
             _print(printer, found, choice.target, again)
+    results = [found for found, _ in judged]
     seconds = time.perf_counter() - started
     wrong = _wrong(target, results, complete=not choice.patterns and choice.directory is None)
     code = verdicts.exit_code(results, wrong)
     summary = records.summary(target.name, results, wrong, seconds)
-    if reports.junit is not None:
-        reports.junit.parent.mkdir(parents=True, exist_ok=True)
-        reports.junit.write_text(junit.document(target.name, results))
-    if reports.html is not None:
-        _write_html(reports.html, target.name, results, summary)
+    _write(reports, target, judged, summary, f"scalercli conformance run{_arguments(choice)}")
     _print_summary(printer, summary, results, wrong)
     return code
+
+
+def _arguments(choice: Choice) -> str:
+    """The arguments of a run like this."""
+    role = f" --role {choice.role}" if choice.role else ""
+    return "".join(f" {shlex.quote(p)}" for p in choice.patterns) + _flags(choice) + role
 
 
 def _flags(choice: Choice) -> str:
@@ -159,9 +169,7 @@ def _wrong(target: target_files.Target, results: list[Result], complete: bool) -
 def _print(printer: Printer, found: Result, target: str, again: str) -> None:
     record = records.result(found, target, replay=again)
     text = found.failure.text if found.failure else found.reason
-    style = {Verdict.PASS: "success", Verdict.FAIL: "failed", Verdict.INCONCLUSIVE: "failed"}.get(
-        found.verdict, "queued"
-    )
+    style = _STYLES.get(found.verdict.value, "queued")
     cells = [
         ("verdict", found.verdict.value, style),
         ("level", found.level, ""),
@@ -219,13 +227,34 @@ def _print_summary(
     printer.message(f"{summary['target']} {conforms} ({judged}; {failed})")
 
 
-def _write_html(path: Path, target: str, results: list[Result], summary: dict[str, Any]) -> None:
+def _write(
+    reports: Reports, target: target_files.Target, judged: list[tuple[Result, str]], summary: dict[str, Any], made: str
+) -> None:
+    """The files that were asked for; ``made`` is the command."""
+    files: list[tuple[Path, str]] = []
+    if reports.results is not None:
+        lines = [records.result(found, target.name, replay=again) for found, again in judged]
+        files.append((reports.results, "".join(json.dumps(line) + "\n" for line in [*lines, summary])))
+    if reports.junit is not None:
+        files.append((reports.junit, junit.document(target.name, [found for found, _ in judged])))
+    if reports.html is not None:
+        from conformance_tests.engine import html
+
+        files.append((reports.html, html.document(target, [html.Judged(*j) for j in judged], summary, made)))
+    if reports.markdown is not None:
+        from conformance_tests.engine import markdown
+
+        files.append((reports.markdown, markdown.document(target, judged, summary, made)))
+    for path, text in files:
+        _save(path, text)
+
+
+def _save(path: Path, text: str) -> None:
     try:
-        html = importlib.import_module("conformance_tests.engine.html")
-    except ImportError:
-        raise UsageProblem("there is no HTML report in this version", "-o jsonl, or --junit FILE") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html.document([records.result(r, target) for r in results], [summary]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UsageProblem(f"{path} can't be written: {error.strerror}") from None
 
 
 def stability(printer: Printer, choice: Choice, times: int, seed: int, patience: float | None, max_orders: int) -> int:
@@ -312,45 +341,37 @@ def explain(printer: Printer, what: str, directory: Path | None) -> int:
     return 0
 
 
-def diff(printer: Printer, first: Path, second: Path) -> int:
-    """What two runs found differently."""
-    left, right = _read_results(first), _read_results(second)
-    differing = 0
-    for key in sorted(left.keys() | right.keys()):
-        one, other = left.get(key), right.get(key)
-        before = one["verdict"] if one else "not run"
-        after = other["verdict"] if other else "not run"
-        why = [_why(one), _why(other)]
-        if before == after and why[0] == why[1]:
-            continue
-        differing += 1
-        fields = {"scenario": key, "first": before, "second": after, "why": why}
-        cells = [("scenario", key, ""), ("first", before, ""), ("second", after, ""), ("why", " -> ".join(why), "")]
-        printer.record("scalercli.conformance.difference/1", key, fields, cells)
-    printer.message(f"{differing} of {len(left.keys() | right.keys())} scenarios differ")
-    return DIVERGED if differing else 0
+def diff(printer: Printer, files: Sequence[Path], page: Path | None = None) -> int:
+    """What runs found differently: 0 if nothing. ``page``: requirements by implementations, as HTML."""
+    from conformance_tests.engine import compare
 
-
-def _why(record: dict[str, Any] | None) -> str:
-    if record is None:
-        return ""
-    failure = record.get("failure")
-    return f"{failure['expected']}; {failure['came']}" if failure else str(record.get("reason", ""))
-
-
-def _read_results(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    if len(files) < 2:
+        raise UsageProblem("a comparison needs at least two runs", "scalercli conformance diff A.jsonl B.jsonl")
     try:
-        lines = path.read_text().splitlines()
-        for line in lines:
-            record = json.loads(line)
-            if record.get("schema") == records.RESULT:
-                found[record["scenario"]] = record
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageProblem(f"{path} is not the JSONL of a run: {error}", "scalercli conformance run -o jsonl") from None
-    if not found:
-        raise UsageProblem(f"{path} holds no results", "scalercli conformance run -o jsonl")
-    return found
+        runs = compare.read_all(files)
+    except compare.NotARun as error:
+        raise UsageProblem(str(error), "scalercli conformance run --results FILE writes it") from None
+    if page is not None:
+        _save(page, compare.page(runs))
+    found = compare.differences(runs)
+    for one in found:
+        fields = {
+            "scenario": one.scenario,
+            "runs": [run.name for run in runs],
+            "verdicts": list(one.verdicts),
+            "why": list(one.why),
+        }
+        cells = [
+            ("scenario", one.scenario, ""),
+            *(
+                (run.name, verdict, _STYLES.get(verdict, "queued"))
+                for run, verdict in zip(runs, one.verdicts, strict=True)
+            ),
+            ("why", " -> ".join(one.why), ""),
+        ]
+        printer.record("scalercli.conformance.difference/1", one.scenario, fields, cells)
+    printer.message(f"{len(found)} of {len({s for run in runs for s in run.results})} scenarios differ")
+    return DIVERGED if found else 0
 
 
 def replay(printer: Printer, choice: Choice, file: Path, patience: float | None) -> int:

@@ -6,7 +6,7 @@ import re
 
 from conformance_tests.engine.trace import CAME, LOST, NOTE, SENT, Entry, Trace
 
-_MARK = "first divergence"
+MARK = "first divergence"
 _LANE = 26
 _LABEL = 62
 _DULL = {
@@ -19,7 +19,7 @@ _DULL = {
 def text(trace: Trace, width: int = 0) -> str:
     """Lanes, arrows and labels in plain characters; the divergence has ``>>>`` at its left and says so."""
     entries = trace.visible()
-    lanes = _lanes(trace, entries)
+    lanes = lanes_of(trace, entries)
     gap = _LANE if not width else max(16, min(_LANE, (width - 8) // max(1, len(lanes) - 1)))
     at = {name: 4 + len(lanes[0]) // 2 + gap * i for i, name in enumerate(lanes)}
     lines = [_names(at)]
@@ -28,7 +28,7 @@ def text(trace: Trace, width: int = 0) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _lanes(trace: Trace, entries: list[Entry]) -> list[str]:
+def lanes_of(trace: Trace, entries: list[Entry]) -> list[str]:
     """Clients at the left, the implementation in the middle, the others at the right."""
     actors = list(dict.fromkeys(e.actor for e in entries if e.actor))
     half = (len(actors) + 1) // 2
@@ -53,12 +53,12 @@ def _rows(entry: Entry, at: dict[str, int], subject: str) -> list[str]:
         arrow = arrow + ">" if to_right else "<" + arrow
         rows = [_put(rails, left + 2, label), _put(rails, left + 1, arrow)]
         if entry.diverges:
-            rows = [_put(row, 0, mark) for row in rows] + [_put(rails, left + 2, f"^ {_MARK}")]
+            rows = [_put(row, 0, mark) for row in rows] + [_put(rails, left + 2, f"^ {MARK}")]
         return rows
     where = at.get(entry.actor, at[subject])
     label = f"({entry.shown})" if entry.what in (NOTE, LOST) else entry.shown
     if entry.diverges:
-        return [_put(_put(rails, 0, mark), 4, f"{_MARK}: {entry.shown}")]
+        return [_put(_put(rails, 0, mark), 4, f"{MARK}: {entry.shown}")]
     return [_put(rails, max(0, where - len(label) // 2), label)]
 
 
@@ -87,7 +87,7 @@ def short(entry: Entry) -> str:
 def mermaid(trace: Trace) -> str:
     """The same as a Mermaid sequence diagram; the divergence is a coloured block."""
     entries = trace.visible()
-    lanes = _lanes(trace, entries)
+    lanes = lanes_of(trace, entries)
     lines = ["sequenceDiagram", *(f"    participant {_safe(name)}" for name in lanes)]
     for entry in entries:
         lines += _mermaid_entry(entry, trace.subject)
@@ -100,13 +100,13 @@ def _mermaid_entry(entry: Entry, subject: str) -> list[str]:
         arrow = f"    {_safe(sender)}->>{_safe(receiver)}: {_escape(short(entry))}"
         if not entry.diverges:
             return [arrow]
-        note = f"    Note over {_safe(sender)},{_safe(receiver)}: {_MARK}"
+        note = f"    Note over {_safe(sender)},{_safe(receiver)}: {MARK}"
         return ["    rect rgb(255, 214, 214)", arrow, note, "    end"]
     where = _safe(entry.actor or subject)
     if entry.diverges:
         return [
             "    rect rgb(255, 214, 214)",
-            f"    Note over {where}: {_MARK}: {_escape(entry.shown)}",
+            f"    Note over {where}: {MARK}: {_escape(entry.shown)}",
             "    end",
         ]
     return [f"    Note over {where}: {_escape(entry.shown)}"]

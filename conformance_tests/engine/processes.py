@@ -96,6 +96,10 @@ class Process:
     def alive(self) -> bool:
         return self.popen.poll() is None
 
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for the signal that ended it."""
+        return self.popen.poll()
+
     def stop(self) -> None:
         """Ends it and everything that it started."""
         with suppress(ProcessLookupError):

@@ -8,7 +8,8 @@ from typing import Any
 
 from conformance_tests.engine import diagram, verdicts
 from conformance_tests.engine.runner import Verdict
-from conformance_tests.engine.scenario import Concurrently, Scenario, interleave_names
+from conformance_tests.engine.scenario import Scenario
+from conformance_tests.engine.steps import Concurrently, interleave_names
 from conformance_tests.engine.suite import Result
 from conformance_tests.engine.verdicts import Wrong
 

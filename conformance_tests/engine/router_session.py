@@ -160,7 +160,7 @@ class RouterSession(Session):
         self._driver = driver
         self._actors = actors
         self.patience = patience
-        self.process = process
+        self._process = process
         self._channels: list[Channel] = []
         if driver is not None:
             router.expect_new()
@@ -185,13 +185,16 @@ class RouterSession(Session):
         elif actor.role == "gates":
             channel = GateChannel(self._gates)
         elif actor.role == "process":
-            channel = ProcessChannel.of(self.process)
+            channel = ProcessChannel.of(self._process)
         elif actor.role == "driver" and self._driver is not None:
             channel = DriverChannel(self._driver, self._router.address)
         else:
             raise SetupFailed(f"a {actor.role} can't connect here")
         self._channels.append(channel)
         return channel
+
+    def exit_code(self) -> int | None:
+        return None if self._process is None else self._process.exit_code()
 
     def close(self) -> None:
         self._router.echo = True

@@ -16,8 +16,8 @@ from protocol import layout
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
     "balancing", "graphs", "information", "managers", "monitor", "placement",  # of SPEC.md
-    "clock", "storage", "unforced-cancel", "force-refusal", "task-log", "processes", "await", "timeouts",
-    "clear", "own-process",
+    "clear", "clock", "signals", "sockets", "storage", "unforced-cancel", "force-refusal", "task-log", "processes",
+    "await", "timeouts",
 )  # fmt: skip
 STORAGE_REQUESTS = {
     "setObject": {"objectId", "payload", "requestId"},

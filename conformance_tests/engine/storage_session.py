@@ -105,6 +105,9 @@ class StorageSession(Session):
         self._channels.append(channel)
         return channel
 
+    def exit_code(self) -> int | None:
+        return None if self._process is None else self._process.exit_code()
+
     def close(self) -> None:
         for channel in self._channels:
             channel.close()

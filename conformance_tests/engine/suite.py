@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from conformance_tests.engine import verdicts
-from conformance_tests.engine.backends import Backend, make_backend
+from conformance_tests.engine.backends import Backend, make_backend, settings_key
 from conformance_tests.engine.channels import SetupFailed
 from conformance_tests.engine.orders import Order
 from conformance_tests.engine.runner import Failure, Outcome, Run, Verdict
@@ -61,6 +63,8 @@ class Options:
 
     via: str = ""
     max_orders: int = 2000
+    jobs: int = 4
+    """How many implementations are run side by side."""
     patience: float | None = None
     placeholders: dict[str, str] = field(default_factory=dict)
     attach: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -74,6 +78,7 @@ class Suite:
         self.options = options or Options()
         self._backends: dict[tuple[str, str], Backend] = {}
         self._not_startable: dict[tuple[str, str, str], str] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Suite:
         return self
@@ -87,11 +92,37 @@ class Suite:
             backend.close()
         self._backends.clear()
 
-    def run(self, scenarios: Sequence[Scenario]) -> Iterator[Result]:
-        """One result after the other. Scenarios with the same settings run one after the other."""
-        ordered = sorted(scenarios, key=lambda s: (s.role, s.isolated, _settings_key(s.settings), s.id))
+    def run(self, scenarios: Sequence[Scenario], *, keep_order: bool = False) -> Iterator[Result]:
+        """One result after the other, by role and id (``keep_order``: as given). Scenarios that share an implementation
+        run one after the other; what shares nothing runs side by side, since most of the time is waiting."""
+        ordered = list(scenarios) if keep_order else sorted(scenarios, key=lambda s: (s.role, s.id))
+        groups: dict[str, list[Scenario]] = {}
         for scenario in ordered:
-            yield self.judge(scenario)
+            groups.setdefault(scenario.role + settings_key(scenario, self.target.roles.get(scenario.role)), []).append(
+                scenario
+            )
+        found: dict[str, Future[Result]] = {scenario.id: Future() for scenario in ordered}
+        stop = threading.Event()
+        # Those that wait for timers first, and the many that share the defaults beside them.
+        waiting = sorted(groups.values(), key=lambda group: (not group[0].settings, len(group)))
+        with ThreadPoolExecutor(self.options.jobs, "conformance") as pool:
+            try:
+                for group in waiting:
+                    pool.submit(self._run_group, group, found, stop)
+                for scenario in ordered:
+                    yield found[scenario.id].result()
+            finally:
+                stop.set()
+
+    def _run_group(self, group: list[Scenario], found: dict[str, Future[Result]], stop: threading.Event) -> None:
+        for scenario in group:
+            if stop.is_set():
+                found[scenario.id].cancel()
+                continue
+            try:
+                found[scenario.id].set_result(self.judge(scenario))
+            except BaseException as error:  # a defect of the engine: told where the results are read
+                found[scenario.id].set_exception(error)
 
     def judge(self, scenario: Scenario) -> Result:
         """One scenario in all its orders."""
@@ -106,6 +137,7 @@ class Suite:
             outcome = self._once(scenario, combination, via, role)
             result.orders += 1
             result.seconds += outcome.seconds
+            result.trace = outcome.trace
             result.trace = outcome.trace
             if outcome.verdict is not Verdict.PASS:
                 self._blame(result, outcome, combination)
@@ -150,7 +182,7 @@ class Suite:
             if not role.core:
                 return via, "it needs a clock, and the target has no core" if only_core else "the target has no core"
             if only_sockets:
-                return via, "a core has no object storage"
+                return via, "a core has neither sockets nor an object storage nor a process"
             return via, ""
         if only_core:
             return via, "it needs a clock that can be set, which sockets do not have"
@@ -161,10 +193,11 @@ class Suite:
         return via, ""
 
     def _backend(self, role: str, via: str) -> Backend:
-        key = (role, via)
-        if key not in self._backends:
-            self._backends[key] = make_backend(self.target, role, via, self.options)
-        return self._backends[key]
+        with self._lock:
+            key = (role, via)
+            if key not in self._backends:
+                self._backends[key] = make_backend(self.target, role, via, self.options)
+            return self._backends[key]
 
     def _once(self, scenario: Scenario, combination: tuple[Order, ...], via: str, role: RoleTarget) -> Outcome:
         """One order; a failure on an implementation that others have used before is repeated on a fresh one."""
@@ -184,7 +217,7 @@ class Suite:
 
     def _attempt(self, backend: Backend, scenario: Scenario, combination: tuple[Order, ...]) -> tuple[Outcome, bool]:
         settings = scenario.settings
-        key = (backend.via, scenario.role, _settings_key(settings))
+        key = (backend.via, scenario.role, repr(sorted(settings.items())))
         try:
             if key in self._not_startable:
                 raise SetupFailed(self._not_startable[key])
@@ -196,7 +229,9 @@ class Suite:
         outcome = Run(linear(scenario, combination), session, scenario.role, keepalive(settings)).run()
         if outcome.verdict is not Verdict.PASS:
             outcome.log = backend.log(scenario)[-_LOG_LINES:]
-        backend.done(scenario, clean=outcome.clean and not scenario.isolated)
+        backend.done(
+            scenario, clean=outcome.clean and not scenario.isolated and not self.target.roles[scenario.role].per_run
+        )
         return outcome, used
 
 
@@ -219,13 +254,9 @@ def stability(
     for number in range(times):
         shuffled = list(scenarios)
         chosen.shuffle(shuffled)
-        for i, scenario in enumerate(shuffled):
-            progress(number * len(shuffled) + i + 1, times * len(shuffled), scenario.id)
-            results.setdefault(scenario.id, []).append(suite.judge(scenario))
+        for i, result in enumerate(suite.run(shuffled, keep_order=True)):
+            progress(number * len(shuffled) + i + 1, times * len(shuffled), result.scenario.id)
+            results.setdefault(result.scenario.id, []).append(result)
     for scenario in scenarios:
         if len({(r.verdict, r.failure.text if r.failure else "") for r in results[scenario.id]}) > 1:
             yield scenario, results[scenario.id]
-
-
-def _settings_key(settings: dict[str, Any]) -> str:
-    return repr(sorted(settings.items()))

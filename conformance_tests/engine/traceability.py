@@ -1,7 +1,7 @@
 """SPEC.md, scenarios and the lifecycle table held against each other.
 
 A requirement that no scenario can judge stands in ``untestable.yaml`` with the reason: ``MAL-09: a peer sees neither
-counters nor logs``.
+counters nor logs``. ``TRN-06/object-storage: …`` is about one of the roles that the requirement binds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def unknown_citations(scenarios: Iterable[Scenario]) -> list[str]:
     """What scenarios and ``untestable.yaml`` cite and SPEC.md does not have."""
     known = requirements()
     found = [f"{s.id} cites {i}" for s in scenarios for i in _cited(s) if i not in known]
-    return found + [f"untestable.yaml cites {i}" for i in untestable() if i not in known]
+    return found + [f"untestable.yaml cites {i}" for i in untestable() if i.partition("/")[0] not in known]
 
 
 def _cited(scenario: Scenario) -> list[str]:
@@ -40,6 +40,30 @@ def uncovered(scenarios: Iterable[Scenario], level: str = "MUST") -> list[str]:
     """The requirements of this level that have neither a scenario nor a reason."""
     cited = {i for s in scenarios for i in _cited(s)} | set(untestable())
     return [i for i, r in requirements().items() if r.level == level and i not in cited]
+
+
+def uncovered_in_role(scenarios: Iterable[Scenario], role: str, level: str = "MUST") -> list[str]:
+    """The same for one of the roles that scenarios judge: what binds it, and none of its scenarios is about."""
+    cited = {i for s in scenarios if s.role == role for i in _cited(s)}
+    return [i for i in binding(role, level) if i not in cited and not {i, f"{i}/{role}"} & untestable().keys()]
+
+
+def binding(role: str, level: str = "") -> list[str]:
+    """The requirements that bind a role, all of them or those of a level."""
+    mine = {role.removeprefix("object-"), "all"}
+    return [i for i, r in requirements().items() if mine & set(r.roles) and level in ("", r.level)]
+
+
+def not_binding(scenarios: Iterable[Scenario]) -> list[str]:
+    """What scenarios cite although it does not bind the role that they judge."""
+    return [f"{s.id} cites {i}" for s in scenarios for i in s.requirements if i not in binding(s.role)]
+
+
+def needless_reasons(scenarios: Iterable[Scenario]) -> list[str]:
+    """The entries of ``untestable.yaml`` that a scenario is about after all."""
+    cited = {i for s in scenarios for i in _cited(s)}
+    in_role = {f"{i}/{s.role}" for s in scenarios for i in _cited(s)}
+    return [i for i in untestable() if i in cited or i in in_role]
 
 
 def unknown_rows(scenarios: Iterable[Scenario]) -> list[str]:

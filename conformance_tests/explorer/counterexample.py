@@ -10,7 +10,7 @@ from conformance_tests.engine import diagram
 from conformance_tests.engine.trace import CAME, NOTE, SENT, Trace
 from conformance_tests.explorer.search import Counterexample, Options
 from conformance_tests.explorer.walk import DIED, RESULTS, show
-from conformance_tests.explorer.world import NAMES, QUEUE_SIZES, TASK_IDS, TIMEOUT, WORKERS, describe
+from conformance_tests.explorer.world import CLIENTS, NAMES, OWNERS, QUEUE_SIZES, TASK_IDS, TIMEOUT, WORKERS, describe
 from protocol import messages
 from protocol.messages import Message, TaskCancelConfirmType, TaskResultType
 
@@ -51,7 +51,7 @@ def _short(message: Message) -> str:
     return show(message).replace("()", "")
 
 
-def as_scenario(found: Counterexample, options: Options) -> dict[str, Any]:
+def as_scenario(found: Counterexample, options: Options, by: str = "explorer") -> dict[str, Any]:
     """The content of a scenario file (format 1) that a scheduler passes where it does not have this fault."""
     used = {NAMES[peer] for step in found.story for what, peer, _ in step.said if what != "note" and peer in NAMES}
     actors: dict[str, Any] = {name: {"role": "client"} for name in ("alice", "bob") if name in used}
@@ -59,6 +59,7 @@ def as_scenario(found: Counterexample, options: Options) -> dict[str, Any]:
     actors |= {n: {"role": "worker", "queueSize": size} for n, size in queue_sizes if n in used or n == "wanda"}
     steps: list[Any] = [{"connect": name} for name in actors if name != "willy"]
     connected, known = {name for name in actors if name != "willy"}, {name for name in actors if name != "willy"}
+    left: set[str] = set()
     clock = False
     for number, step in enumerate(found.story):
         verb, last = step.action[0], number == len(found.story) - 1
@@ -78,12 +79,16 @@ def as_scenario(found: Counterexample, options: Options) -> dict[str, Any]:
                 continue
             if isinstance(message, _BEATS):
                 if verb == "register":
-                    steps.append({"reconnect" if name in known else "connect": name})
+                    if name in left:  # a worker that has left is a new one when it comes again
+                        steps.append({"reconnect": {"actor": name, "newIdentity": True}})
+                    else:
+                        steps.append({"reconnect" if name in known else "connect": name})
                     connected.add(name)
                     known.add(name)
             elif isinstance(message, (messages.WorkerDisconnectNotification, messages.ClientDisconnect)):
                 steps.append({"disconnect": name})
                 connected.discard(name)
+                left.add(name)
             else:
                 steps.append({"send": {"actor": name, **_fields(message)}})
         due = [(e.to, e.message) for e in step.expected] if last else []
@@ -92,10 +97,10 @@ def as_scenario(found: Counterexample, options: Options) -> dict[str, Any]:
             if NAMES.get(peer, "") in connected and not isinstance(message, _ECHOES):
                 steps.append({"expect": {"actor": NAMES[peer], **_fields(message)}})
     for t in found.violation.unanswered:
-        steps.append({"expectOneOf": {"actor": "alice" if t < 2 else "bob", "options": _terminal(t)}})
+        steps.append({"expectOneOf": {"actor": CLIENTS[OWNERS[t]], "options": _terminal(t)}})
     data: dict[str, Any] = {
         "format": 1,
-        "title": f"Found by the explorer: {found.violation.text}",
+        "title": f"Found by the {by}: {found.violation.text}"[:140],
         "role": "scheduler",
         "requirements": [found.violation.rule],
     }
@@ -125,10 +130,12 @@ def _fields(message: Message) -> dict[str, Any]:
     return {"task": {"taskId": task}}
 
 
-def as_yaml(found: Counterexample, options: Options) -> str:
-    """The scenario file."""
-    data = as_scenario(found, options)
-    note = "# Made by python -m conformance_tests.explorer.\n"
+def as_yaml(
+    found: Counterexample, options: Options, by: str = "explorer", made: str = "python -m conformance_tests.explorer"
+) -> str:
+    """The scenario file. ``by`` is who found it, ``made`` the command."""
+    data = as_scenario(found, options, by)
+    note = f"# Made by {made}.\n"
     if found.violation.rule == "LIV-07":
         note += f"# {found.violation.text}: the core was asked for this; no message shows it.\n"
     return note + str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None))

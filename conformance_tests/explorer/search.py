@@ -11,7 +11,7 @@ from typing import Any
 
 from conformance_tests.explorer.cores import START, Explorable, load
 from conformance_tests.explorer.walk import Pair, Step, Violation, Walk
-from conformance_tests.explorer.world import LOST_WORKERS_LIMIT, OWNERS, TIMEOUT, Action, World, actions
+from conformance_tests.explorer.world import LOST_WORKERS_LIMIT, TIMEOUT, Action, World, actions
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Search:
         self, walk: Walk, core: Explorable, known: dict[Any, int], kept: dict[int, tuple[World, float, Any]]
     ) -> int:
         """The second place to start from: every task is submitted, so that the depth is left for the rest."""
-        for number, task in enumerate(range(len(OWNERS)), 1):
+        for number, task in enumerate(range(len(walk.world.tasks)), 1):
             action: Action = ("submit", task)
             self._came.append((number - 1, action))
             try:
@@ -155,7 +155,7 @@ class Search:
                 raise Begun(self._path(number), violation) from None
             known[core.fingerprint(), walk.world] = number
             kept[number] = (walk.world, walk.now, core.snapshot())
-        return len(OWNERS)
+        return len(walk.world.tasks)
 
     def _expand(
         self,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from conformance_tests.explorer.cores import START, Explorable, Sent
@@ -43,7 +45,7 @@ TASKS = tuple(messages.Task(t, CLIENT_IDS[o], b"", b"\1" * 32) for t, o in zip(T
 CANCELS = tuple(tuple(messages.TaskCancel(t, messages.TaskCancelFlags(f)) for f in (False, True)) for t in TASK_IDS)
 RESULTS = tuple(
     messages.TaskResult(t, kind)
-    for t, kind in zip(TASK_IDS, (TaskResultType.SUCCESS, TaskResultType.FAILED, TaskResultType.SUCCESS), strict=True)
+    for t, kind in zip(TASK_IDS, cycle((TaskResultType.SUCCESS, TaskResultType.FAILED, TaskResultType.SUCCESS)))
 )
 DIED = tuple(messages.TaskResult(t, TaskResultType.FAILED_WORKER_DIED) for t in TASK_IDS)
 CONFIRMS = tuple({k: messages.TaskCancelConfirm(t, k) for k in TaskCancelConfirmType} for t in TASK_IDS)
@@ -105,6 +107,7 @@ class Walk:
         self.core = core
         self.world = World()
         self.now = START
+        self.lost_workers_limit = LOST_WORKERS_LIMIT
         self.rows: Counter[Pair] = Counter()
         self.ignored: Counter[Pair] = Counter()
         self.story: list[Step] | None = None
@@ -172,6 +175,11 @@ class Walk:
         self._strange()
         self._saw(self.world.tasks[t].state, "foreignAnswer", "")
         self._send(WORKER_IDS[w], RESULTS[t])
+
+    def _impostorConfirm(self, w: int, t: int, kind: int) -> None:  # noqa: N802
+        self._strange()
+        self._saw(self.world.tasks[t].state, "foreignAnswer", "")
+        self._send(WORKER_IDS[w], CONFIRMS[t][TaskCancelConfirmType(kind)])
 
     def _unasked(self, w: int, t: int) -> None:
         self._strange()
@@ -258,13 +266,13 @@ class Walk:
             if task.holder != w:
                 continue
             lost = task.lost + 1
-            event = "workerLostLimit" if lost >= LOST_WORKERS_LIMIT else "workerLost"
+            event = "workerLostLimit" if lost >= self.lost_workers_limit else "workerLost"
             task = self._set(t, task._replace(lost=lost))
             if task.state == "canceling":
                 self._end(t, event, "canceled", CONFIRMS[t][_CANCELED], "CAN-08")
             elif task.state == "abandoned":
                 self._end(t, event, "canceled", None, "LIV-06")
-            elif lost >= LOST_WORKERS_LIMIT:
+            elif lost >= self.lost_workers_limit:
                 self._end(t, event, "failedWorkerDied", DIED[t], "TSK-07")
             else:
                 self._move(t, event, "inactive", holder=NOBODY, in_flight=0)
@@ -383,7 +391,7 @@ class Walk:
     def _judge(self, sent: Sent, balancing: bool) -> None:
         expected, self._expected = self._expected, []
         self._owed += tuple(expected)
-        for to, message in sent:
+        for to, message in self._until(sent, lambda: bool(expected) or self._kept_waiting() is not None):
             found = next((i for i, e in enumerate(expected) if e.to == to and e.message == message), None)
             if found is not None:
                 del expected[found]
@@ -400,12 +408,27 @@ class Walk:
         if expected:
             to, message, rule = expected[0]
             raise Violation(rule, f"{NAMES[to]} must get {show(message)}, and does not")
+        if (kept := self._kept_waiting()) is not None:
+            t, w = kept
+            raise Violation("TSK-05", f"t{t + 1} waits although {NAMES[WORKER_IDS[w]]} has room")
+
+    def _until(self, sent: Sent, owing: Callable[[], bool]) -> Iterator[tuple[bytes, Message]]:
+        """What came, and as long as the core owes something and may take its time, what comes later."""
+        yield from sent
+        later = getattr(self.core, "later", None)
+        while later is not None and owing() and (more := later()):
+            if self.story is not None:
+                self._said += [("came", to, message) for to, message in more]
+            yield from more
+
+    def _kept_waiting(self) -> tuple[int, int] | None:
+        """A task that waits, and a worker that has room for it."""
         waiting = [t for t, task in enumerate(self.world.tasks) if task.state == "inactive"]
         if waiting:
             for w, worker in enumerate(self.world.workers):
                 if worker.presence == HERE and self._load(w) < QUEUE_SIZES[w]:
-                    text = f"t{waiting[0] + 1} waits although {NAMES[WORKER_IDS[w]]} has room"
-                    raise Violation("TSK-05", text)
+                    return waiting[0], w
+        return None
 
     def _load(self, w: int) -> int:
         return sum(task.holder == w for task in self.world.tasks)

@@ -19,17 +19,19 @@ from protocol.identifiers import ClientId, TaskId, WorkerId
 
 CLIENTS = ("alice", "bob")
 WORKERS = ("wanda", "willy")
-OWNERS = (0, 0, 1)  # of the three tasks
+OWNERS = (0, 0, 1, 1, 0, 1, 0, 1)  # of the tasks; a world has the first so many of them
 QUEUE_SIZES = (2, 1)
 LOST_WORKERS_LIMIT = 2
 TIMEOUT = 60.0
 CLIENT_IDS = tuple(ClientId(f"Client|{i:032x}".encode()) for i in (1, 2))
 WORKER_IDS = tuple(WorkerId(f"Worker|{name}|{i:032x}".encode()) for i, name in enumerate(WORKERS, 1))
-TASK_IDS = tuple(TaskId(i.to_bytes(16, "big")) for i in (1, 2, 3))
+TASK_IDS = tuple(TaskId(i.to_bytes(16, "big")) for i in range(1, len(OWNERS) + 1))
 NAMES: dict[bytes, str] = dict(zip((*CLIENT_IDS, *WORKER_IDS), (*CLIENTS, *WORKERS), strict=True))
 
 HERE, LEFT, LOST, AWAY = "here", "left", "lost", "away"
 NOBODY = -1
+CONFIRM_NAMES = ("canceled", "cancelFailed", "cancelNotFound")
+"""By the numbers of TaskCancelConfirmType."""
 
 Action = tuple[Union[str, int], ...]
 """What one peer does: a verb and its arguments, as ``describe`` puts it."""
@@ -119,6 +121,10 @@ def describe(action: Action) -> str:
         return f"{CLIENTS[OWNERS[first]]} submits t{first + 1} again, which is alive"
     if verb == "impostor":
         return f"{WORKERS[first]} sends a result for t{int(action[2]) + 1}, which it does not hold"
+    if verb == "impostorConfirm":
+        return (
+            f"{WORKERS[first]} confirms t{int(action[2]) + 1} {CONFIRM_NAMES[int(action[3])]}, which it does not hold"
+        )
     if verb == "unasked":
         return f"{WORKERS[first]} confirms t{int(action[2]) + 1} canceled, which nobody asked for"
     if verb in ("cancel", "foreignCancel"):

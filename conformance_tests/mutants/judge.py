@@ -53,15 +53,20 @@ class Judge:
         self.left_out: list[str] = []
         """Scenarios that the reference does not pass, with the reason."""
         rest = self._baseline(chosen, CORE, self.on_core) if self._target.roles[role].core else chosen
-        for scenario in self._baseline(rest, SOCKETS, self.on_sockets):
-            self.left_out.append(scenario.id)
+        self._baseline(rest, SOCKETS, self.on_sockets)
 
     def _baseline(self, scenarios: Sequence[Scenario], via: str, passed: list[Scenario]) -> list[Scenario]:
         """Adds what passes to ``passed``; the others."""
         rest: list[Scenario] = []
         with Suite(self._target, Options(via=via)) as suite:
             for scenario in scenarios:
-                (passed if suite.judge(scenario).verdict is Verdict.PASS else rest).append(scenario)
+                result = suite.judge(scenario)
+                if result.verdict is Verdict.PASS:
+                    passed.append(scenario)
+                    continue
+                rest.append(scenario)
+                if via == SOCKETS:
+                    self.left_out.append(f"{scenario.id}: {result.verdict.value}, {_reason(result)}")
         return rest
 
     def judge(self, mutant: Mutant) -> Killed:
@@ -71,10 +76,13 @@ class Judge:
                 killed = _first(suite, _near(self.on_core, mutant))
             if killed:
                 return killed
-        if not self.on_sockets:
+        # What a core tells its shell is seen over sockets only: those about the same requirement run there, too.
+        again = [s for s in self.on_core if mutant.requirement in s.requirements and "clock" not in s.needs]
+        scenarios = [*again, *self.on_sockets]
+        if not scenarios:
             return Killed()
         with Suite(_mutated(self._target, mutant), Options(via=SOCKETS, patience=_PATIENCE)) as suite:
-            return _first(suite, _near(self.on_sockets, mutant))
+            return _first(suite, _near(scenarios, mutant))
 
 
 def _mutated(target: Target, mutant: Mutant) -> Target:
@@ -94,6 +102,9 @@ def _near(scenarios: Sequence[Scenario], mutant: Mutant) -> list[Scenario]:
 
 
 def _first(suite: Suite, scenarios: Sequence[Scenario]) -> Killed:
+    """The first scenario that fails; if none does, the first that could not be judged, which counts as noticed, too:
+    a run of the suite is not successful then."""
+    unclear = Killed()
     for scenario in scenarios:
         try:
             with _limit(_SECONDS):
@@ -102,14 +113,19 @@ def _first(suite: Suite, scenarios: Sequence[Scenario]) -> Killed:
             return Killed(scenario.id, f"no end after {_SECONDS} s")
         except Exception as error:  # a fault may crash the core in any way
             return Killed(scenario.id, f"crashes: {type(error).__name__} {error}")
-        if result.verdict is not Verdict.PASS:
+        if result.verdict is Verdict.FAIL:
             return _killed(result)
-    return Killed()
+        if result.verdict is not Verdict.PASS:
+            unclear = unclear or _killed(result)
+    return unclear
+
+
+def _reason(result: Result) -> str:
+    return result.failure.text if result.failure is not None else result.reason
 
 
 def _killed(result: Result) -> Killed:
-    how = result.failure.text if result.failure is not None else f"{result.verdict.value}: {result.reason}"
-    return Killed(result.scenario.id, how, result.level != "MUST")
+    return Killed(result.scenario.id, f"{result.verdict.value}: {_reason(result)}", result.level != "MUST")
 
 
 @contextlib.contextmanager

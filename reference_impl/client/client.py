@@ -137,6 +137,11 @@ class Client(concurrent.futures.Executor):
         self._thread.cancel(task_id, force, promise)
         return promise
 
+    def cancel_refused(self, task_id: TaskId) -> None:
+        """As if a ``cancelFailed`` for this task had come, for who learns of a refusal by other ways: not every
+        scheduler passes it on (Annex A). Without a cancel in flight it does nothing."""
+        self._thread.refused(task_id)
+
     def _task(self, function: Blob, arguments: tuple[Any, ...]) -> NewTask:
         return NewTask(new_task_id(), function, tuple([blob(serialize(a, by_value=True)) for a in arguments]))
 

@@ -327,6 +327,14 @@ class ClientCore:
         self.dropped += 1
         return [Complain(text)]
 
+    def refused(self, task_id: TaskId) -> list[Instruction]:
+        """A cancel was refused, and the scheduler did not say it."""
+        out: list[Instruction] = []
+        life = self._tasks.get(task_id)
+        if life is not None and life.force is not None:
+            self._on_confirm(TaskCancelConfirm(task_id, TaskCancelConfirmType.CANCEL_FAILED), out)
+        return out
+
     def message(self, message: Message, now: float) -> list[Instruction]:
         """The scheduler says something."""
         self._heard = now

@@ -146,6 +146,10 @@ class ClientThread:
         if not self._post(self._do_cancel, task_id, force, Ticket(None, promise), False):
             promise.set_exception(RuntimeError("the client was closed"))
 
+    def refused(self, task_id: TaskId) -> None:
+        """A cancel of one of our tasks was refused."""
+        self._post(self._do_refuse, task_id)
+
     def query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
         """Sends an encoded InformationQuery."""
         if not self._post(self._do_query, query_id, query, promise):
@@ -347,6 +351,9 @@ class ClientThread:
 
     def _do_cancel(self, task_id: TaskId, force: bool, ticket: Ticket, own: bool) -> None:
         self._execute(self._core.cancel(task_id, force, ticket, own=own))
+
+    def _do_refuse(self, task_id: TaskId) -> None:
+        self._execute(self._core.refused(task_id))
 
     def _do_query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
         self._waiting.queries[query_id] = promise

@@ -54,6 +54,8 @@ from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.placement import Placement, TaskQueue, balance
 from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
 
+_OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
+"""What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
 _CONFIRM_EVENTS = {
     TaskCancelConfirmType.CANCELED: Event.CONFIRM_CANCELED,
     TaskCancelConfirmType.CANCEL_NOT_FOUND: Event.CONFIRM_NOT_FOUND,
@@ -113,7 +115,7 @@ class SchedulerCore:
         try:
             handler = _HANDLERS.get(envelope.kind)
             if handler is None:
-                self._note(sender, f"{envelope.kind.name} is not for a scheduler")
+                self._note(sender, f"{envelope.kind.name} is not for a scheduler{_of_older_peer(envelope.kind)}")
             else:
                 handler(self, sender, envelope, now)
         except MalformedMessage as error:
@@ -498,6 +500,14 @@ class SchedulerCore:
 
 _Handler = Callable[[SchedulerCore, Identity, Envelope, float], None]
 _Act = Callable[[SchedulerCore, TaskRecord, Identity, "Envelope | None"], None]
+
+
+def _of_older_peer(kind: Kind) -> str:
+    name = _OLDER_NAMES.get(kind)
+    if name is None:
+        return ""
+    return f"; number {kind.value} is {name} in opengris-scaler before 2.7, this scheduler speaks 2.7.0 to 2.9.0"
+
 
 _HANDLERS: dict[Kind, _Handler] = {
     Kind.TASK: SchedulerCore._on_task,

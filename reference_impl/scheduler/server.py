@@ -243,6 +243,7 @@ class _StorageLink:
         self._registered = 0  # what the poller waits for, on this connection
         self._retry_at = 0.0
         self._waiting: deque[ObjectId] = deque(maxlen=_MAX_PENDING_DELETES)
+        self._unanswered: dict[int, ObjectId] = {}  # sent on this connection, by request id
         self._asked = False
         self.status = ObjectStorageStatus()
         """What the last infoGetTotal said."""
@@ -253,7 +254,9 @@ class _StorageLink:
             self._waiting.extend(object_ids)
             return
         for object_id in object_ids:
-            connection.send(storage.delete_request(connection.next_id(), object_id))
+            request_id = connection.next_id()
+            self._unanswered[request_id] = object_id
+            connection.send(storage.delete_request(request_id, object_id))
 
     def ask_total(self) -> None:
         if self._connection is not None and not self._asked:
@@ -298,6 +301,8 @@ class _StorageLink:
                 if response.type is storage.ResponseType.INFO_GET_TOTAL_OK:
                     self._asked = False
                     self.status = ObjectStorageStatus(*storage.Total.from_bytes(response.payload))
+                else:
+                    self._unanswered.pop(response.response_id, None)
         except (StorageLost, MalformedMessage) as error:
             self._lost(error, poller)
 
@@ -308,6 +313,8 @@ class _StorageLink:
                 poller.unregister(self._connection.fileno())
             self._connection.close()
         self._connection, self._registered, self._asked = None, 0, False
+        self._waiting.extend(self._unanswered.values())  # nobody knows whether these were carried out: once more
+        self._unanswered.clear()
 
     def close(self) -> None:
         """Sends what is waiting, as far as the socket takes it, and closes."""

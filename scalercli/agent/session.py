@@ -68,6 +68,7 @@ class Session:
     def observe(self, monitor: MonitorWatch) -> None:
         """States come from there if the scheduler does not answer."""
         self._book.observe(monitor)
+        monitor.on_refused = self._refused
 
     def close(self) -> None:
         self._book.close()
@@ -366,6 +367,12 @@ class Session:
         cancels, living.cancels = living.cancels, []
         for canceling, since in cancels:
             canceling.answered(CancelResult(task_id, outcome, living.row.state, reason, 1000 * (at - since)))
+
+    def _refused(self, task_id: bytes) -> None:
+        """The stream says that a worker refused a cancel; a scheduler that answers nothing may not pass that on."""
+        living = self._living.get(task_id)
+        if living is not None and living.row.state is ShownState.CANCELING and self._client is not None:
+            self._client.cancel_refused(task_id)
 
     def _foreign_answered(
         self,

@@ -21,6 +21,7 @@ from reference_impl.addresses import Address
 logger = logging.getLogger(__name__)
 
 MONITOR_PORT_OFFSET = 2
+REFUSED = "CancelConfirmFailed"
 
 
 class Observations:
@@ -30,6 +31,7 @@ class Observations:
         self.workers: int | None = None
         """How many are registered; None until a report has come."""
         self._tasks: dict[bytes, tuple[TaskState, bytes]] = {}
+        self._reported: dict[bytes, bytes] = {}  # tasks that processors ran at the last report, with their worker
         self._held: dict[bytes, dict[bytes, None]] = {}  # by worker, in the order in which it was given them
 
     def take(self, message: Message) -> None:
@@ -41,8 +43,9 @@ class Observations:
     def state(self, task_id: bytes) -> tuple[ShownState, str] | None:
         """How the task is, and on which worker; None if the stream has not told."""
         known = self._tasks.get(task_id)
-        if known is None:
-            return None
+        if known is None:  # it was dispatched before we subscribed
+            reported = self._reported.get(task_id)
+            return None if reported is None else (ShownState.RUNNING, reported.decode("ascii", "backslashreplace"))
         state, worker = known
         if state is TaskState.CANCELING:
             shown = ShownState.CANCELING
@@ -74,9 +77,11 @@ class Observations:
 
     def _report(self, message: StateScheduler) -> None:
         self.workers = len(message.worker_manager.workers)
+        self._reported.clear()
         for worker in message.worker_manager.workers:
-            held = self._held.get(worker.worker_id)
             running = [p.current_task_id for p in worker.processor_statuses if p.has_task and not p.suspended]
+            self._reported.update(dict.fromkeys(running, worker.worker_id))
+            held = self._held.get(worker.worker_id)
             if held and running and running[0] in held:
                 self._held[worker.worker_id] = {running[0]: None, **held}
 
@@ -89,6 +94,8 @@ class MonitorWatch:
         self.observations = Observations()
         self.needed = False
         """Whether the scheduler has been found to answer nothing, so that there is only this."""
+        self.on_refused: Callable[[bytes], None] = lambda task_id: None
+        """Called for each task whose worker has refused a cancel, if this is needed."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -120,6 +127,10 @@ class MonitorWatch:
             except zmq.Again:
                 return
             try:
-                self.observations.take(codec.decode(frame))
+                message = codec.decode(frame)
             except MalformedMessage as error:
                 logger.debug("on the monitor stream: %s", error)
+                continue
+            self.observations.take(message)
+            if self.needed and isinstance(message, StateTask) and message.event == REFUSED:
+                self.on_refused(message.task_id)

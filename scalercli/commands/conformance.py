@@ -53,6 +53,7 @@ def run(
     scenarios: ScenariosOption = None,
     patience: PatienceOption = None,
     max_orders: Annotated[int, typer.Option("--max-orders", metavar="N", help="Per scenario.", min=1)] = 2000,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Implementations side by side.", min=1)] = 4,
     stability: Annotated[int, typer.Option("--stability", metavar="N", help="Run all N times, shuffled.", min=0)] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the shuffling.")] = 0,
     counterexamples: Annotated[
@@ -60,6 +61,12 @@ def run(
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained page.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the deviations, with diagrams.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", metavar="FILE", help="Write what -o jsonl prints, for diff.")
+    ] = None,
     output: OutputOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -72,8 +79,10 @@ def run(
 
     out = options.output(output, json, quiet)
     with _errors():
-        chosen = command.Choice(target, role, tuple(patterns or ()), via or "", peer or "", attach or "", scenarios)
-        more = command.Reports(junit, html, counterexamples)
+        chosen = command.Choice(
+            target, role, tuple(patterns or ()), via or "", peer or "", attach or "", scenarios, jobs
+        )
+        more = command.Reports(junit, html, markdown, results, counterexamples)
         if stability:
             return _end(out, command.stability(_Printer(out), chosen, stability, seed, patience, max_orders))
         return _end(out, command.run(_Printer(out), chosen, more, patience, max_orders))
@@ -112,17 +121,22 @@ def explain(
 
 @app.command()
 def diff(
-    first: Annotated[Path, typer.Argument(metavar="A", help="The JSONL of one run.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="The JSONL of another.")],
+    files: Annotated[list[Path], typer.Argument(metavar="A B…", help="The JSONL files of two runs or more.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page: requirements by implementations.")
+    ] = None,
     output: OutputOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Show the scenarios whose verdict differs between two runs. Exit 0: none; 13: some."""
+    """Show the scenarios whose verdict differs between runs. Exit 0: none; 13: some.
+
+    For example: scalercli conformance diff reference.jsonl mine.jsonl --html matrix.html
+    """
     from conformance_tests.engine import command
 
     with _errors():
         out = options.output(output, json, False)
-        return _end(out, command.diff(_Printer(out), first, second))
+        return _end(out, command.diff(_Printer(out), files, html))
 
 
 @app.command()
@@ -146,6 +160,45 @@ def replay(
         chosen = command.Choice(target, None, (), via or "", peer or "", attach or "", None)
         out = options.output(output, json, quiet, single=True)
         return _end(out, command.replay(_Printer(out), chosen, file, patience))
+
+
+@app.command()
+def walk(
+    target: TargetOption = "reference",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed chooses the same walks.", min=0)] = 0,
+    walks: Annotated[int, typer.Option("--walks", metavar="N", help="How many.", min=1)] = 100,
+    length: Annotated[int, typer.Option("--length", metavar="N", help="Actions per walk, at most.", min=1)] = 30,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            "--allow",
+            metavar="ID,…",
+            help="Requirements that it is known to break: a walk ends there and the next one begins. "
+            "Default: the known deviations of the target; none: no requirement.",
+        ),
+    ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option("--scenario", metavar="FILE", help="Write the shortest walk to this file.")
+    ] = None,
+    via: ViaOption = None,
+    peer: PeerOption = None,
+    attach: AttachOption = None,
+    output: OutputOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Walk at random through what clients and workers may do with a scheduler. Exit 12: it broke a rule.
+
+    For example: scalercli conformance walk --target mine.yaml --seed 7 --walks 500
+    """
+    from conformance_tests.engine.command import Choice
+    from conformance_tests.walker import command
+
+    out = options.output(output, json, quiet, single=True)
+    allowed = None if allow is None else frozenset(allow.replace(" ", "").split(",")) - {"", "none"}
+    with _errors():
+        chosen = Choice(target, None, (), via or "", peer or "", attach or "")
+        return _end(out, command.walk(_Printer(out), chosen, walks, length, seed, allowed, scenario))
 
 
 def _end(out: Output, code: int) -> int:

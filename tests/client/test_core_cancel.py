@@ -51,6 +51,17 @@ def test_cancel_failed_answers_and_the_result_comes_as_if_nobody_had_asked() -> 
     assert world.ends(task) == [(task, Completed(TaskResultType.SUCCESS, b"value", None), None, ())]
 
 
+def test_a_refusal_that_was_learned_otherwise_counts_as_cancel_failed() -> None:
+    world = World()
+    task = world.submit()
+    assert world.core.refused(task) == [], "no cancel is in flight"
+    world.cancel(task, "waiter")
+    assert world.core.refused(task) == [Answered(task, CancelAnswer.FAILED, ("waiter",))]
+    assert world.core.refused(task) == [] and world.core.refused(new_task_id()) == []
+    world.complete(task)
+    assert world.ends(task) == [(task, Completed(TaskResultType.SUCCESS, b"value", None), None, ())]
+
+
 def test_after_cancel_failed_a_second_cancel_asks_again() -> None:
     world = World()
     task = world.submit()

@@ -95,7 +95,7 @@ def test_diff_shows_what_two_runs_found_differently(
 
 
 def test_list_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "list", "race-cancel-result", "-o", "jsonl")
+    code, out, _ = run(capsys, "list", "scheduler/race-cancel-result", "-o", "jsonl")
     assert code == 0
     assert jsonl(out)[0]["orders"] == 6
     code, out, _ = run(capsys, "explain", "CAN-11")
@@ -166,3 +166,16 @@ def test_an_implementation_that_cannot_be_started_is_inconclusive(
     assert code == 12
     assert (record["verdict"], record["cause"]) == ("inconclusive", "setup")
     assert "does not listen, it ended with 0; it said: no licence" in record["reason"]
+
+
+def test_an_implementation_that_dies_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    dies = "import socket; s = socket.create_server(('127.0.0.1', {port})); s.accept(); s.accept(); raise SystemExit(7)"
+    path = tmp_path / "target.yaml"
+    path.write_text(
+        f'format: 1\nname: dies\nroles:\n  scheduler:\n    start: ["{{python}}", -c, "{dies}"]\n'
+        "    ready: {connect: true}\n    patienceSeconds: 0.5\n"
+    )
+    code, out, _ = run(capsys, "run", "--target", str(path), "foreign-cancel", "-o", "jsonl")
+    record = jsonl(out)[0]
+    assert (code, record["verdict"]) == (12, "fail")
+    assert record["failure"]["came"] == "nothing came: the scheduler has ended with exit code 7"

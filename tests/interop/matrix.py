@@ -165,12 +165,13 @@ class _Run:
 
 def storage_at_most(cluster: Cluster, objects: int) -> int:
     """Waits until no more than that many objects are stored and returns how many; more only when nobody is left to
-    delete them: the scheduler knows none, for three reports. Raises AssertionError."""
+    delete them: for three reports the scheduler knows none and their number stays the same. Raises AssertionError."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    unknown = 0
+    unknown, last = 0, None
     while (total := cluster.storage_total()).object_count > objects:
         known = cluster.monitor.objects(_SETTLE_SECONDS)
-        unknown = 0 if known.total_objects else unknown + 1
+        unknown = 0 if known.total_objects or total != last else unknown + 1
+        last = total
         if unknown > 3:
             break
         if time.monotonic() > deadline:

@@ -31,8 +31,8 @@ def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def _combination(item: pytest.Item) -> Combination | None:
     if not isinstance(item, pytest.Function) or item.module.__name__ != __name__:
         return None
-    found: Combination | None = item.callspec.params.get("combination")
-    return found
+    found = item.callspec.params.get("combination")
+    return found if isinstance(found, Combination) else None
 
 
 @pytest.mark.timeout(400)

@@ -61,7 +61,7 @@ class Point:
         return Point(self.x + by, self.y)
 
 
-class Vector(list):
+class Vector(list[Any]):
     """A subclass with state of its own."""
 
     def __init__(self, *items: Any, unit: str = "m") -> None:
@@ -71,7 +71,7 @@ class Vector(list):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vector) and list(self) == list(other) and self.unit == other.unit
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 class OutOfCheese(Exception):
@@ -207,7 +207,7 @@ class Ours:
 
 class Peer:
     def __init__(self, address: str) -> None:
-        from scaler import Client  # type: ignore[import-not-found]
+        from scaler import Client
 
         self.address = address
         self.client = Client(address=address, profiling=True)

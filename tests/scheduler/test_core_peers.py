@@ -27,6 +27,7 @@ from protocol.messages import (
     ObjectInstructionType,
     ObjectMetadata,
     ObjectStorageAddress,
+    ProcessorInitialized,
     StateTask,
     StateWorker,
     Task,
@@ -230,6 +231,15 @@ def test_every_kind_from_every_role_is_survived(world: World, kind: Kind) -> Non
     for sender in (C1, W1, b"\0auto", b""):
         world.send(sender, EXAMPLES[kind])
     world.advance(1)
+
+
+def test_a_goodbye_of_an_older_version_is_noted_with_both_versions(world: World) -> None:
+    """Before 2.7 the number of ProcessorInitialized was that of ClientDisconnect."""
+    world.send(C1, ProcessorInitialized())
+    assert world.notes[-1].text == (
+        "PROCESSOR_INITIALIZED is not for a scheduler; number 20 is clientDisconnect in opengris-scaler before 2.7,"
+        " this scheduler speaks 2.7.0 to 2.9.0"
+    )
 
 
 def test_the_monitor_stream_tells_each_transition(world: World) -> None:

@@ -1,0 +1,1 @@
+"""Small implementations that show how the suite judges one."""

@@ -1,0 +1,1 @@
+"""Seeded random walks against a running scheduler, judged by the explorer's rules."""
