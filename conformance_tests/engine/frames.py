@@ -49,6 +49,8 @@ def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:
         del changed[len(changed) - mutation["truncateBytes"] :]
     changed += bytes.fromhex(mutation.get("append", ""))
     whole = bytes(changed)
+    if "rootPointer" in mutation:
+        whole = _with_far_root(whole, double=mutation["rootPointer"] == "doubleFar")
     if "pieces" in mutation:
         return [whole[at : at + mutation["pieces"]] for at in range(0, len(whole), mutation["pieces"])]
     if "everyTruncation" in mutation:
@@ -58,3 +60,22 @@ def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:
         word = bytes.fromhex(mutation["everyPointer"])
         return [whole[:at] + word + whole[at + 8 :] for at in range(8, len(whole), 8)]
     return [whole]
+
+
+def _with_far_root(frame: bytes, *, double: bool) -> bytes:
+    """The same message with its one segment behind a far pointer: another legal encoding of the same values."""
+    words, segment = len(frame) // 8 - 1, frame[8:]
+    if not double:
+        return _table(1, words) + _far(0, 1, False) + segment
+    offset = int.from_bytes(segment[:4], "little") >> 2
+    tag = bytes(4) + segment[4:8]
+    return _table(1, 2, words) + _far(0, 1, True) + _far(1 + offset, 2, False) + tag + segment
+
+
+def _table(*words: int) -> bytes:
+    sizes = b"".join(n.to_bytes(4, "little") for n in (len(words) - 1, *words))
+    return sizes + bytes(-len(sizes) % 8)
+
+
+def _far(offset: int, segment: int, double: bool) -> bytes:
+    return (offset << 3 | (4 if double else 0) | 2).to_bytes(4, "little") + segment.to_bytes(4, "little")

@@ -306,6 +306,7 @@ def make() -> dict[str, Any]:
                     "keepBytes": {"type": "integer", "minimum": 0},
                     "pieces": {"type": "integer", "minimum": 1},
                     "everyTruncation": {"enum": ["words", "bytes"]},
+                    "rootPointer": {"enum": ["far", "doubleFar"]},
                     "everyPointer": {"type": "string", "pattern": "^[0-9a-fA-F]{16}$"},
                     "append": {"type": "string", "pattern": "^([0-9a-fA-F]{2})*$"},
                     "variant": {"type": "integer", "minimum": 0, "maximum": 65535},

@@ -290,7 +290,13 @@ class Agent:
             do[type(instruction)](slot, instruction)
 
     def _send(self, slot: _Slot, instruction: Send) -> None:
-        slot.socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
+        frame = codec.encode(instruction.message)
+        try:
+            slot.socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:  # libzmq closes the connection of a message above MAXMSGSIZE, and does not open another
+            slot.socket.disconnect(str(self._serve.scheduler))
+            slot.socket.connect(str(self._serve.scheduler))
+            slot.socket.send(frame, zmq.NOBLOCK)
 
     def _fetch(self, slot: _Slot, instruction: Fetch) -> None:
         holder = (slot.index, instruction.task_id)
