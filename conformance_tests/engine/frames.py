@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,11 @@ def _frame(spec: Any, encode: Encode) -> list[bytes]:
 
 def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:
     """The frame after the mutation, which may make several of it."""
+    if "encoding" in mutation:
+        frame = _ENCODINGS[mutation["encoding"]](frame)
+    if "unusedWords" in mutation:
+        frame = frame[:4] + _words(len(frame) // 8 - 1 + mutation["unusedWords"]) + frame[8:]
+        frame += bytes(8 * mutation["unusedWords"])
     changed = bytearray(frame)
     if "variant" in mutation:
         root = 16 + 8 * (int.from_bytes(frame[8:12], "little") >> 2)
@@ -58,3 +64,27 @@ def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:
         word = bytes.fromhex(mutation["everyPointer"])
         return [whole[:at] + word + whole[at + 8 :] for at in range(8, len(whole), 8)]
     return [whole]
+
+
+def _words(count: int) -> bytes:
+    return count.to_bytes(4, "little")
+
+
+def _far(frame: bytes) -> bytes:
+    """The same message with its content in a second segment, which begins with the root's landing pad."""
+    content = frame[8:]
+    table = _words(1) + _words(1) + _words(len(content) // 8) + bytes(4)
+    return table + struct.pack("<II", 2, 1) + content
+
+
+def _double_far(frame: bytes) -> bytes:
+    """The same message in three segments: a double-far root, its landing pad with the tag, and the content."""
+    content = frame[8:]
+    offset, sizes = struct.unpack_from("<iI", content)
+    table = _words(2) + _words(1) + _words(2) + _words(len(content) // 8)
+    root = struct.pack("<II", 2 | 4, 1)
+    pad = struct.pack("<IIII", 2 | (1 + (offset >> 2)) << 3, 2, 0, sizes)
+    return table + root + pad + content
+
+
+_ENCODINGS = {"far": _far, "doubleFar": _double_far}

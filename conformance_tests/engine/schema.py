@@ -305,6 +305,8 @@ def make() -> dict[str, Any]:
                     "truncateWords": {"type": "integer", "minimum": 1},
                     "keepBytes": {"type": "integer", "minimum": 0},
                     "pieces": {"type": "integer", "minimum": 1},
+                    "encoding": {"enum": ["far", "doubleFar"]},
+                    "unusedWords": {"type": "integer", "minimum": 1},
                     "everyTruncation": {"enum": ["words", "bytes"]},
                     "everyPointer": {"type": "string", "pattern": "^[0-9a-fA-F]{16}$"},
                     "append": {"type": "string", "pattern": "^([0-9a-fA-F]{2})*$"},
