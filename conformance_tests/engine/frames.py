@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,11 @@ def _frame(spec: Any, encode: Encode) -> list[bytes]:
 
 def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:
     """The frame after the mutation, which may make several of it."""
+    if "encoding" in mutation:
+        frame = _ENCODINGS[mutation["encoding"]](frame)
+    if "unusedWords" in mutation:
+        frame = frame[:4] + _words(len(frame) // 8 - 1 + mutation["unusedWords"]) + frame[8:]
+        frame += bytes(8 * mutation["unusedWords"])
     changed = bytearray(frame)
     if "variant" in mutation:
         root = 16 + 8 * (int.from_bytes(frame[8:12], "little") >> 2)
@@ -49,8 +55,6 @@ def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:
         del changed[len(changed) - mutation["truncateBytes"] :]
     changed += bytes.fromhex(mutation.get("append", ""))
     whole = bytes(changed)
-    if "rootPointer" in mutation:
-        whole = _with_far_root(whole, double=mutation["rootPointer"] == "doubleFar")
     if "pieces" in mutation:
         return [whole[at : at + mutation["pieces"]] for at in range(0, len(whole), mutation["pieces"])]
     if "everyTruncation" in mutation:
@@ -62,20 +66,25 @@ def mutate(frame: bytes, mutation: dict[str, Any]) -> list[bytes]:
     return [whole]
 
 
-def _with_far_root(frame: bytes, *, double: bool) -> bytes:
-    """The same message with its one segment behind a far pointer: another legal encoding of the same values."""
-    words, segment = len(frame) // 8 - 1, frame[8:]
-    if not double:
-        return _table(1, words) + _far(0, 1, False) + segment
-    offset = int.from_bytes(segment[:4], "little") >> 2
-    tag = bytes(4) + segment[4:8]
-    return _table(1, 2, words) + _far(0, 1, True) + _far(1 + offset, 2, False) + tag + segment
+def _words(count: int) -> bytes:
+    return count.to_bytes(4, "little")
 
 
-def _table(*words: int) -> bytes:
-    sizes = b"".join(n.to_bytes(4, "little") for n in (len(words) - 1, *words))
-    return sizes + bytes(-len(sizes) % 8)
+def _far(frame: bytes) -> bytes:
+    """The same message with its content in a second segment, which begins with the root's landing pad."""
+    content = frame[8:]
+    table = _words(1) + _words(1) + _words(len(content) // 8) + bytes(4)
+    return table + struct.pack("<II", 2, 1) + content
 
 
-def _far(offset: int, segment: int, double: bool) -> bytes:
-    return (offset << 3 | (4 if double else 0) | 2).to_bytes(4, "little") + segment.to_bytes(4, "little")
+def _double_far(frame: bytes) -> bytes:
+    """The same message in three segments: a double-far root, its landing pad with the tag, and the content."""
+    content = frame[8:]
+    offset, sizes = struct.unpack_from("<iI", content)
+    table = _words(2) + _words(1) + _words(2) + _words(len(content) // 8)
+    root = struct.pack("<II", 2 | 4, 1)
+    pad = struct.pack("<IIII", 2 | (1 + (offset >> 2)) << 3, 2, 0, sizes)
+    return table + root + pad + content
+
+
+_ENCODINGS = {"far": _far, "doubleFar": _double_far}

@@ -100,7 +100,8 @@ def _wildcard(word: str, argument: str, came: Any) -> bool:
     if word == "any":
         return True
     if word == "bytes":
-        return isinstance(came, (bytes, bytearray)) and (not argument or len(came) == int(argument))
+        lengths = [int(length) for length in argument.split("|")] if argument else []
+        return isinstance(came, (bytes, bytearray)) and (not lengths or len(came) in lengths)
     if word == "empty":
         return not came
     if word == "nonEmpty":

@@ -83,7 +83,7 @@ def test_counterexamples_replay(capsys: pytest.CaptureFixture[str], broken: Path
 def test_diff_shows_what_two_runs_found_differently(
     capsys: pytest.CaptureFixture[str], broken: Path, tmp_path: Path
 ) -> None:
-    names = ("foreign-cancel", "queued-cancel")
+    names = ("scheduler/foreign-cancel", "scheduler/queued-cancel")
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     good.write_text(run(capsys, "run", "--via", "core", *names, "-o", "jsonl")[1])
     bad.write_text(run(capsys, "run", "--target", str(broken), *names, "-o", "jsonl")[1])
