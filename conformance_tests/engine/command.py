@@ -121,7 +121,8 @@ def run(printer: Printer, choice: Choice, reports: Reports, patience: float | No
     with Suite(target, options) as suite:
         for number, found in enumerate(suite.run(scenarios)):
             printer.progress(number + 1, len(scenarios), found.scenario.id)
-            again = f"scalercli conformance run {found.scenario.id}{_flags(choice)}"
+            role = f" --role {choice.role}" if choice.attach else ""
+            again = f"scalercli conformance run {found.scenario.id}{_flags(choice)}{role}"
             if found.verdict is Verdict.FAIL and reports.counterexamples is not None:
                 path = reports.counterexamples / f"{found.scenario.id.replace('/', '-')}.yaml"
                 found = shrink.minimal(suite, found)
