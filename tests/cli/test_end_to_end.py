@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -267,12 +268,19 @@ def test_many_commands_at_once_start_one_agent(shell: Shell) -> None:
     assert len(agents) == 1
 
 
-def test_an_idle_session_ends_by_itself(shell: Shell) -> None:
+def test_an_idle_session_ends_by_itself(shell: Shell, tmp_path: Path) -> None:
     assert shell("scalercli cluster down").returncode == 0
-    started = shell("scalercli run math:sqrt 4; scalercli cluster status --json", SCALERCLI_IDLE_SECONDS="0.5")
-    facts = json.loads(started.stdout.partition("\n")[2])
-    if psutil.pid_exists(facts["agent_pid"]):
-        psutil.wait_procs([psutil.Process(facts["agent_pid"])], timeout=30)
+    fifo = tmp_path / "go on"
+    os.mkfifo(fifo)
+    # The task lives until somebody writes to the FIFO, and so does the session.
+    started = shell(
+        f"scalercli submit -- sh -c 'read line < \"$1\"; echo 2.0' _ '{fifo}'; scalercli cluster status --json",
+        SCALERCLI_IDLE_SECONDS="0.5",
+    )
+    agent = psutil.Process(json.loads(started.stdout.partition("\n")[2])["agent_pid"])
+    fifo.write_text("now\n")
+    psutil.wait_procs([agent], timeout=60)
+    assert not agent.is_running()
     assert shell("scalercli cluster status").returncode == 3
     assert shell.processes() == [] and shell.sockets() == []
     assert lines(shell, "scalercli result @last") == ["2.0"]
