@@ -49,6 +49,31 @@ def duplicate_runs(p: Patcher) -> None:
     p.set(WorkerCore, "stored", stored)
 
 
+@mutant("WRK-20", "a Task that comes after a cancel which is not answered yet is ignored as a duplicate")
+def later_task_lost(p: Patcher) -> None:
+    def gone(self: WorkerCore, status: Any, now: float) -> Any:
+        for held in self._held.values():
+            held.again = None
+        return before(self, status, now)
+
+    before = WorkerCore.processor_gone
+    p.set(WorkerCore, "processor_gone", gone)
+
+
+@mutant("WRK-20", "a Task that came after a cancel runs although it was canceled in its turn")
+def later_task_not_canceled(p: Patcher) -> None:
+    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+        held = self._held.get(task_id)
+        again = held.again if held is not None else None
+        out = before(self, task_id, force, now)
+        if held is not None:
+            held.again = again
+        return out
+
+    before = WorkerCore._cancel
+    p.set(WorkerCore, "_cancel", cancel)
+
+
 @mutant("WRK-11", "the cancel of an unknown id is not answered")
 def unknown_cancel_silent(p: Patcher) -> None:
     def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
