@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
 from typing import Any
 
 from conformance_tests.mutants.model import Mutants, Patcher
@@ -18,6 +21,7 @@ from protocol.messages import (
 )
 from reference_impl.worker import core as worker_core
 from reference_impl.worker import zygote
+from reference_impl.worker.channel import SUCCESS
 from reference_impl.worker.core import Held, WorkerCore
 from reference_impl.worker.instructions import Kill, Send
 from reference_impl.worker.processor import _Processor
@@ -161,9 +165,11 @@ def forced_not_confirmed(p: Patcher) -> None:
 
 @mutant("WRK-10", "only the process of the task is ended, not those that it started")
 def forced_spares_children(p: Patcher) -> None:
-    import os
+    def kill_one(pid: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
-    p.set(zygote, "_kill_group", lambda pid, number: os.kill(pid, number))
+    p.set(zygote, "_kill_group", kill_one)
 
 
 @mutant("WRK-12", "a canceled task sends a TaskResult, too")
@@ -185,7 +191,7 @@ def canceled_has_a_result(p: Patcher) -> None:
 def queued_cancel_runs(p: Patcher) -> None:
     def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
-        if held is not None and held.state is Held.READY:
+        if held is not None and held.state in (Held.READY, Held.FETCHING):
             return [Send(TaskCancelConfirm(task_id, _CANCELED))]
         return before(self, task_id, force, now)
 
@@ -276,7 +282,7 @@ def missing_object_fails(p: Patcher) -> None:
 def own_serializer(p: Patcher) -> None:
     from reference_impl import serialization
 
-    p.set(serialization, "load_serializer", lambda payload: serialization.__dict__["DefaultSerializer"]())
+    p.set(serialization, "load_serializer", lambda payload: serialization.PlainSerializer())
 
 
 @mutant("LIV-03", "the worker heartbeats only once")
@@ -339,10 +345,8 @@ def lost_processor_hangs(p: Patcher) -> None:
 @mutant("WRK-04", "an exception is reported as its text only")
 def exception_as_text(p: Patcher) -> None:
     def run(self: _Processor, work: Any, arguments: Any) -> Any:
-        import pickle
-
         what, payload = before(self, work, arguments)
-        return (what, payload) if what == 0 or not payload else (what, pickle.dumps(str(len(payload))))
+        return what, payload if what == SUCCESS else pickle.dumps(str(pickle.loads(payload)))
 
     before = _Processor._run
     p.set(_Processor, "_run", run)
