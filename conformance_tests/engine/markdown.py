@@ -105,7 +105,7 @@ def _section(requirement: str, about: Sequence[Judged]) -> list[str]:
             lines.append(f"- in this order: {', '.join(order)}")
         lines.append("")
     if result.trace is not None:
-        lines += ["```text", diagram.text(result.trace), "```", ""]
+        lines += ["```text", diagram.text(result.trace, whole=False), "```", ""]
     lines += ["```", again, "```", ""]
     if others:
         lines += ["Also:", ""]

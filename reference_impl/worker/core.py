@@ -75,6 +75,7 @@ class Held(Enum):
 
 class _Held:
     __slots__ = (
+        "again",
         "late_cancels",
         "metadata",
         "outcome",
@@ -96,6 +97,7 @@ class _Held:
         self.outcome = TaskResultType.FAILED
         self.result_metadata = b""
         self.late_cancels = 0  # TaskCancels to be answered after the TaskResult
+        self.again: Envelope | None = None  # the same Task, which came after the cancel that is being carried out
 
 
 class WorkerCore:
@@ -161,7 +163,11 @@ class WorkerCore:
 
     def _task(self, envelope: Envelope, now: float) -> list[Instruction]:
         task_id = envelope.task_id
-        if task_id in self._held:
+        known = self._held.get(task_id)
+        if known is not None and known.state is Held.CANCELING and known.again is None:
+            known.again = envelope  # new, once the cancel that came before it is answered (WRK-20)
+            return []
+        if known is not None:
             self.counts["duplicate"] += 1
             return [Note(logging.WARNING, f"task {task_id.hex()} is held already; the second one is ignored")]  # TSK-03
         held = _Held(envelope.source, Held.FETCHING)
@@ -194,7 +200,8 @@ class WorkerCore:
             held.late_cancels += 1
             return []
         if held.state is Held.CANCELING:
-            return []  # the confirm of the first one is on its way
+            held.again = None
+            return []  # the confirm of the first one is on its way, and answers this one, too (WRK-07)
         if held.state is Held.RUNNING:
             if not force:
                 return [_confirm(task_id, TaskCancelConfirmType.CANCEL_FAILED)]
@@ -291,7 +298,8 @@ class WorkerCore:
         held = self._held[task_id]
         if held.state is Held.CANCELING:
             del self._held[task_id]
-            return [Release(task_id), _confirm(task_id, TaskCancelConfirmType.CANCELED)]
+            out: list[Instruction] = [Release(task_id), _confirm(task_id, TaskCancelConfirmType.CANCELED)]
+            return [*out, *self._task(held.again, now)] if held.again is not None else out
         return self._fail(task_id, held, Failure("died", f"the process that ran the task {describe_end(status)}"))
 
     def _fail(self, task_id: TaskId, held: _Held, failure: Failure) -> list[Instruction]:
