@@ -118,7 +118,9 @@ def forced_answered_early(p: Patcher) -> None:
         return out
 
     def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
-        return [i for i in gone_before(self, pid, status, now) if not (isinstance(i, Send) and _about(i, "_early", self))]
+        return [
+            i for i in gone_before(self, pid, status, now) if not (isinstance(i, Send) and _about(i, "_early", self))
+        ]
 
     before, gone_before = WorkerCore._cancel, WorkerCore.processor_gone
     p.set(WorkerCore, "_cancel", cancel)

@@ -33,6 +33,7 @@ from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.worker.channel import SUCCESS, Record
+from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.core import WorkerCore
 from reference_impl.worker.instructions import (
     End,
@@ -77,6 +78,7 @@ class Serve:
     name: str = "worker"
     cache_bytes: int = 512 << 20
     storage_magic: bytes = MAGIC
+    hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
 
 
 class _Slot:
@@ -112,6 +114,7 @@ class Agent:
         self._objects = ObjectCache(serve.cache_bytes)
         self._storage = StorageLink(new_worker_id(serve.name), self._fetched, serve.storage_magic)
         self._storage_descriptor = -1
+        self._clients = ClientFinder(serve.scheduler.port)
         self._reactor = Reactor()
         self._spares: list[Processor] = []
         self._context = zmq.Context()
@@ -334,7 +337,8 @@ class Agent:
 
     def _start(self, slot: _Slot, instruction: Start) -> None:
         assert slot.processor is not None
-        self._pool.start(slot.processor, instruction.task, instruction.serializer, self._objects.payload)
+        _, task, serializer, priority = instruction
+        self._pool.start(slot.processor, task, serializer, self._objects.payload, self._storage.address, priority)
 
     def _kill(self, slot: _Slot, instruction: Kill) -> None:
         processor = slot.find(instruction.pid)
@@ -345,7 +349,8 @@ class Agent:
         processor, slot.processor = slot.processor, None
         assert processor is not None
         slot.others[processor.pid] = processor
-        self._pool.kill(processor, signal.SIGSTOP)
+        if self._serve.hard_suspend or not self._clients.has_client(processor.pid):
+            self._pool.kill(processor, signal.SIGSTOP)
         self._fill_slots()
 
     def _resume(self, slot: _Slot, instruction: Resume) -> None:

@@ -324,7 +324,7 @@ class WorkerCore:
         ready.pid = self._processor
         self._current = self._on[self._processor] = task_id
         assert ready.task is not None
-        return [Start(self._processor, ready.task, serializer_object_id(ready.task.source))]
+        return [Start(self._processor, ready.task, serializer_object_id(ready.task.source), ready.priority)]
 
     def output(self, pid: int, log_type: LogType, text: str) -> list[Instruction]:
         """A processor's stdout or stderr, whole characters."""
@@ -426,7 +426,9 @@ class WorkerCore:
 
     def _heartbeat(self, now: float, usage: Usage) -> WorkerHeartbeat:
         settings = self._settings
-        pids = ([] if self._processor is None else [self._processor]) + [pid for pid in self._on if pid != self._processor]
+        pids = ([] if self._processor is None else [self._processor]) + [
+            pid for pid in self._on if pid != self._processor
+        ]
         return WorkerHeartbeat(
             agent=usage.agent,
             rss_free=usage.rss_free,

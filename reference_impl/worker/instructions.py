@@ -35,6 +35,7 @@ class Start(NamedTuple):
     pid: int
     task: Task
     serializer: ObjectId
+    priority: int
 
 
 class Kill(NamedTuple):
@@ -101,4 +102,6 @@ class End(NamedTuple):
     error: str
 
 
-Instruction = Union[Send, Fetch, Release, Start, Kill, Suspend, Resume, Spare, Store, Forget, UseStorage, Show, Note, End]
+Instruction = Union[
+    Send, Fetch, Release, Start, Kill, Suspend, Resume, Spare, Store, Forget, UseStorage, Show, Note, End
+]

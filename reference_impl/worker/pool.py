@@ -44,7 +44,8 @@ class Owner(Protocol):
 
 
 class Pool:
-    """Keeps ``size`` processors alive (``want`` changes that). Raises WorkerBroken out of its handlers when it can't."""
+    """Keeps ``size`` processors alive, or as many as ``want`` said last. Raises WorkerBroken out of its handlers when
+    it can't."""
 
     def __init__(self, size: int, zygote: Zygote, reactor: Reactor, owner: Owner) -> None:
         self._zygote = zygote
@@ -80,10 +81,16 @@ class Pool:
         self._zygote.kill(processor.pid, number)
 
     def start(
-        self, processor: Processor, task: Task, serializer: ObjectId, payload: Callable[[ObjectId], Buffer]
+        self,
+        processor: Processor,
+        task: Task,
+        serializer: ObjectId,
+        payload: Callable[[ObjectId], Buffer],
+        storage: str,
+        priority: int,
     ) -> None:
         """Hands over a task."""
-        processor.start(task, serializer, payload)
+        processor.start(task, serializer, payload, storage, priority)
         if processor.channel.wants_write:
             self._reactor.watch_writing(processor.channel.fileno(), True)
 

@@ -19,7 +19,6 @@ from tests.worker.harness import Cluster, cluster, wait_gone
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
 
 
-
 def family(path: str) -> str:
     """Starts two processes, one in a session of its own, and waits until the FIFO is written."""
     import subprocess
