@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 
 import pytest
 
@@ -214,7 +215,7 @@ def test_forced_cancel_of_what_runs_is_confirmed_when_it_is_gone() -> None:
     slot = Slot()
     slot.task(1)
     slot.task(2)
-    assert slot.cancel(1) == [Kill(9)]
+    assert slot.cancel(1) == [Kill(slot.pid(1), signal.SIGKILL)]
     assert slot.answers(1) == []
     slot.gone()
     assert slot.answers(1) == ["CANCELED"]
@@ -383,15 +384,15 @@ def test_the_end_of_a_process_in_words() -> None:
 
 def test_output_goes_where_the_task_says() -> None:
     slot = Slot()
-    assert slot.core.output(LogType.STDERR, "idle") == [Show("idle")]
+    assert slot.output(9, LogType.STDERR, "idle") == [Show("idle")]
     slot.task(1, stream=True)
-    assert slot.core.output(LogType.STDERR, "x") == [Send(TaskLog(task_id(1), LogType.STDERR, "x"))]
+    assert slot.output(1, LogType.STDERR, "x") == [Send(TaskLog(task_id(1), LogType.STDERR, "x"))]
     slot.cancel(1)
-    assert slot.core.output(LogType.STDOUT, "y") == [Send(TaskLog(task_id(1), LogType.STDOUT, "y"))]
+    assert slot.output(1, LogType.STDOUT, "y") == [Send(TaskLog(task_id(1), LogType.STDOUT, "y"))]
     slot.gone()
     slot.new_processor()
     slot.task(2)
-    assert slot.core.output(LogType.STDOUT, "z") == [Show("z")]
+    assert slot.output(2, LogType.STDOUT, "z") == [Show("z")]
 
 
 # ---- heartbeats, coming and going ----
