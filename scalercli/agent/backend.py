@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRACED_CLUSTER = "SCALERCLI_TRACED_CLUSTER"
-"""Set by ``scalercli trace`` for the command that it traces: the cluster to take as the one on this machine, as JSON."""
+"""Set by ``scalercli trace`` for the command that it traces: the cluster that it has here, as JSON."""
 
 
 class Backend:
@@ -122,10 +122,11 @@ def embedded_backend(workers: int, logs: Path) -> Backend:
     logs.mkdir(mode=0o700, exist_ok=True)
     traced = os.environ.get(TRACED_CLUSTER)
     try:
-        cluster = (
-            EmbeddedCluster(log_directory=logs, **json.loads(traced)) if traced else EmbeddedCluster.start(count, logs)
-        )
-        count = cluster.workers
+        if traced:
+            cluster = EmbeddedCluster(log_directory=logs, **json.loads(traced))
+            count = cluster.workers
+        else:
+            cluster = EmbeddedCluster.start(count, logs)
     except (RuntimeError, OSError) as error:
         raise CliError(
             f"the embedded cluster did not start: {error}", f"see the logs in {logs}", ExitCode.UNREACHABLE

@@ -29,20 +29,7 @@ from scalercli.tracing.session import JsonlView, Session, View
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"trace": app}
 
-_NOT_TRACED = frozenset(
-    {
-        "trace",
-        "conformance",
-        "scheduler",
-        "worker",
-        "object-storage",
-        "cluster",
-        "config",
-        "doctor",
-        "help",
-        "completion",
-    }
-)
+_TRACED = frozenset({"submit", "run", "map", "status", "wait", "result", "logs", "cancel", "retry", "explain", "top"})
 _NOT_CONFORMANT = 12
 _DEFAULT_WORKERS = 2
 
@@ -59,7 +46,7 @@ def trace(
     ctx: typer.Context,
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE|-]", help="A recording: what --format jsonl printed.", show_default=False),
+        typer.Argument(metavar="[FILE|-]", help="A recording, as --format jsonl prints it.", show_default=False),
     ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="How it is shown.")] = Format.TEXT,
     live: Annotated[bool, typer.Option("--live", help="Be a proxy in front of the cluster's scheduler.")] = False,
@@ -127,12 +114,13 @@ def _check(words: list[str]) -> None:
         raise CliError("the command stands without its first word", f"scalercli trace -- {shlex.join(words[1:])}")
     if words[0] not in COMMANDS:
         raise CliError(f"there is no command {words[0]!r}", "scalercli trace -- run math:sqrt 16")
-    if words[0] in _NOT_TRACED:
+    if words[0] not in _TRACED:
         raise CliError(f"{words[0]} submits nothing that could be traced", "scalercli trace -- run math:sqrt 16")
     own = words[: words.index("--")] if "--" in words else words
     if any(word.split("=")[0] == "--cluster" for word in own):
         raise CliError(
-            "--cluster belongs to trace: scalercli trace --cluster …", "the command then goes through the proxy"
+            "--cluster stands before --: the command then goes through the proxy",
+            "scalercli trace --cluster ADDRESS -- run …",
         )
 
 
