@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from conformance_tests.engine import diagram, junit, records, replays, shrink, verdicts
+from conformance_tests.engine import junit, records, replays, shrink, verdicts
 from conformance_tests.engine import scenario as scenario_files
 from conformance_tests.engine import targets as target_files
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.scenario import Scenario
 from conformance_tests.engine.suite import Options, Result, Suite
 from conformance_tests.engine.suite import stability as run_stability
+from protocol.sequence import diagram
 
 DIVERGED = 13
 _STYLES = {"pass": "success", "fail": "failed", "inconclusive": "failed"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conformance_tests.engine.trace import CAME, LOST, NOTE, SENT, Entry, Trace
+from protocol.sequence.trace import CAME, LOST, NOTE, SENT, Entry, Trace
 
 MARK = "first divergence"
 _LANE = 26
@@ -34,6 +34,8 @@ def text(trace: Trace, width: int = 0, *, whole: bool = True) -> str:
 
 def lanes_of(trace: Trace, entries: list[Entry]) -> list[str]:
     """Clients at the left, the implementation in the middle, the others at the right."""
+    if trace.lanes:
+        return list(trace.lanes)
     actors = list(dict.fromkeys(e.actor for e in entries if e.actor))
     half = (len(actors) + 1) // 2
     return [*actors[:half], trace.subject, *actors[half:]]
