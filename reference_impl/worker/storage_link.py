@@ -25,6 +25,8 @@ class StorageLink:
         self._fetched = fetched
         self._magic = magic
         self._address: Address | None = None
+        self.address = ""
+        """Where the storage is, as ``tcp://HOST:PORT``; empty while nobody has said so."""
         self._connection: StorageConnection | None = None
         self._gets: dict[ObjectId, None] = {}
         self._sets: dict[int, tuple[ObjectId, Buffer, Callable[[], None]]] = {}
@@ -46,6 +48,7 @@ class StorageLink:
         if not host or not port or self._address == (host, port):
             return
         self._address = Address(host, port)
+        self.address = str(self._address)
         self._failures = 0
         self._disconnect()
         self.maintain(now)
