@@ -34,6 +34,7 @@ COMMANDS = {
     "cluster": "scalercli.commands.cluster",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
+    "worker-manager": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",
     "trace": "scalercli.commands.trace",
     "conformance": "scalercli.commands.conformance",
