@@ -56,12 +56,12 @@ from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRec
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
-_CONFIRM_EVENTS = {
+_CONFIRM_EVENTS: dict[int, Event] = {
     TaskCancelConfirmType.CANCELED: Event.CONFIRM_CANCELED,
     TaskCancelConfirmType.CANCEL_NOT_FOUND: Event.CONFIRM_NOT_FOUND,
     TaskCancelConfirmType.CANCEL_FAILED: Event.CONFIRM_FAILED,
 }
-_RESULT_STATES = {
+_RESULT_STATES: dict[int, State] = {
     TaskResultType.SUCCESS: State.SUCCESS,
     TaskResultType.FAILED: State.FAILED,
     TaskResultType.FAILED_WORKER_DIED: State.FAILED_WORKER_DIED,
@@ -184,7 +184,7 @@ class SchedulerCore:
         record = self._held_by(sender, envelope)
         if record is None:
             return
-        event = _CONFIRM_EVENTS[TaskCancelConfirmType(envelope.detail)]
+        event = _CONFIRM_EVENTS[envelope.detail]
         if event is Event.CONFIRM_FAILED and record.force_wanted and not record.force_sent:
             event = Event.CONFIRM_FAILED_UNFORCED
         self._happen(record, event, sender, envelope)
@@ -232,7 +232,7 @@ class SchedulerCore:
         after = row.next
         if after is State.AS_RESULT_SAYS:
             assert envelope is not None
-            after = _RESULT_STATES[TaskResultType(envelope.detail)]
+            after = _RESULT_STATES[envelope.detail]
         task.state = after
         for action in row.actions:
             _ACTIONS[action](self, task, sender, envelope)
