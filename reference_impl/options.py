@@ -68,6 +68,19 @@ def magic(text: str) -> bytes:
     return value
 
 
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def size(text: str) -> int | None:
+    """argparse type: a number of bytes, or of KiB, MiB, GiB or TiB with the letter; None for ``unlimited``."""
+    if text == "unlimited":
+        return None
+    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if unit not in _SIZE_UNITS or not digits.isascii() or not digits.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: 1000000, 64K, 512M, 2G and unlimited are examples")
+    return int(digits) * _SIZE_UNITS[unit]
+
+
 def add_magic(parser: argparse.ArgumentParser) -> None:
     """The option of every role that connects to an object storage."""
     parser.add_argument(

@@ -35,6 +35,7 @@ COMMANDS = {
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",
+    "trace": "scalercli.commands.trace",
     "conformance": "scalercli.commands.conformance",
 }
 """Name to the module whose ``apps`` maps the name to a typer application."""

@@ -60,8 +60,8 @@ def get_does_not_wait(p: Patcher) -> None:
 
 @mutant("STO-11", "of several gets that wait for an object only the first is answered")
 def only_the_first_waiter(p: Patcher) -> None:
-    def serve(self: ObjectStorage, object_id: Any, content: Any) -> Any:
-        return before(self, object_id, content)[:1]
+    def serve(self: ObjectStorage, object_id: Any, content: Any, payload: Any) -> Any:
+        return before(self, object_id, content, payload)[:1]
 
     before = ObjectStorage._serve_waiting
     p.set(ObjectStorage, "_serve_waiting", serve)

@@ -86,6 +86,7 @@ class Held(Enum):
 
 class _Held:
     __slots__ = (
+        "again",
         "kill_at",
         "late_cancels",
         "metadata",
@@ -113,6 +114,7 @@ class _Held:
         self.outcome = TaskResultType.FAILED
         self.result_metadata = b""
         self.late_cancels = 0  # TaskCancels to be answered after the TaskResult
+        self.again: Envelope | None = None  # the same Task, which came after the cancel that is being carried out
 
     @property
     def priority(self) -> int:
@@ -195,7 +197,11 @@ class WorkerCore:
 
     def _task(self, envelope: Envelope, now: float) -> list[Instruction]:
         task_id = envelope.task_id
-        if task_id in self._held:
+        known = self._held.get(task_id)
+        if known is not None and known.state is Held.CANCELING and known.again is None:
+            known.again = envelope  # new, once the cancel that came before it is answered (WRK-20)
+            return []
+        if known is not None:
             self.counts["duplicate"] += 1
             return [Note(logging.WARNING, f"task {task_id.hex()} is held already; the second one is ignored")]  # TSK-03
         self._numbers += 1
@@ -229,7 +235,8 @@ class WorkerCore:
             held.late_cancels += 1
             return []
         if held.state is Held.CANCELING:
-            return []  # the confirm of the first one is on its way
+            held.again = None
+            return []  # the confirm of the first one is on its way, and answers this one, too (WRK-07)
         if held.state in (Held.RUNNING, Held.SUSPENDED):
             if not force:
                 return [_confirm(task_id, TaskCancelConfirmType.CANCEL_FAILED)]
@@ -374,6 +381,8 @@ class WorkerCore:
             del self._held[task_id]
             self._plan_kills()
             out: list[Instruction] = [Release(task_id), _confirm(task_id, TaskCancelConfirmType.CANCELED)]
+            if held.again is not None:
+                out += self._task(held.again, now)
         else:
             out = self._fail(task_id, held, Failure("died", f"the process that ran the task {describe_end(status)}"))
         return [*out, *self._start_next(now)]  # a suspended task needs no new processor

@@ -245,6 +245,46 @@ def test_a_second_cancel_while_it_is_killed_adds_nothing(force: bool) -> None:
     assert slot.answers(1) == ["CANCELED", "CANCEL_NOT_FOUND"]
 
 
+def test_a_task_that_comes_again_after_its_cancel_is_a_new_one() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    assert slot.core.counts["duplicate"] == 1
+    assert slot.started == [1]
+    slot.gone()
+    assert slot.answers(1) == ["CANCELED"]
+    slot.arrive(1)
+    slot.new_processor()
+    assert slot.started == [1, 1]
+    slot.finish(1)
+    slot.stored(1)
+    assert slot.answers(1) == ["CANCELED", "SUCCESS"]
+
+
+def test_the_next_cancel_is_for_the_task_that_came_again() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    assert slot.cancel(1, force=False) == []
+    slot.gone()
+    assert slot.answers(1) == ["CANCELED"]
+    assert slot.core.held == {}
+
+
+def test_a_task_that_comes_again_after_its_end_and_a_late_cancel_is_answered_by_its_result() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.finish(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    slot.stored(1)
+    assert slot.answers(1) == ["SUCCESS", "CANCEL_NOT_FOUND"]
+    assert slot.core.held == {}
+
+
 def test_a_result_that_was_first_wins_over_the_cancel() -> None:
     slot = Slot()
     slot.task(1)

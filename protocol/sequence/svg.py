@@ -8,8 +8,8 @@ from __future__ import annotations
 import textwrap
 from html import escape
 
-from conformance_tests.engine.diagram import MARK, lanes_of
-from conformance_tests.engine.trace import CAME, LOST, SENT, Entry, Trace
+from protocol.sequence.diagram import MARK, lanes_of
+from protocol.sequence.trace import CAME, LOST, SENT, Entry, Trace
 
 _GAP = 280
 _MARGIN = 90

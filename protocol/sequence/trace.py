@@ -29,6 +29,8 @@ class Trace:
 
     subject: str
     entries: list[Entry] = field(default_factory=list)
+    lanes: tuple[str, ...] = ()
+    """From left to right, the subject too; where there are none, the first actors stand at the left."""
 
     def add(self, what: str, actor: str, kind: str = "", shown: str = "", **more: Any) -> Entry:
         entry = Entry(what, actor, kind, shown, **more)
