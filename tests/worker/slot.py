@@ -76,7 +76,7 @@ class Slot:
         return self.do(self.core.processor_ready(4712, self.now))
 
     def stored(self, number: int) -> list[Instruction]:
-        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT), 7))
+        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT)))
 
     def tick(self, seconds: float) -> list[Instruction]:
         self.now += seconds
