@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ClientId, Identity, ObjectId, Role, TaskId, WorkerId, role_of
+from protocol.identifiers import ClientId, Identity, ObjectId, Role, TaskId, WorkerId, owner_digest, role_of
 from protocol.lifecycle import IGNORED, TABLE, Action, Event, State
 from protocol.messages import (
     ClientDisconnect,
@@ -91,6 +91,7 @@ class SchedulerCore:
         """Whether anybody listens to the monitor stream; the shell sets it."""
         self.tasks: dict[TaskId, TaskRecord] = {}
         self.clients: dict[Identity, ClientRecord] = {}
+        self._owners: dict[bytes, ClientRecord] = {}  # the same, by what the ids of their objects begin with
         self.workers: dict[Identity, WorkerRecord] = {}
         self.queue = TaskQueue()
         self.objects = ObjectRegistry()
@@ -174,6 +175,7 @@ class SchedulerCore:
     def _on_result(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self._held_by(sender, envelope)
         if record is None:
+            self._stray_result(sender, envelope)
             return
         message = envelope.check()
         if record.state is State.ABANDONED and isinstance(message, TaskResult) and message.results:
@@ -334,7 +336,7 @@ class SchedulerCore:
     def _client(self, identity: Identity, now: float) -> ClientRecord:
         client = self.clients.get(identity)
         if client is None:
-            client = self.clients[identity] = ClientRecord(identity, now)
+            client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(identity, now)
         return client
 
     def _on_client_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
@@ -401,7 +403,7 @@ class SchedulerCore:
         worker.held = {}
 
     def _client_lost(self, client: ClientRecord) -> None:
-        del self.clients[client.client_id]
+        del self.clients[client.client_id], self._owners[owner_digest(client.client_id)]
         for task in list(client.tasks.values()):
             self._happen(task, Event.CLIENT_LOST, client.client_id)
         self._delete_objects(list(client.objects))
@@ -447,6 +449,21 @@ class SchedulerCore:
             self._delete_objects(self.objects.owned_by(owner, message.object_metadata.object_ids))
             return
         client.objects.update(self.objects.create(owner, message.object_metadata)[0])
+
+    def _stray_result(self, sender: Identity, envelope: Envelope) -> None:
+        """The results of a worker that was lost meanwhile, or answers twice: they go with their client (OBJ-17)."""
+        message = envelope.check()
+        if sender not in self.workers or not isinstance(message, TaskResult):
+            return
+        nobodys: list[ObjectId] = []
+        for result in message.results:
+            owner = self._owners.get(result[:16])
+            if owner is not None:
+                owner.objects.add(result)
+            else:
+                nobodys.append(result)
+        if nobodys:
+            self._out.append(DeleteObjects(tuple(nobodys)))
 
     def _delete_objects(self, ids: list[ObjectId]) -> None:
         if not ids:
