@@ -20,7 +20,7 @@ from types import FrameType
 
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
-from scalercli.places import EMBEDDED, Places
+from scalercli.places import Places, is_local
 
 logger = logging.getLogger("scalercli.agent")
 
@@ -132,7 +132,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         raise CliError(str(error), hint, ExitCode.INTERNAL) from None
     if lost:
         logger.warning("%d tasks of an earlier session agent are lost", lost)
-    if options.cluster == EMBEDDED:
+    if is_local(options.cluster):
         backend = embedded_backend(options.workers, places.cluster_logs)
     else:
         backend = connect_backend(options.cluster)
