@@ -22,7 +22,7 @@ from typing import Any
 
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
-from scalercli.places import EMBEDDED, Places
+from scalercli.places import Places, is_local
 
 logger = logging.getLogger("scalercli.agent")
 
@@ -138,7 +138,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         logger.warning("of an earlier session agent %d tasks are lost, %d go on", lost, len(left))
 
     def connect() -> Backend:
-        if options.cluster == EMBEDDED:
+        if is_local(options.cluster):
             return embedded_backend(options.workers, places.cluster_logs)
         return connect_backend(options.cluster)
 

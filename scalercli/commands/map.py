@@ -23,7 +23,7 @@ from scalercli.errors import CliError
 from scalercli.exits import ExitCode, worst
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
 from scalercli.output import Output, message, tasks
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
 from scalercli.task_options import (
     AfterAnyOption,
     AfterOption,
@@ -162,7 +162,7 @@ class CommandLines(LineTasks):
     def __init__(self, words: list[str], cluster: str, place: Place) -> None:
         self.name = words[0]
         self._words = words if any("{}" in word for word in words) else [*words, "{}"]
-        self._function = callables.command_function(cluster == EMBEDDED, place)
+        self._function = callables.command_function(is_local(cluster), place)
 
     def make(self, line: str) -> tuple[bytes, tuple[bytes, ...], str]:
         words = [word.replace("{}", line) for word in self._words]
