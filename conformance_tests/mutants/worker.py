@@ -55,10 +55,10 @@ def duplicate_runs(p: Patcher) -> None:
 
 @mutant("WRK-20", "a Task that comes after a cancel which is not answered yet is ignored as a duplicate")
 def later_task_lost(p: Patcher) -> None:
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
         for held in self._held.values():
             held.again = None
-        return before(self, status, now)
+        return before(self, pid, status, now)
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)

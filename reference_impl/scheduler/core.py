@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ClientId, Identity, ObjectId, Role, TaskId, WorkerId, role_of
+from protocol.identifiers import ClientId, Identity, ObjectId, Role, TaskId, WorkerId, owner_digest, role_of
 from protocol.lifecycle import IGNORED, TABLE, Action, Event, State
 from protocol.messages import (
     ClientDisconnect,
@@ -60,12 +60,12 @@ from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRe
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
-_CONFIRM_EVENTS = {
+_CONFIRM_EVENTS: dict[int, Event] = {
     TaskCancelConfirmType.CANCELED: Event.CONFIRM_CANCELED,
     TaskCancelConfirmType.CANCEL_NOT_FOUND: Event.CONFIRM_NOT_FOUND,
     TaskCancelConfirmType.CANCEL_FAILED: Event.CONFIRM_FAILED,
 }
-_RESULT_STATES = {
+_RESULT_STATES: dict[int, State] = {
     TaskResultType.SUCCESS: State.SUCCESS,
     TaskResultType.FAILED: State.FAILED,
     TaskResultType.FAILED_WORKER_DIED: State.FAILED_WORKER_DIED,
@@ -95,6 +95,7 @@ class SchedulerCore:
         """Whether anybody listens to the monitor stream; the shell sets it."""
         self.tasks: dict[TaskId, TaskRecord] = {}
         self.clients: dict[Identity, ClientRecord] = {}
+        self._owners: dict[bytes, ClientRecord] = {}  # the same, by what the ids of their objects begin with
         self.workers: dict[Identity, WorkerRecord] = {}
         self.queue = TaskQueue()
         self.managers = Managers()
@@ -191,6 +192,7 @@ class SchedulerCore:
     def _on_result(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self._held_by(sender, envelope)
         if record is None:
+            self._stray_result(sender, envelope)
             return
         message = envelope.check()
         if record.state is State.ABANDONED and isinstance(message, TaskResult) and message.results:
@@ -201,7 +203,7 @@ class SchedulerCore:
         record = self._held_by(sender, envelope)
         if record is None:
             return
-        event = _CONFIRM_EVENTS[TaskCancelConfirmType(envelope.detail)]
+        event = _CONFIRM_EVENTS[envelope.detail]
         if event is Event.CONFIRM_FAILED and record.force_wanted and not record.force_sent:
             event = Event.CONFIRM_FAILED_UNFORCED
         self._happen(record, event, sender, envelope)
@@ -249,7 +251,7 @@ class SchedulerCore:
         after = row.next
         if after is State.AS_RESULT_SAYS:
             assert envelope is not None
-            after = _RESULT_STATES[TaskResultType(envelope.detail)]
+            after = _RESULT_STATES[envelope.detail]
         task.state = after
         for action in row.actions:
             _ACTIONS[action](self, task, sender, envelope)
@@ -351,7 +353,7 @@ class SchedulerCore:
     def _client(self, identity: Identity, now: float) -> ClientRecord:
         client = self.clients.get(identity)
         if client is None:
-            client = self.clients[identity] = ClientRecord(identity, now)
+            client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(identity, now)
         return client
 
     def _on_client_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
@@ -430,7 +432,7 @@ class SchedulerCore:
         worker.held, worker.refused = {}, set()
 
     def _client_lost(self, client: ClientRecord) -> None:
-        del self.clients[client.client_id]
+        del self.clients[client.client_id], self._owners[owner_digest(client.client_id)]
         for task in list(client.tasks.values()):
             self._happen(task, Event.CLIENT_LOST, client.client_id)
         self._delete_objects(list(client.objects))
@@ -476,6 +478,21 @@ class SchedulerCore:
             self._delete_objects(self.objects.owned_by(owner, message.object_metadata.object_ids))
             return
         client.objects.update(self.objects.create(owner, message.object_metadata)[0])
+
+    def _stray_result(self, sender: Identity, envelope: Envelope) -> None:
+        """The results of a worker that was lost meanwhile, or answers twice: they go with their client (OBJ-17)."""
+        message = envelope.check()
+        if sender not in self.workers or not isinstance(message, TaskResult):
+            return
+        nobodys: list[ObjectId] = []
+        for result in message.results:
+            owner = self._owners.get(result[:16])
+            if owner is not None:
+                owner.objects.add(result)
+            else:
+                nobodys.append(result)
+        if nobodys:
+            self._out.append(DeleteObjects(tuple(nobodys)))
 
     def _delete_objects(self, ids: list[ObjectId]) -> None:
         if not ids:

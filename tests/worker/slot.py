@@ -83,14 +83,14 @@ class Slot:
         return self.do(self.core.processor_ready(pid, self.now))
 
     def pid(self, number: int) -> int:
-        """On which processor a task was started; 0: on none."""
-        return next((start.pid for start in self.of(Start) if start.task.task_id == task_id(number)), 0)
+        """On which processor a task was started last; 0: on none."""
+        return next((start.pid for start in self.of(Start)[::-1] if start.task.task_id == task_id(number)), 0)
 
     def output(self, number: int, log_type: LogType, text: str) -> list[Instruction]:
         return self.do(self.core.output(self.pid(number), log_type, text))
 
     def stored(self, number: int) -> list[Instruction]:
-        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT), 7))
+        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT)))
 
     def tick(self, seconds: float) -> list[Instruction]:
         self.now += seconds
