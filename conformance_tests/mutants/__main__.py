@@ -13,7 +13,6 @@ from conformance_tests.mutants import catalog
 from conformance_tests.mutants.judge import Judge, Killed
 from conformance_tests.mutants.model import Mutant
 
-
 _README = Path(__file__).parents[2] / "README.md"
 _CLAIM = re.compile(r"(\d+) of (\d+) mutants")
 
