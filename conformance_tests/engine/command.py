@@ -238,6 +238,8 @@ def _print_summary(
         shown = ", ".join(summary["knownDeviations"])
         printer.message(f"known deviations: {shown} (with --strict they are failures)")
     conforms = "conforms" if summary["exit"] == 0 else "does not conform"
+    if summary["exit"] == 0 and summary["knownDeviations"]:
+        conforms = "conforms but for its known deviations"
     judged = ", ".join(sorted({r.scenario.role for r in results}))
     failed = f"MUST failed: {summary['mustFailed']}, SHOULD failed: {summary['shouldFailed']}"
     printer.message(f"{summary['target']} {conforms} ({judged}; {failed})")
