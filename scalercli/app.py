@@ -35,6 +35,7 @@ COMMANDS = {
     "config": "scalercli.commands.config",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
+    "worker-manager": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",
     "trace": "scalercli.commands.trace",
     "conformance": "scalercli.commands.conformance",
