@@ -31,7 +31,7 @@ class RoleParser(argparse.ArgumentParser):
             "--log-level",
             default="INFO",
             type=str.upper,
-            choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+            choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
             help="how much is logged on stderr",
         )
         self.add_argument("--die-with-parent", type=int, metavar="PID", help=argparse.SUPPRESS)

@@ -32,6 +32,7 @@ COMMANDS = {
     "logs": "scalercli.commands.logs",
     "cancel": "scalercli.commands.cancel",
     "cluster": "scalercli.commands.cluster",
+    "config": "scalercli.commands.config",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",

@@ -35,8 +35,11 @@ from protocol.sequence.trace import CAME, NOTE, SENT, Entry, Trace
 
 HEARTBEATS = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager": "workerManagerHeartbeat"}
 _ENGINE_ACTIONS = frozenset(
-    {"put", "drop", "read", "release", "hold", "resume", "hangUp", "stop", "start", "terminate", "kill"}
-)
+    {
+        "put", "drop", "read", "release", "hold", "resume", "hangUp", "stop", "start", "refuse", "accept", "terminate",
+        "kill",
+    }
+)  # fmt: skip
 """What looks like a message in a scenario and happens inside the engine."""
 _ENGINE_ROLES = frozenset({"scheduler", "storage", "gates", "process"})
 

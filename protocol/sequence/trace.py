@@ -21,6 +21,10 @@ class Entry:
     diverges: bool = False
     """The first message that is not what the scenario expects."""
     step: str = ""
+    other: str = ""
+    """The lane at the other end of the arrow, where that is not the subject's."""
+    mark: str = ""
+    """What is wrong with it, where that is not the first divergence."""
 
 
 @dataclass

@@ -256,8 +256,11 @@ class Agent:
             slot = self._slots[index]
             self._carry_out(slot, slot.core.objects_arrived(task_id, time.monotonic()))
 
-    def _stored(self, slot: _Slot, task_id: TaskId, name: ObjectId, size: int) -> None:
-        self._carry_out(slot, slot.core.stored(task_id, name, size))
+    def _stored(self, slot: _Slot, task_id: TaskId, name: ObjectId) -> None:
+        self._carry_out(slot, slot.core.stored(task_id, name))
+
+    def _refused(self, slot: _Slot, task_id: TaskId) -> None:
+        self._carry_out(slot, slot.core.not_stored(task_id))
 
     def processor_ready(self, processor: Processor) -> None:
         self._spares.append(processor)
@@ -373,7 +376,9 @@ class Agent:
     def _store(self, slot: _Slot, instruction: Store) -> None:
         task_id, owner, payload = instruction
         name = new_object_id(owner)
-        self._storage.store(name, payload, partial(self._stored, slot, task_id, name, len(payload)))
+        self._carry_out(slot, slot.core.storing(task_id, name, len(payload)))
+        done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
+        self._storage.store(name, payload, done, refused)
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._objects.forget(instruction.names)

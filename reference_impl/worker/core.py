@@ -93,6 +93,7 @@ class _Held:
         "number",
         "outcome",
         "pid",
+        "refused",
         "result_metadata",
         "source",
         "started",
@@ -113,6 +114,7 @@ class _Held:
         self.started = 0.0
         self.outcome = TaskResultType.FAILED
         self.result_metadata = b""
+        self.refused = False  # its result, by the object storage
         self.late_cancels = 0  # TaskCancels to be answered after the TaskResult
         self.again: Envelope | None = None  # the same Task, which came after the cancel that is being carried out
 
@@ -392,19 +394,36 @@ class WorkerCore:
         held.outcome = TaskResultType.FAILED
         return [Release(task_id), Store(task_id, held.source, failure_payload(failure))]
 
-    def stored(self, task_id: TaskId, name: ObjectId, size: int) -> list[Instruction]:
+    def storing(self, task_id: TaskId, name: ObjectId, size: int) -> list[Instruction]:
+        """The result is about to be stored. It is announced first: should this worker be lost before it answers, the
+        scheduler knows of the object (OBJ-17)."""
+        held = self._held[task_id]
+        label = b"<result %s>" % task_id.hex()[:8].encode()
+        about = ObjectMetadata((name,), (ObjectContentType.OBJECT,), (label,), (size,))
+        return [Send(ObjectInstruction(ObjectInstructionType.CREATE, held.source, about))]
+
+    def stored(self, task_id: TaskId, name: ObjectId) -> list[Instruction]:
         """The result is in the object storage (SPEC sections 5.5 and 7.1)."""
+        return self._answer(task_id, (name,))
+
+    def not_stored(self, task_id: TaskId) -> list[Instruction]:
+        """The object storage has no room for the result (STO-24)."""
+        held = self._held.get(task_id)
+        if held is None or held.state is not Held.FINISHING:
+            return []
+        if held.refused:  # nor for the exception that says so
+            return self._answer(task_id, ())
+        held.refused = True
+        held.outcome = TaskResultType.FAILED
+        text = "the object storage is full: it refused the result of the task"
+        return [Store(task_id, held.source, failure_payload(Failure("full", text)))]
+
+    def _answer(self, task_id: TaskId, results: tuple[ObjectId, ...]) -> list[Instruction]:
         held = self._held.get(task_id)
         if held is None or held.state is not Held.FINISHING:
             return []
         del self._held[task_id]
-        about = ObjectMetadata(
-            (name,), (ObjectContentType.OBJECT,), (b"<result %s>" % task_id.hex()[:8].encode(),), (size,)
-        )
-        out: list[Instruction] = [
-            Send(ObjectInstruction(ObjectInstructionType.CREATE, held.source, about)),
-            Send(TaskResult(task_id, held.outcome, held.result_metadata, (name,))),
-        ]
+        out: list[Instruction] = [Send(TaskResult(task_id, held.outcome, held.result_metadata, results))]
         if held.late_cancels:
             # It was over when the cancel came: the result first, then the answer (CAN-03).
             out.extend(_confirm(task_id, TaskCancelConfirmType.CANCEL_NOT_FOUND) for _ in range(held.late_cancels))

@@ -92,7 +92,7 @@ def _session(format: Format, heartbeats: bool, task: str, words: list[str] | Non
     if any(c not in "0123456789abcdef" for c in task) or len(task) > 32:
         raise CliError(f"--task is the beginning of a task id, hexadecimal digits, not {task!r}")
     views: list[View] = []
-    session = Session(views, everything=heartbeats or format is Format.JSONL, task=task)
+    session = Session(views, everything=heartbeats or format in (Format.JSONL, Format.HTML), task=task)
     if format is Format.JSONL:
         views.append(JsonlView(sys.stdout, session.reader))
     elif format is Format.TEXT:
@@ -101,6 +101,14 @@ def _session(format: Format, heartbeats: bool, task: str, words: list[str] | Non
         colour = wants_colour(sys.stdout)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
         views.append(TextPrinter(sys.stdout, TextView(colour=colour, width=width)))
+    elif format is Format.MERMAID:
+        from scalercli.tracing.diagrams import MermaidView
+
+        views.append(MermaidView(sys.stdout))
+    else:
+        from scalercli.tracing.page import HtmlView
+
+        views.append(HtmlView(sys.stdout, session.reader, heartbeats=heartbeats))
     return session
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +84,16 @@ class Reader:
         other = STORAGE if recorded.storage else SCHEDULER
         sender, receiver = (peer, other) if recorded.from_peer else (other, peer)
         task_id: bytes = getattr(message, "task_id", b"")
-        shown = {key: value for key, value in found.items() if key != "taskId"}
-        return Seen(self._number, recorded, sender, receiver, kind, message, found, task_id, self.show(shown)[1:-1])
+        seen = Seen(self._number, recorded, sender, receiver, kind, message, found, task_id)
+        seen.shown = self._brief(seen)
+        return seen
+
+    def _brief(self, seen: Seen) -> str:
+        """What is of interest in a message, for people; ``fields`` has the rest."""
+        brief = _BRIEF.get(seen.kind)
+        if brief is not None:
+            return brief(self, seen.fields)
+        return self.show({key: value for key, value in seen.fields.items() if key != "taskId"})[1:-1]
 
     def name(self, identity: Identity, kind: str = "") -> str:
         """``client1`` for the first client, and so on."""
@@ -141,6 +150,56 @@ class Reader:
         if isinstance(value, list):
             return [self.as_json(v, key) for v in value]
         return value
+
+
+def _brief_task(reader: Reader, task: dict[str, Any]) -> str:
+    metadata = task["metadata"] if isinstance(task["metadata"], dict) else {}
+    arguments = ", ".join(
+        reader.show(a["data"]) if a["type"] == "objectID" else f"task {reader.show(a['data'])}"
+        for a in task["functionArgs"]
+    )
+    words = [f"{reader.show(task['funcObjectId'])}({arguments})"]
+    if metadata.get("priority"):
+        words.append(f"priority {metadata['priority']}")
+    if task["capabilities"]:
+        words.append("needs " + ", ".join(c["name"] for c in task["capabilities"]))
+    return ", ".join(words)
+
+
+def _brief_result(reader: Reader, result: dict[str, Any]) -> str:
+    words = [str(result["resultType"]), *map(reader.show, result["results"])]
+    metadata = result["metadata"]
+    if isinstance(metadata, dict) and metadata:
+        words.append(f"ran {metadata['seconds']:.3g} s")
+    return ", ".join(words)
+
+
+def _brief_cancel(reader: Reader, cancel: dict[str, Any]) -> str:
+    return "forced" if cancel["flags"]["force"] else "not forced"
+
+
+def _brief_confirm(reader: Reader, confirm: dict[str, Any]) -> str:
+    return str(confirm["cancelConfirmType"])
+
+
+def _brief_instruction(reader: Reader, instruction: dict[str, Any]) -> str:
+    objects = instruction["objectMetadata"]
+    names = objects["objectNames"]
+    shown = [
+        reader.show(one) + (f" {names[i].decode(errors='replace')!r}" if i < len(names) and names[i] else "")
+        for i, one in enumerate(objects["objectIds"])
+    ]
+    return f"{instruction['instructionType']} {', '.join(shown)}".rstrip()
+
+
+_BRIEF: dict[str, Callable[[Reader, dict[str, Any]], str]] = {
+    "task": _brief_task,
+    "taskResult": _brief_result,
+    "taskCancel": _brief_cancel,
+    "taskCancelConfirm": _brief_confirm,
+    "objectInstruction": _brief_instruction,
+    "clientDisconnect": lambda reader, bye: str(bye["disconnectType"]),
+}
 
 
 def _message(recorded: Recorded) -> tuple[str, Message | None, dict[str, Any]]:

@@ -90,7 +90,7 @@ class Slot:
         return self.do(self.core.output(self.pid(number), log_type, text))
 
     def stored(self, number: int) -> list[Instruction]:
-        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT), 7))
+        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT)))
 
     def tick(self, seconds: float) -> list[Instruction]:
         self.now += seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import signal
 
@@ -30,7 +31,7 @@ from protocol.messages import (
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
 )
-from reference_impl.errors import ProcessorDiedError
+from reference_impl.errors import ProcessorDiedError, StorageFull
 from reference_impl.worker.core import Held
 from reference_impl.worker.failures import describe_end
 from reference_impl.worker.instructions import (
@@ -67,11 +68,36 @@ def test_a_task_is_fetched_run_stored_and_answered() -> None:
     assert slot.finish(1) == [Release(task_id(1)), Store(task_id(1), CLIENT, b"payload")]
     assert slot.core.held == {task_id(1): Held.FINISHING}
     name = new_object_id(CLIENT)
-    created, answer = slot.core.stored(task_id(1), name, 7)
+    (created,) = slot.core.storing(task_id(1), name, 7)
+    (answer,) = slot.core.stored(task_id(1), name)
     about = ObjectMetadata((name,), (ObjectContentType.OBJECT,), (b"<result 00000000>",), (7,))
     assert created == Send(ObjectInstruction(ObjectInstructionType.CREATE, CLIENT, about))
     assert answer == Send(TaskResult(task_id(1), TaskResultType.SUCCESS, PROFILE.to_bytes(), (name,)))
     assert slot.core.held == {}
+
+
+def test_a_result_that_the_storage_refuses_becomes_a_failure_that_says_so() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.finish(1)
+    (store,) = slot.core.not_stored(task_id(1))
+    assert isinstance(store, Store)
+    error = pickle.loads(bytes(store.payload))
+    assert isinstance(error, StorageFull)
+    assert str(error) == "the object storage is full: it refused the result of the task"
+    slot.stored(1)
+    assert slot.answers(1) == ["FAILED"]
+    assert slot.core.held == {}
+
+
+def test_when_that_is_refused_too_the_task_fails_without_a_result() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.finish(1)
+    slot.core.not_stored(task_id(1))
+    (answer,) = slot.core.not_stored(task_id(1))
+    assert answer == Send(TaskResult(task_id(1), TaskResultType.FAILED, PROFILE.to_bytes(), ()))
+    assert slot.core.not_stored(task_id(1)) == []
 
 
 def test_a_failure_is_stored_and_answered_too() -> None:
