@@ -32,9 +32,11 @@ COMMANDS = {
     "logs": "scalercli.commands.logs",
     "cancel": "scalercli.commands.cancel",
     "cluster": "scalercli.commands.cluster",
+    "config": "scalercli.commands.config",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",
+    "trace": "scalercli.commands.trace",
     "conformance": "scalercli.commands.conformance",
 }
 """Name to the module whose ``apps`` maps the name to a typer application."""

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conformance_tests.engine import fields as message_fields
+from protocol import fields as message_fields
 from protocol import layout
 
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"

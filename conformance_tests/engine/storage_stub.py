@@ -17,9 +17,9 @@ from contextlib import suppress
 
 from conformance_tests.engine import payloads
 from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
-from conformance_tests.engine.fields import BadFields, Fields
 from protocol import storage
 from protocol.errors import ProtocolError
+from protocol.fields import BadFields, Fields
 from protocol.identifiers import ObjectId
 from protocol.storage import Request, RequestType, ResponseType
 

@@ -13,6 +13,7 @@ noted. Whatever a client caused here is gone when the client is gone and the wor
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,19 +50,20 @@ from protocol.messages import (
     WorkerState,
 )
 from reference_impl.scheduler import information
+from reference_impl.scheduler.balancing import balance
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
 from reference_impl.scheduler.objects import ObjectRegistry
-from reference_impl.scheduler.placement import Placement, TaskQueue, balance
-from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
+from reference_impl.scheduler.placement import Placement, TaskQueue
+from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRecord, WorkerRecord, names_of
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
-_CONFIRM_EVENTS = {
+_CONFIRM_EVENTS: dict[int, Event] = {
     TaskCancelConfirmType.CANCELED: Event.CONFIRM_CANCELED,
     TaskCancelConfirmType.CANCEL_NOT_FOUND: Event.CONFIRM_NOT_FOUND,
     TaskCancelConfirmType.CANCEL_FAILED: Event.CONFIRM_FAILED,
 }
-_RESULT_STATES = {
+_RESULT_STATES: dict[int, State] = {
     TaskResultType.SUCCESS: State.SUCCESS,
     TaskResultType.FAILED: State.FAILED,
     TaskResultType.FAILED_WORKER_DIED: State.FAILED_WORKER_DIED,
@@ -100,6 +102,7 @@ class SchedulerCore:
         self.malformed = 0
         """How many messages were dropped because they could not be understood."""
         self._placement = Placement()
+        self._accepted_at = now
         self._next_balance = now + settings.load_balance
         self._out: list[Instruction] = []
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
@@ -156,9 +159,18 @@ class SchedulerCore:
         if record is not None:
             self._happen(record, Event.TASK, sender)
             return
-        envelope.check()  # a worker must be able to read it
+        message = envelope.check()  # a worker must be able to read it
+        assert isinstance(message, Task)
         client = self._client(sender, now)
-        record = TaskRecord(envelope.task_id, sender, envelope, now)
+        if now > self._accepted_at:
+            self._accepted_at = now
+        if message.capabilities:
+            # Before and after all others, also where the clock stands still: it is compared across queues.
+            at = math.nextafter(self._accepted_at, math.inf)
+            self._accepted_at = math.nextafter(at, math.inf)
+            record = DemandingTask(envelope.task_id, sender, envelope, at, names_of(message.capabilities))
+        else:
+            record = TaskRecord(envelope.task_id, sender, envelope, self._accepted_at)
         self.tasks[record.task_id] = client.tasks[record.task_id] = record
         self._happen(record, Event.TASK, sender)
 
@@ -186,7 +198,7 @@ class SchedulerCore:
         record = self._held_by(sender, envelope)
         if record is None:
             return
-        event = _CONFIRM_EVENTS[TaskCancelConfirmType(envelope.detail)]
+        event = _CONFIRM_EVENTS[envelope.detail]
         if event is Event.CONFIRM_FAILED and record.force_wanted and not record.force_sent:
             event = Event.CONFIRM_FAILED_UNFORCED
         self._happen(record, event, sender, envelope)
@@ -234,15 +246,17 @@ class SchedulerCore:
         after = row.next
         if after is State.AS_RESULT_SAYS:
             assert envelope is not None
-            after = _RESULT_STATES[TaskResultType(envelope.detail)]
+            after = _RESULT_STATES[envelope.detail]
         task.state = after
         for action in row.actions:
             _ACTIONS[action](self, task, sender, envelope)
         if before is State.INACTIVE and event is not Event.HAS_CAPACITY:
             if after is not State.INACTIVE:
-                self.queue.leave()
+                self.queue.leave(task)
         elif after is State.RUNNING and before is not State.INACTIVE:
             task.force_wanted = task.force_sent = False  # the cancel that was refused is over
+            if before is State.BALANCE_CANCELING and holder is not None:
+                holder.refused.add(task.task_id)  # it has started: no use asking again
         if self.monitored:
             self._publish_task(task, task.worker or holder, event, envelope)
 
@@ -297,6 +311,8 @@ class SchedulerCore:
         assert worker is not None
         before = len(worker.held)
         del worker.held[task.task_id]
+        if worker.refused:
+            worker.refused.discard(task.task_id)
         self._placement.update(worker, before)
         task.worker = None
 
@@ -309,16 +325,12 @@ class SchedulerCore:
         self.ended[state] = self.ended.get(state, 0) + 1
 
     def _fill(self) -> None:
-        """Gives queued tasks to workers until one of the two runs out (TSK-05)."""
-        while len(self.queue):
-            worker = self._placement.least_loaded()
-            if worker is None:
-                return
-            self._happen(self.queue.take(), Event.HAS_CAPACITY, worker.worker_id)
+        """Gives queued tasks to workers until no worker with room can take one (TSK-05, TSK-12)."""
+        following = self.queue.next
+        while (pair := following(self._placement)) is not None:
+            self._happen(pair[0], Event.HAS_CAPACITY, pair[1].worker_id)
 
     def _balance(self) -> None:
-        if len(self.queue):
-            return  # whoever is idle gets work from the queue
         for task in balance(self._placement.idle(), list(self.workers.values())):
             assert task.worker is not None
             if self.monitored:
@@ -400,7 +412,7 @@ class SchedulerCore:
             task.lost_workers += 1
             too_often = task.lost_workers >= self.settings.lost_workers_limit
             self._happen(task, Event.WORKER_LOST_LIMIT if too_often else Event.WORKER_LOST, worker.worker_id)
-        worker.held = {}
+        worker.held, worker.refused = {}, set()
 
     def _client_lost(self, client: ClientRecord) -> None:
         del self.clients[client.client_id], self._owners[owner_digest(client.client_id)]

@@ -72,6 +72,12 @@ def _parser() -> RoleParser:
         metavar="LIST",
         help='what tasks may ask for, for example "gpu=1,linux"',
     )
+    parser.add_argument(
+        "-hps",
+        "--hard-processor-suspend",
+        action="store_true",
+        help="stop suspended tasks even if they have a client of their own; it is lost if that takes too long",
+    )
     add_magic(parser)
     return parser
 
@@ -145,7 +151,9 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().start(argv)
     stop = StopSignals()
     try:
-        zygote = Zygote()  # it imports what tasks need while this process imports what it needs itself
+        zygote = Zygote(
+            str(options.scheduler_address)
+        )  # it imports what tasks need while this process imports what it needs itself
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
         from reference_impl.worker.agent import Agent, Serve
@@ -166,6 +174,7 @@ def main(argv: list[str] | None = None) -> int:
             options.name,
             options.object_cache_bytes,
             options.object_storage_magic,
+            options.hard_processor_suspend,
         )
         facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
         try:

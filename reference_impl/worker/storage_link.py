@@ -33,6 +33,8 @@ class StorageLink:
         self._fetched = fetched
         self._magic = magic
         self._address: Address | None = None
+        self.address = ""
+        """Where the storage is, as ``tcp://HOST:PORT``; empty while nobody has said so."""
         self._connection: StorageConnection | None = None
         self._gets: dict[ObjectId, None] = {}
         self._sets: dict[int, _Set] = {}
@@ -54,6 +56,7 @@ class StorageLink:
         if not host or not port or self._address == (host, port):
             return
         self._address = Address(host, port)
+        self.address = str(self._address)
         self._failures = 0
         self._disconnect()
         self.maintain(now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import signal
 
 import pytest
 
@@ -240,7 +241,7 @@ def test_forced_cancel_of_what_runs_is_confirmed_when_it_is_gone() -> None:
     slot = Slot()
     slot.task(1)
     slot.task(2)
-    assert slot.cancel(1) == [Kill(9)]
+    assert slot.cancel(1) == [Kill(slot.pid(1), signal.SIGKILL)]
     assert slot.answers(1) == []
     slot.gone()
     assert slot.answers(1) == ["CANCELED"]
@@ -268,6 +269,46 @@ def test_a_second_cancel_while_it_is_killed_adds_nothing(force: bool) -> None:
     assert slot.answers(1) == ["CANCELED"]
     slot.cancel(1)
     assert slot.answers(1) == ["CANCELED", "CANCEL_NOT_FOUND"]
+
+
+def test_a_task_that_comes_again_after_its_cancel_is_a_new_one() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    assert slot.core.counts["duplicate"] == 1
+    assert slot.started == [1]
+    slot.gone()
+    assert slot.answers(1) == ["CANCELED"]
+    slot.arrive(1)
+    slot.new_processor()
+    assert slot.started == [1, 1]
+    slot.finish(1)
+    slot.stored(1)
+    assert slot.answers(1) == ["CANCELED", "SUCCESS"]
+
+
+def test_the_next_cancel_is_for_the_task_that_came_again() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    assert slot.cancel(1, force=False) == []
+    slot.gone()
+    assert slot.answers(1) == ["CANCELED"]
+    assert slot.core.held == {}
+
+
+def test_a_task_that_comes_again_after_its_end_and_a_late_cancel_is_answered_by_its_result() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.finish(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    slot.stored(1)
+    assert slot.answers(1) == ["SUCCESS", "CANCEL_NOT_FOUND"]
+    assert slot.core.held == {}
 
 
 def test_a_result_that_was_first_wins_over_the_cancel() -> None:
@@ -369,15 +410,15 @@ def test_the_end_of_a_process_in_words() -> None:
 
 def test_output_goes_where_the_task_says() -> None:
     slot = Slot()
-    assert slot.core.output(LogType.STDERR, "idle") == [Show("idle")]
+    assert slot.output(9, LogType.STDERR, "idle") == [Show("idle")]
     slot.task(1, stream=True)
-    assert slot.core.output(LogType.STDERR, "x") == [Send(TaskLog(task_id(1), LogType.STDERR, "x"))]
+    assert slot.output(1, LogType.STDERR, "x") == [Send(TaskLog(task_id(1), LogType.STDERR, "x"))]
     slot.cancel(1)
-    assert slot.core.output(LogType.STDOUT, "y") == [Send(TaskLog(task_id(1), LogType.STDOUT, "y"))]
+    assert slot.output(1, LogType.STDOUT, "y") == [Send(TaskLog(task_id(1), LogType.STDOUT, "y"))]
     slot.gone()
     slot.new_processor()
     slot.task(2)
-    assert slot.core.output(LogType.STDOUT, "z") == [Show("z")]
+    assert slot.output(2, LogType.STDOUT, "z") == [Show("z")]
 
 
 # ---- heartbeats, coming and going ----
