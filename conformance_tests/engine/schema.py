@@ -150,6 +150,7 @@ def make() -> dict[str, Any]:
                         ]
                     },
                 },
+                "mayClose": {"const": True},
             },
             ["actor"],
             oneOf=[{"required": ["frames"]}, {"required": ["each"]}],
