@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from conformance_tests.engine import diagram, junit, records, replays, shrink, verdicts
+from conformance_tests.engine import junit, records, replays, shrink, verdicts
 from conformance_tests.engine import scenario as scenario_files
 from conformance_tests.engine import targets as target_files
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.scenario import Scenario
 from conformance_tests.engine.suite import Options, Result, Suite
 from conformance_tests.engine.suite import stability as run_stability
+from protocol.sequence import diagram
 
 DIVERGED = 13
 _STYLES = {"pass": "success", "fail": "failed", "inconclusive": "failed"}
@@ -404,9 +405,10 @@ def replay(printer: Printer, choice: Choice, file: Path, patience: float | None)
             printer.text(diagram.text(found.trace))
         printer.message(f"it passes, {found.orders} orders")
         return 0
-    if found.verdict is not Verdict.FAIL:
-        printer.message(f"{found.verdict.value}: {found.cause + ': ' if found.cause else ''}{found.reason}")
-    return verdicts.NOT_CONFORMANT if found.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) else 0
+    if found.verdict is Verdict.FAIL:
+        return DIVERGED
+    printer.message(f"{found.verdict.value}: {found.cause + ': ' if found.cause else ''}{found.reason}")
+    return verdicts.NOT_CONFORMANT if found.verdict is Verdict.INCONCLUSIVE else 0
 
 
 def by_requirement(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -24,19 +24,22 @@ from conformance_tests.engine.channels import (
     Incoming,
     Session,
 )
-from conformance_tests.engine.fields import Fields
 from conformance_tests.engine.making import fill
 from conformance_tests.engine.matching import match_message
 from conformance_tests.engine.names import Names
 from conformance_tests.engine.outcome import Failed, Failure
 from conformance_tests.engine.scenario import Actor, Scenario
 from conformance_tests.engine.steps import Allow, AnyStep, Forbid
-from conformance_tests.engine.trace import CAME, NOTE, SENT, Entry, Trace
+from protocol.fields import Fields
+from protocol.sequence.trace import CAME, NOTE, SENT, Entry, Trace
 
 HEARTBEATS = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager": "workerManagerHeartbeat"}
 _ENGINE_ACTIONS = frozenset(
-    {"put", "drop", "read", "release", "hold", "resume", "hangUp", "stop", "start", "terminate", "kill"}
-)
+    {
+        "put", "drop", "read", "release", "hold", "resume", "hangUp", "stop", "start", "refuse", "accept", "terminate",
+        "kill",
+    }
+)  # fmt: skip
 """What looks like a message in a scenario and happens inside the engine."""
 _AGAIN_SECONDS = 0.3
 """How long the answer of a fence is awaited on a connection that may have to be made again."""

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conformance_tests.engine import diagram, html, records, verdicts
+from conformance_tests.engine import html, records, verdicts
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.suite import Result
 from conformance_tests.engine.targets import Target
+from protocol.sequence import diagram
 
 _ABOUT = (Verdict.FAIL, Verdict.KNOWN)
 Judged = tuple[Result, str]

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from conformance_tests.engine import diagram, verdicts
+from conformance_tests.engine import verdicts
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.scenario import Scenario
 from conformance_tests.engine.steps import Concurrently, interleave_names
 from conformance_tests.engine.suite import Result
 from conformance_tests.engine.verdicts import Wrong
+from protocol.sequence import diagram
 
 RESULT = "scalercli.conformance.result/1"
 SUMMARY = "scalercli.conformance.summary/1"

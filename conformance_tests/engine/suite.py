@@ -22,7 +22,7 @@ from conformance_tests.engine.orders import Order
 from conformance_tests.engine.runner import Failure, Outcome, Run, Verdict
 from conformance_tests.engine.scenario import Scenario, linear
 from conformance_tests.engine.targets import RoleTarget, Target
-from conformance_tests.engine.trace import Trace
+from protocol.sequence.trace import Trace
 
 SOCKETS, CORE = "sockets", "core"
 _LOG_LINES = 20

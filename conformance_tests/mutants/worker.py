@@ -7,6 +7,7 @@ import os
 import pickle
 from typing import Any
 
+from conformance_tests.mutants import priorities
 from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.envelope import Envelope
 from protocol.messages import (
@@ -27,6 +28,7 @@ from reference_impl.worker.instructions import Kill, Send
 from reference_impl.worker.processor import _Processor
 
 mutant = MUTANTS = Mutants("worker")
+MUTANTS.extend(priorities.MUTANTS)
 _CANCELED = TaskCancelConfirmType.CANCELED
 _FAILED = TaskCancelConfirmType.CANCEL_FAILED
 _NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
@@ -55,10 +57,10 @@ def duplicate_runs(p: Patcher) -> None:
 
 @mutant("WRK-20", "a Task that comes after a cancel which is not answered yet is ignored as a duplicate")
 def later_task_lost(p: Patcher) -> None:
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
         for held in self._held.values():
             held.again = None
-        return before(self, status, now)
+        return before(self, pid, status, now)
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)
@@ -146,8 +148,10 @@ def forced_answered_early(p: Patcher) -> None:
             out = [*out, Send(TaskCancelConfirm(task_id, _CANCELED))]
         return out
 
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
-        return [i for i in gone_before(self, status, now) if not (isinstance(i, Send) and _about(i, "_early", self))]
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+        return [
+            i for i in gone_before(self, pid, status, now) if not (isinstance(i, Send) and _about(i, "_early", self))
+        ]
 
     before, gone_before = WorkerCore._cancel, WorkerCore.processor_gone
     p.set(WorkerCore, "_cancel", cancel)
@@ -156,8 +160,8 @@ def forced_answered_early(p: Patcher) -> None:
 
 @mutant("WRK-10", "the end of a killed task is not confirmed")
 def forced_not_confirmed(p: Patcher) -> None:
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
-        return [i for i in before(self, status, now) if not isinstance(i, Send)]
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+        return [i for i in before(self, pid, status, now) if not isinstance(i, Send)]
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)
@@ -178,8 +182,8 @@ def canceled_has_a_result(p: Patcher) -> None:
         out = before(self, envelope, now)
         return [*out, *_results_of_canceled(out)]
 
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
-        out = gone_before(self, status, now)
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+        out = gone_before(self, pid, status, now)
         return [*out, *_results_of_canceled(out)]
 
     before, gone_before = WorkerCore.received, WorkerCore.processor_gone
@@ -332,11 +336,11 @@ def malformed_ends_the_worker(p: Patcher) -> None:
 
 @mutant("WRK-15", "a task whose process ends is never answered")
 def lost_processor_hangs(p: Patcher) -> None:
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
         task_id = self._current
         if task_id is not None and self._held[task_id].state is Held.RUNNING:
             return []  # the task is never answered
-        return before(self, status, now)
+        return before(self, pid, status, now)
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)

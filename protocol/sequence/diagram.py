@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conformance_tests.engine.trace import CAME, LOST, NOTE, SENT, Entry, Trace
+from protocol.sequence.trace import CAME, LOST, NOTE, SENT, Entry, Trace
 
 MARK = "first divergence"
 _LANE = 26
@@ -34,6 +34,8 @@ def text(trace: Trace, width: int = 0, *, whole: bool = True) -> str:
 
 def lanes_of(trace: Trace, entries: list[Entry]) -> list[str]:
     """Clients at the left, the implementation in the middle, the others at the right."""
+    if trace.lanes:
+        return list(trace.lanes)
     actors = list(dict.fromkeys(e.actor for e in entries if e.actor))
     half = (len(actors) + 1) // 2
     return [*actors[:half], trace.subject, *actors[half:]]
@@ -51,13 +53,14 @@ def _rows(entry: Entry, at: dict[str, int], subject: str) -> list[str]:
     mark = ">>>" if entry.diverges else ""
     if entry.what in (SENT, CAME):
         label = short(entry)
-        left, right = sorted((at[entry.actor], at[subject]))
-        to_right = (at[subject] > at[entry.actor]) == (entry.what == SENT)
+        other = entry.other or subject
+        left, right = sorted((at[entry.actor], at[other]))
+        to_right = (at[other] > at[entry.actor]) == (entry.what == SENT)
         arrow = "-" * (right - left - 2)
         arrow = arrow + ">" if to_right else "<" + arrow
         rows = [_put(rails, left + 2, label), _put(rails, left + 1, arrow)]
         if entry.diverges:
-            rows = [_put(row, 0, mark) for row in rows] + [_put(rails, left + 2, f"^ {MARK}")]
+            rows = [_put(row, 0, mark) for row in rows] + [_put(rails, left + 2, f"^ {entry.mark or MARK}")]
         return rows
     where = at.get(entry.actor, at[subject])
     label = f"({entry.shown})" if entry.what in (NOTE, LOST) else entry.shown
@@ -100,11 +103,12 @@ def mermaid(trace: Trace) -> str:
 
 def _mermaid_entry(entry: Entry, subject: str) -> list[str]:
     if entry.what in (SENT, CAME):
-        sender, receiver = (entry.actor, subject) if entry.what == SENT else (subject, entry.actor)
+        other = entry.other or subject
+        sender, receiver = (entry.actor, other) if entry.what == SENT else (other, entry.actor)
         arrow = f"    {_safe(sender)}->>{_safe(receiver)}: {_escape(short(entry))}"
         if not entry.diverges:
             return [arrow]
-        note = f"    Note over {_safe(sender)},{_safe(receiver)}: {MARK}"
+        note = f"    Note over {_safe(sender)},{_safe(receiver)}: {_escape(entry.mark or MARK)}"
         return ["    rect rgb(255, 214, 214)", arrow, note, "    end"]
     where = _safe(entry.actor or subject)
     if entry.diverges:
