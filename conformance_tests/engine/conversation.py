@@ -228,7 +228,7 @@ class Conversation:
 
     def _is_own(self, peer: Peer, came: Incoming) -> bool:
         fence = peer.fence
-        if came.kind.endswith("HeartbeatEcho") and peer.own:
+        if came.kind == f"{HEARTBEATS.get(peer.actor.role)}Echo" and peer.own:
             if not peer.own.popleft():
                 return False
             if fence is not None and came.kind == fence.answer and not any(peer.own):

@@ -219,6 +219,7 @@ def make() -> dict[str, Any]:
                     "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "string"}},
                 },
                 "needs": {"type": "array", "uniqueItems": True, "items": {"enum": list(CAPABILITIES)}},
+                "unless": {"type": "array", "uniqueItems": True, "items": {"enum": list(CAPABILITIES)}},
                 "settings": {"type": "object"},
                 "actors": {
                     "type": "object",

@@ -46,6 +46,7 @@ from protocol.messages import (
     TaskState,
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
+    WorkerManagerHeartbeat,
     WorkerManagerHeartbeatEcho,
     WorkerState,
 )
@@ -53,6 +54,7 @@ from protocol.payloads import TaskMetadata
 from reference_impl.scheduler import information
 from reference_impl.scheduler.balancing import balance, make_room
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.placement import Placement, TaskQueue
 from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRecord, WorkerRecord, names_of
@@ -97,6 +99,7 @@ class SchedulerCore:
         self._owners: dict[bytes, ClientRecord] = {}  # the same, by what the ids of their objects begin with
         self.workers: dict[Identity, WorkerRecord] = {}
         self.queue = TaskQueue()
+        self.managers = Managers()
         self.objects = ObjectRegistry()
         self.ended: dict[TaskState, int] = {}
         """How many tasks have ended in each terminal state since the start."""
@@ -145,6 +148,8 @@ class SchedulerCore:
         for client in [c for c in self.clients.values() if now - c.last_seen > self.settings.client_timeout]:
             self._note(client.client_id, f"silent for {self.settings.client_timeout} s: lost")
             self._client_lost(client)
+        for manager in self.managers.forget_silent(now, self.settings.worker_timeout):
+            self._note(manager, f"no heartbeat for {self.settings.worker_timeout} s: this worker manager is lost")
         self._fill()
         if self.settings.load_balance >= 0 and now >= self._next_balance:
             self._next_balance = now + self.settings.load_balance
@@ -418,8 +423,20 @@ class SchedulerCore:
                 self._client_lost(client)
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
-        envelope.check()
+        if role_of(sender) is not Role.OTHER:
+            self._note(sender, "a WorkerManagerHeartbeat from an identity that is a client's or a worker's")
+            return
+        message = envelope.message
+        assert isinstance(message, WorkerManagerHeartbeat)
         self._out.append(Send(sender, Envelope.of(WorkerManagerHeartbeatEcho())))
+        name = message.worker_manager_id
+        if not name:
+            return  # no worker can name it as its manager
+        before = self.managers.seen(sender, message, now)
+        if before is not None:
+            self._note(sender, f"it is the worker manager {name!r} from now on, which was {before!r}", logging.WARNING)
+        command = self.managers.command(name, self.workers.values(), self.queue.waiting(), now)
+        self._out.append(Send(sender, Envelope.of(command)))
 
     def _worker_lost(self, worker: WorkerRecord) -> None:
         """Each task that it held is lost with it; they go back to the front of the queue in their old order."""

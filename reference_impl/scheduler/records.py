@@ -80,12 +80,23 @@ class ClientRecord:
 class WorkerRecord:
     """A worker that has registered and has not left or timed out."""
 
-    __slots__ = ("connected_at", "heartbeat", "held", "last_seen", "offers", "queue_size", "refused", "worker_id")
+    __slots__ = (
+        "connected_at",
+        "heartbeat",
+        "held",
+        "last_seen",
+        "manager_id",
+        "offers",
+        "queue_size",
+        "refused",
+        "worker_id",
+    )
 
     def __init__(self, worker_id: WorkerId, heartbeat: WorkerHeartbeat, now: float) -> None:
         self.worker_id = worker_id
         self.queue_size = heartbeat.queue_size  # read once, when it registers
         self.offers = names_of(heartbeat.capabilities)  # likewise
+        self.manager_id = heartbeat.worker_manager_id  # likewise
         self.heartbeat = heartbeat
         self.connected_at = now
         self.last_seen = now
