@@ -50,8 +50,9 @@ from protocol.messages import (
     WorkerManagerHeartbeatEcho,
     WorkerState,
 )
+from protocol.payloads import TaskMetadata
 from reference_impl.scheduler import information
-from reference_impl.scheduler.balancing import balance
+from reference_impl.scheduler.balancing import balance, make_room
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
 from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.objects import ObjectRegistry
@@ -106,6 +107,7 @@ class SchedulerCore:
         """How many messages were dropped because they could not be understood."""
         self._placement = Placement()
         self._accepted_at = now
+        self._room_wanted = False
         self._next_balance = now + settings.load_balance
         self._out: list[Instruction] = []
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
@@ -169,11 +171,14 @@ class SchedulerCore:
         client = self._client(sender, now)
         if now > self._accepted_at:
             self._accepted_at = now
-        if message.capabilities:
+        priority = _priority(message.metadata)
+        if message.capabilities or priority:
             # Before and after all others, also where the clock stands still: it is compared across queues.
             at = math.nextafter(self._accepted_at, math.inf)
             self._accepted_at = math.nextafter(at, math.inf)
-            record = DemandingTask(envelope.task_id, sender, envelope, at, names_of(message.capabilities))
+            needs = names_of(message.capabilities)
+            record = DemandingTask(envelope.task_id, sender, envelope, at, needs, priority)
+            self._room_wanted = self._room_wanted or priority > 0
         else:
             record = TaskRecord(envelope.task_id, sender, envelope, self._accepted_at)
         self.tasks[record.task_id] = client.tasks[record.task_id] = record
@@ -262,6 +267,7 @@ class SchedulerCore:
             task.force_wanted = task.force_sent = False  # the cancel that was refused is over
             if before is State.BALANCE_CANCELING and holder is not None:
                 holder.refused.add(task.task_id)  # it has started: no use asking again
+                self._room_wanted = True
         if self.monitored:
             self._publish_task(task, task.worker or holder, event, envelope)
 
@@ -334,9 +340,21 @@ class SchedulerCore:
         following = self.queue.next
         while (pair := following(self._placement)) is not None:
             self._happen(pair[0], Event.HAS_CAPACITY, pair[1].worker_id)
+        if self._room_wanted:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Takes back tasks that wait in workers, for tasks of a higher priority that wait here (PRI-11)."""
+        self._room_wanted = False
+        if self.settings.load_balance >= 0:
+            self._take_back(make_room(self.queue.above(), self.workers.values()))
 
     def _balance(self) -> None:
-        for task in balance(self._placement.idle(), list(self.workers.values())):
+        self._make_room()  # what has started meanwhile, or is taken back by now, changes what can be done
+        self._take_back(balance(self._placement.idle(), list(self.workers.values())))
+
+    def _take_back(self, tasks: list[TaskRecord]) -> None:
+        for task in tasks:
             assert task.worker is not None
             if self.monitored:
                 self._out.append(Publish(StateBalanceAdvice(task.worker.worker_id, (task.task_id,))))
@@ -546,6 +564,16 @@ class SchedulerCore:
 
 _Handler = Callable[[SchedulerCore, Identity, Envelope, float], None]
 _Act = Callable[[SchedulerCore, TaskRecord, Identity, "Envelope | None"], None]
+
+
+def _priority(metadata: bytes) -> int:
+    """What cannot be read is for the worker to complain about."""
+    if not metadata or metadata[1:5] == bytes(4):
+        return 0
+    try:
+        return TaskMetadata.from_bytes(metadata).priority
+    except MalformedMessage:
+        return 0
 
 
 def _of_older_peer(kind: Kind) -> str:

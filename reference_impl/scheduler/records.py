@@ -23,6 +23,7 @@ class TaskRecord:
     """A task that is alive. ``state`` changes only through the lifecycle table."""
 
     needs: ClassVar[Names] = NOTHING
+    priority: ClassVar[int] = 0
 
     __slots__ = (
         "accepted_at",
@@ -49,13 +50,17 @@ class TaskRecord:
 
 
 class DemandingTask(TaskRecord):
-    """A task that requires capabilities. (Other tasks have no room for that: there may be a million of them.)"""
+    """A task that requires capabilities, or has a priority. (Other tasks have no room for that: there may be a million
+    of them.)"""
 
-    __slots__ = ("needs",)
+    __slots__ = ("needs", "priority")
 
-    def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names) -> None:
+    def __init__(
+        self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names, priority: int = 0
+    ) -> None:
         super().__init__(task_id, client_id, envelope, now)
         self.needs: Names = needs  # type: ignore[misc]
+        self.priority: int = priority  # type: ignore[misc]
 
 
 class ClientRecord:
