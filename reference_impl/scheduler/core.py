@@ -58,6 +58,7 @@ from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.placement import Placement, TaskQueue
 from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRecord, WorkerRecord, names_of
+from reference_impl.scheduler.story import add as add_to_story
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
@@ -84,6 +85,7 @@ class Settings:
     lost_workers_limit: int = 3  # after as many lost workers a task is failedWorkerDied (TSK-07)
     protected: bool = False  # refuses to be shut down by a client
     version: str = ""  # of the implementation, for InformationResponse
+    ended_stories: int = 1000  # of each client, kept until it leaves; 0: no stories at all
 
 
 class SchedulerCore:
@@ -110,6 +112,8 @@ class SchedulerCore:
         self._room_wanted = False
         self._next_balance = now + settings.load_balance
         self._out: list[Instruction] = []
+        self._now = now
+        self._stories = settings.ended_stories > 0
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
         self._worker_echo = Envelope.of(WorkerHeartbeatEcho(settings.storage_address))
 
@@ -118,6 +122,7 @@ class SchedulerCore:
     def receive(self, sender: Identity, envelope: Envelope, now: float) -> list[Instruction]:
         """One message of one peer."""
         self._out = []
+        self._now = now
         client = self.clients.get(sender)
         if client is not None:
             client.last_seen = now
@@ -142,6 +147,7 @@ class SchedulerCore:
         """Time has passed: peers that are silent for too long are lost, and work is balanced. Call it each second
         or more often."""
         self._out = []
+        self._now = now
         for worker in [w for w in self.workers.values() if now - w.last_seen > self.settings.worker_timeout]:
             self._note(worker.worker_id, f"no heartbeat for {self.settings.worker_timeout} s: lost")
             self._worker_lost(worker)
@@ -252,6 +258,8 @@ class SchedulerCore:
             reason = ignored.because if ignored is not None else "neither in the table nor ignored"
             level = logging.INFO if ignored is not None and ignored.possible else logging.ERROR
             self._note(sender, f"{event.value[0]} for {before.value} task {task.task_id.hex()}: {reason}", level)
+            if self._stories:
+                self._tell(task, event, f"from {sender.decode('ascii', 'backslashreplace')}, ignored: {reason}")
             return
         after = row.next
         if after is State.AS_RESULT_SAYS:
@@ -268,8 +276,26 @@ class SchedulerCore:
             if before is State.BALANCE_CANCELING and holder is not None:
                 holder.refused.add(task.task_id)  # it has started: no use asking again
                 self._room_wanted = True
+        if self._stories and event is not Event.TASK:
+            # As _tell does it, without the call: this is the busiest place of the scheduler.
+            worker = task.worker or holder
+            more = "with force" if event is Event.CANCEL and envelope is not None and envelope.detail else ""
+            happened = (event, after, b"" if worker is None else worker.worker_id, self._now, more)
+            if task.story is None:
+                task.story = [happened]
+            else:
+                add_to_story(task.story, happened)
         if self.monitored:
             self._publish_task(task, task.worker or holder, event, envelope)
+
+    def _tell(self, task: TaskRecord, event: Event, detail: str) -> None:
+        """Adds an event that has changed nothing to the story of a task."""
+        worker = task.worker
+        happened = (event, task.state, b"" if worker is None else worker.worker_id, self._now, detail)
+        if task.story is None:
+            task.story = [happened]
+        else:
+            add_to_story(task.story, happened)
 
     def _enqueue(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         self.queue.append(task)
@@ -332,6 +358,10 @@ class SchedulerCore:
         client = self.clients.get(task.client_id)
         if client is not None:
             client.tasks.pop(task.task_id, None)
+            if self._stories:
+                if task.story is None:
+                    task.story = []
+                client.ended.append((task.task_id, task.accepted_at, task.story))
         state = task.state.wire
         self.ended[state] = self.ended.get(state, 0) + 1
 
@@ -371,7 +401,9 @@ class SchedulerCore:
     def _client(self, identity: Identity, now: float) -> ClientRecord:
         client = self.clients.get(identity)
         if client is None:
-            client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(identity, now)
+            client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(
+                identity, now, self.settings.ended_stories
+            )
         return client
 
     def _on_client_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
