@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
 from protocol.messages import ClientHeartbeat, WorkerHeartbeat
+
+if TYPE_CHECKING:
+    from reference_impl.scheduler.graphs import Graph
 
 
 class TaskRecord:
@@ -17,6 +22,7 @@ class TaskRecord:
         "envelope",
         "force_sent",
         "force_wanted",
+        "graph",
         "lost_workers",
         "state",
         "task_id",
@@ -33,6 +39,7 @@ class TaskRecord:
         self.force_wanted = False  # somebody who may wants it stopped even if it runs
         self.force_sent = False  # the TaskCancel in flight is a forced one
         self.accepted_at = now
+        self.graph: Graph | None = None  # whose node it is, until it or the graph ends
 
 
 class ClientRecord:
