@@ -33,6 +33,7 @@ COMMANDS = {
     "cancel": "scalercli.commands.cancel",
     "cluster": "scalercli.commands.cluster",
     "config": "scalercli.commands.config",
+    "completion": "scalercli.commands.completion",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",
@@ -135,6 +136,10 @@ def _run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     command: Any = typer.main.get_command(app)
     plain_values.use(command)
+    if instruction := os.environ.get("_SCALERCLI_COMPLETE"):
+        from scalercli import completion
+
+        return completion.respond(command, instruction)
     try:
         with command.make_context("scalercli", list(arguments)) as context:
             code = command.invoke(context)

@@ -23,8 +23,8 @@ _RESET = "\x1b[0m"
 _STYLES = {
     "success": "32", "canceled": "33", "running": "36", "canceling": "33", "queued": "34", "pending": "34",
     "failed": "31", "worker-died": "31", "lost": "31", "not-found": "31", "refused": "31", "unconfirmed": "31",
-    "already-done": "33", "requested": "33", "up": "32", "down": "33", "id": "2", "error": "1;31",
-    "hint": "36",
+    "already-done": "33", "requested": "33", "up": "32", "down": "33", "died": "31", "no-answer": "31",
+    "id": "2", "error": "1;31", "hint": "36",
 }  # fmt: skip
 
 

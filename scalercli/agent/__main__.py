@@ -165,7 +165,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         if backend.monitor is not None:
             backend.monitor.attach(server.watch, server.unwatch)
             session.observe(backend.monitor)
-        report(options, {"ok": True})
+        report(options, {"ok": True, "lost": lost})
         try:
             reason = server.run()
         finally:
@@ -182,6 +182,8 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     finally:
         backend.close()
         os.ftruncate(lock, 0)
+    if session.broken:  # the next command tells
+        os.pwrite(lock, f"\n\n{session.broken}\n".encode(), 0)
     return 0
 
 

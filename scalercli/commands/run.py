@@ -24,7 +24,12 @@ apps = {"run": app}
 def run(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]",
+            show_default=False,
+            autocompletion=options.completer("module"),
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
     cluster: ClusterOption = None,

@@ -21,7 +21,12 @@ apps = {"submit": app}
 def submit(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]",
+            show_default=False,
+            autocompletion=options.completer("module"),
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
     cluster: ClusterOption = None,
