@@ -33,10 +33,13 @@ COMMANDS = {
     "cancel": "scalercli.commands.cancel",
     "cluster": "scalercli.commands.cluster",
     "config": "scalercli.commands.config",
+    "doctor": "scalercli.commands.doctor",
     "completion": "scalercli.commands.completion",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
+    "worker-manager": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",
+    "trace": "scalercli.commands.trace",
     "conformance": "scalercli.commands.conformance",
 }
 """Name to the module whose ``apps`` maps the name to a typer application."""

@@ -29,7 +29,7 @@ def open_link(
 
     places.make()
     # One command starts the agent; those that come meanwhile wait here and then find it.
-    with places.start_lock.open("w") as start_lock:
+    with open(places.start_lock, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as start_lock:
         fcntl.flock(start_lock, fcntl.LOCK_EX)
         link = find_agent(places)
         if link is not None:
@@ -44,7 +44,7 @@ def open_link(
         died = locks.last_words(places)
         if died:
             message(f"note: {died}; starting again")
-        elif is_local(cluster) and announce:
+        elif is_local(cluster) and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
             down = "scalercli cluster down" + ("" if cluster == EMBEDDED else f" {cluster}")
             message(f"note: starting a cluster on this machine ({down} ends it)")
         lost = _start_agent(places, workers, idle_seconds, keep)
@@ -65,7 +65,7 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) 
     command = [sys.executable, "-m", "scalercli.agent", "--cluster", places.cluster, "--ready-fd", str(writer)]
     command += ["--idle-seconds", str(idle_seconds), "--workers", str(workers)]
     command += ["--keep"] if keep else []
-    environment = {**os.environ, "PYTHONPATH": _python_path()}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     # What the user's directory holds must not shadow the modules of the agent.
     command[1:1] = ["-P"] if sys.version_info >= (3, 11) else []
     try:
@@ -102,7 +102,7 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) 
     return int(answer.get("lost", 0))
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """So that the agent finds the same packages as this process, also from a source tree."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

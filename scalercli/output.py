@@ -62,7 +62,7 @@ class Output:
         self.quiet = quiet
         self.terminal = sys.stdout.isatty()
         self._single = single
-        self._colour = _wants_colour(sys.stdout)
+        self._colour = wants_colour(sys.stdout)
         self._documents: list[dict[str, Any]] = []
         self._table: list[Sequence[Cell]] = []
 
@@ -143,6 +143,15 @@ class Output:
         sys.stdout.write(line + "\n")
 
 
+def can_show(text: str) -> bool:
+    """Whether stdout can encode it."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def tasks(count: int) -> str:
     """``1 task``, ``2 tasks``."""
     return f"{count} task{'' if count == 1 else 's'}"
@@ -163,7 +172,7 @@ def show_error(error: CliError, *, as_json: bool) -> None:
         body = {"schema": "scalercli.error/1", "error": error.message, "hint": error.hint, "exit": int(error.code)}
         message(_json(body))
         return
-    colour = _wants_colour(sys.stderr)
+    colour = wants_colour(sys.stderr)
     for word, text in (("error", error.message), ("hint", error.hint)):
         if text:
             message(f"\x1b[{_STYLES[word]}m{word}:{_RESET} {text}" if colour else f"{word}: {text}")
@@ -173,7 +182,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=repr)
 
 
-def _wants_colour(stream: TextIO) -> bool:
+def wants_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

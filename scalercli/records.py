@@ -29,6 +29,7 @@ def state_cell(label: str, header: str = "state") -> Cell:
 
 def task_fields(row: TaskRow) -> dict[str, Any]:
     """Of ``scalercli.task/1``. Times are seconds since 1970; null where not known."""
+    options = row.options
     return {
         "id": id_of(row),
         "state": row.state.label,
@@ -44,6 +45,16 @@ def task_fields(row: TaskRow) -> dict[str, Any]:
         "queue_position": row.queue_position or None,
         "peak_bytes": row.peak_bytes or None,
         "exit": int(of_state(row.state)),
+        "name": options.name or None,
+        "key": row.key or None,
+        "attempt": row.attempt,
+        "retries": options.retries,
+        "retry_of": row.retry_of.hex() or None,
+        "timeout": options.timeout_seconds or None,
+        "priority": options.priority,
+        "require": {capability.name: capability.value for capability in options.capabilities},
+        "after": [*options.after],
+        "after_any": [*options.after_any],
     }
 
 
@@ -58,6 +69,7 @@ def task(row: TaskRow, *, details: bool = False) -> Record:
             Cell("age", "" if age is None else f"{age:.3f}", "" if age is None else durations.show(age)),
             Cell("took", "" if took is None else f"{took:.3f}", "" if took is None else durations.show(took)),
             Cell("what", row.text),
+            Cell("name", row.options.name),
         ]
     elif row.has_exit_code and row.exit_code:
         cells.append(Cell("exit", None, f"exit code {row.exit_code}"))
