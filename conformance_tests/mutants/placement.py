@@ -48,9 +48,9 @@ def waiting_task_blocks(p: Patcher) -> None:
         worker = placement.least_loaded(first.needs)
         if worker is None:
             return None
-        fifo = self._demanding[first.needs] if first.needs else self._plain
+        fifo = self._demanding.get((-first.priority, first.needs), self._plain)
         fifo.take()
-        if first.needs:
+        if fifo is not self._plain:
             self._drop_if_empty(fifo)
         return first, worker
 

@@ -23,6 +23,7 @@ from reference_impl.client.functions import FunctionCache, call_each
 from reference_impl.client.future import LogCallback, ScalerFuture
 from reference_impl.client.instructions import CancelAnswer, NewTask
 from reference_impl.client.objects import Blob, blob
+from reference_impl.client.requirements import requirements
 from reference_impl.client.shell import ClientThread
 from reference_impl.nesting import nested_priority, surroundings
 from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
@@ -102,23 +103,36 @@ class Client(concurrent.futures.Executor):
     ) -> ScalerFuture:
         """``submit(fn, *args, **kwargs)`` with everything that a task can have. A worker suspends a task of a lower
         ``priority`` (from 0 to 2**31 - 1; default: 0, inside a task one more than that task's) for this one.
-        ``on_log`` as in ``submit_pickled``, with ``stream_output``. Raises ValueError for what is no priority."""
+        ``on_log`` as in ``submit_pickled``, with ``stream_output``. ``capabilities`` names what the worker must offer;
+        the numbers are not compared. Raises ValueError for what is no priority, TypeError or ValueError for what are no
+        capabilities."""
         if priority is not None and not 0 <= priority <= MAX_PRIORITY:
             raise ValueError(f"a priority is a number from 0 to {MAX_PRIORITY}, not {priority}")
         metadata = TaskMetadata(
             priority=nested_priority() if priority is None else priority, stream_output=stream_output
         )
-        offers = tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()])
+        needs = requirements(capabilities)
         task = self._task(self._functions.blob(fn, kwargs), args)
-        return self._submit([task._replace(metadata=metadata.to_bytes(), capabilities=offers)], on_log=on_log)[0]
+        return self._submit([task._replace(metadata=metadata.to_bytes(), capabilities=needs)], on_log=on_log)[0]
 
-    def submit_many(self, fn: Callable[..., Any], argument_tuples: Iterable[tuple[Any, ...]]) -> list[ScalerFuture]:
+    def submit_many(
+        self,
+        fn: Callable[..., Any],
+        argument_tuples: Iterable[tuple[Any, ...]],
+        *,
+        capabilities: Mapping[str, int] | None = None,
+    ) -> list[ScalerFuture]:
         """``submit(fn, *arguments)`` for each, as one batch; ``fn`` is pickled once."""
-        function = self._functions.blob(fn)
-        return self._submit([self._task(function, arguments) for arguments in argument_tuples])
+        function, needs = self._functions.blob(fn), requirements(capabilities)
+        return self._submit([self._task(function, arguments, needs) for arguments in argument_tuples])
 
     def map(
-        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        capabilities: Mapping[str, int] | None = None,
     ) -> Iterator[Any]:
         """As ``Executor.map``: results in order. ``chunksize`` calls make one task. What is left over when the
         iterator ends early is cancelled, without waiting for that."""
@@ -127,9 +141,9 @@ class Client(concurrent.futures.Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         rows = zip(*iterables)  # noqa: B905 - the shortest ends it, as in Executor.map
         if chunksize == 1:
-            return _results(self.submit_many(fn, rows), deadline)
+            return _results(self.submit_many(fn, rows, capabilities=capabilities), deadline)
         chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
-        futures = self.submit_many(call_each, ((fn, chunk) for chunk in chunks))
+        futures = self.submit_many(call_each, ((fn, chunk) for chunk in chunks), capabilities=capabilities)
         return itertools.chain.from_iterable(_results(futures, deadline))
 
     def submit_pickled(
@@ -156,7 +170,7 @@ class Client(concurrent.futures.Executor):
             blob(function, name.encode("utf-8", "replace")),
             tuple([blob(argument) for argument in arguments]),
             metadata.to_bytes() if metadata else _default_metadata(),
-            tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()]),
+            requirements(capabilities),
         )
         return self._submit([task], raw=raw, on_log=on_log)[0]
 
@@ -176,9 +190,9 @@ class Client(concurrent.futures.Executor):
         scheduler passes it on (Annex A). Without a cancel in flight it does nothing."""
         self._thread.refused(task_id)
 
-    def _task(self, function: Blob, arguments: tuple[Any, ...]) -> NewTask:
+    def _task(self, function: Blob, arguments: tuple[Any, ...], needs: tuple[TaskCapability, ...] = ()) -> NewTask:
         blobs = tuple([blob(serialize(a, by_value=True)) for a in arguments])
-        return NewTask(new_task_id(), function, blobs, _default_metadata())
+        return NewTask(new_task_id(), function, blobs, _default_metadata(), needs)
 
     def _submit(
         self, tasks: list[NewTask], *, raw: bool = False, on_log: LogCallback | None = None

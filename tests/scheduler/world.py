@@ -14,6 +14,7 @@ from protocol.messages import (
     ClientHeartbeat,
     ClientHeartbeatEcho,
     Message,
+    ObjectInstruction,
     ObjectStorageAddress,
     Task,
     TaskCancel,
@@ -28,7 +29,7 @@ from protocol.messages import (
     WorkerHeartbeatEcho,
 )
 from reference_impl.scheduler.core import SchedulerCore, Settings
-from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.instructions import DeleteObjects, DuplicateObject, Instruction, Note, Publish, Send, Stop
 
 CANCELED = TaskCancelConfirmType.CANCELED
 FAILED = TaskCancelConfirmType.CANCEL_FAILED
@@ -51,6 +52,8 @@ class World:
         self.published: list[Message] = []
         self.notes: list[Note] = []
         self.deleted: list[ObjectId] = []
+        self.copied: dict[ObjectId, ObjectId] = {}
+        """The copies that were asked for, and of what."""
         self.stopped = False
         self._numbers = itertools.count(1)
 
@@ -122,10 +125,21 @@ class World:
         """No message is left unexplained."""
         assert self.sent == {}
 
+    def assert_silent_but_deletions(self) -> None:
+        """The same, but for what workers are told to forget."""
+        for peer, messages in list(self.sent.items()):
+            assert all(isinstance(m, ObjectInstruction) for m in messages), (peer, messages)
+        self.sent.clear()
+
+    def instructions_of_result(self, task: TaskId, kind: TaskResultType) -> list[Instruction]:
+        """What the core wants done at the result of a task, in its order."""
+        message = TaskResult(task, kind, b"", (content_object_id(C1, task),))
+        return self.core.receive(W1, Envelope.of(message), self.now)
+
     def assert_empty(self) -> None:
         """Nothing of any client or task is left (LIV-07)."""
         core = self.core
-        assert (core.tasks, core.clients, len(core.queue), len(core.objects)) == ({}, {}, 0, 0)
+        assert (core.tasks, core.clients, len(core.queue), len(core.objects), len(core.graphs)) == ({}, {}, 0, 0, 0)
         assert all(worker.held == {} for worker in core.workers.values())
 
     def _collect(self, instructions: list[Instruction]) -> None:
@@ -138,6 +152,8 @@ class World:
                 self.notes.append(instruction)
             elif isinstance(instruction, DeleteObjects):
                 self.deleted.extend(instruction.object_ids)
+            elif isinstance(instruction, DuplicateObject):
+                self.copied.update(dict.fromkeys(instruction.copies, instruction.source))
             elif isinstance(instruction, Stop):
                 self.stopped = True
 
