@@ -52,6 +52,7 @@ from reference_impl.worker.instructions import (
     Suspend,
     UseStorage,
 )
+from reference_impl.worker.memory import family_bytes
 from reference_impl.worker.objects import ObjectCache
 from reference_impl.worker.pool import Pool
 from reference_impl.worker.processors import Output, Processor
@@ -118,6 +119,7 @@ class Agent:
         self._log = PeerLog(_LOG)
         self._meter = ResourceMeter()
         self._memory = psutil.virtual_memory().total
+        self._memory_limit = settings.memory_limit
         self._usage = Usage()
         self._usage_at = 0.0
         self._objects = ObjectCache(serve.cache_bytes)
@@ -245,7 +247,8 @@ class Agent:
             with contextlib.suppress(psutil.Error):
                 meter = slot.meters[pid] = meters.get(pid) or ResourceMeter(pid)
                 samples[pid] = meter.sample()
-        return self._usage._replace(processors=samples)
+        families = {pid: family_bytes(pid) for pid in pids} if self._memory_limit else {}
+        return self._usage._replace(processors=samples, families=families)
 
     # ---- events ----
 

@@ -73,6 +73,14 @@ _SILENCE_SECONDS = 5.0
 """A scheduler that is silent for longer is worth a line in the log."""
 
 
+_MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+"""How a process may end that can't get memory, of itself or by the kernel."""
+
+
+_OWN_BYTES = 32 << 20
+"""What the process in which a task runs may use for itself."""
+
+
 class Held(Enum):
     """Where a held task is."""
 
@@ -87,6 +95,7 @@ class Held(Enum):
 class _Held:
     __slots__ = (
         "again",
+        "doomed",
         "kill_at",
         "late_cancels",
         "metadata",
@@ -107,6 +116,7 @@ class _Held:
         self.state = state
         self.number = number  # in the order of arrival
         self.pid = 0  # of its processor, once it has started
+        self.doomed: Failure | None = None  # why its processor is being killed, when nobody cancelled it
         self.kill_at = 0.0  # end of the grace of its cancel; 0: none is running
         self.task: Task | None = None
         self.metadata = TaskMetadata()
@@ -308,7 +318,9 @@ class WorkerCore:
         ready = self._held[self._ready[0][1]] if self._ready else None
         if self._current is not None:
             current = self._held[self._current]
-            if ready is None or current.state is not Held.RUNNING or ready.priority <= current.priority:
+            if ready is None or current.state is not Held.RUNNING or current.doomed:
+                return out
+            if ready.priority <= current.priority:
                 return out
             current.state = Held.SUSPENDED
             self._suspended.append(self._current)
@@ -356,6 +368,8 @@ class WorkerCore:
             held.kill_at = 0.0
             self._plan_kills()
             return [Kill(pid, signal.SIGKILL)]
+        if held.doomed is not None:
+            return []
         out: list[Instruction] = []
         del self._on[pid]
         if held.state is Held.SUSPENDED:  # its answer was on its way
@@ -386,8 +400,34 @@ class WorkerCore:
             if held.again is not None:
                 out += self._task(held.again, now)
         else:
-            out = self._fail(task_id, held, Failure("died", f"the process that ran the task {describe_end(status)}"))
+            out = self._fail(task_id, held, held.doomed or self._death(status))
         return [*out, *self._start_next(now)]  # a suspended task needs no new processor
+
+    def _death(self, status: int | None) -> Failure:
+        text = f"the process that ran the task {describe_end(status)}"
+        limit = self._settings.memory_limit
+        if limit and status is not None and status & 0x7F in _MEMORY_SIGNALS:
+            text += f"; a task may use {limit} bytes of memory on this worker"
+        return Failure("died", text)
+
+    def _check_memory(self, usage: Usage) -> list[Instruction]:
+        """Ends tasks that use too much together with what they have started (WRK-21)."""
+        out: list[Instruction] = []
+        limit = self._settings.memory_limit
+        for pid, used in usage.families.items():
+            task_id = self._on.get(pid)
+            held = self._held[task_id] if task_id is not None else None
+            if (
+                held is None
+                or used <= limit + _OWN_BYTES
+                or held.state not in (Held.RUNNING, Held.SUSPENDED)
+                or held.doomed
+            ):
+                continue
+            text = f"the task and what it started used {used} bytes of memory; it may use {limit} on this worker"
+            held.doomed = Failure("died", text)
+            out.append(Kill(pid, signal.SIGKILL))
+        return out
 
     def _fail(self, task_id: TaskId, held: _Held, failure: Failure) -> list[Instruction]:
         held.state = Held.FINISHING
@@ -450,7 +490,7 @@ class WorkerCore:
         self._beat_at = now + self._settings.heartbeat_seconds
         if not self._beat_sent:
             self._beat_sent = now
-        return [*out, Send(self._heartbeat(now, usage))]
+        return [*out, *self._check_memory(usage), Send(self._heartbeat(now, usage))]
 
     def _heartbeat(self, now: float, usage: Usage) -> WorkerHeartbeat:
         settings = self._settings
@@ -467,7 +507,7 @@ class WorkerCore:
             processors=tuple([self._status(pid, now, usage) for pid in pids]),
             capabilities=settings.capabilities,
             worker_manager_id=settings.manager_id,
-            mem_limit=usage.mem_limit,
+            mem_limit=settings.memory_limit or usage.mem_limit,
             hostname=settings.hostname,
             net_sent_bytes=usage.net_sent_bytes,
             net_recv_bytes=usage.net_received_bytes,
