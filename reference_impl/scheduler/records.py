@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections import deque
+from typing import TYPE_CHECKING, ClassVar
 
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
 from protocol.messages import ClientHeartbeat, TaskCapability, WorkerHeartbeat
+from reference_impl.scheduler.story import Ended, Story
 
 Names = frozenset[str]
 """Of capabilities: what a task requires, or a worker offers."""
@@ -17,6 +19,10 @@ NOTHING: Names = frozenset()
 def names_of(capabilities: tuple[TaskCapability, ...]) -> Names:
     """Values are not compared (TSK-12)."""
     return frozenset([capability.name for capability in capabilities]) if capabilities else NOTHING
+
+
+if TYPE_CHECKING:
+    from reference_impl.scheduler.graphs import Graph
 
 
 class TaskRecord:
@@ -31,8 +37,10 @@ class TaskRecord:
         "envelope",
         "force_sent",
         "force_wanted",
+        "graph",
         "lost_workers",
         "state",
+        "story",
         "task_id",
         "worker",
     )
@@ -47,6 +55,8 @@ class TaskRecord:
         self.force_wanted = False  # somebody who may wants it stopped even if it runs
         self.force_sent = False  # the TaskCancel in flight is a forced one
         self.accepted_at = now
+        self.story: Story | None = None  # what happened since, once something has
+        self.graph: Graph | None = None  # whose node it is, until it or the graph ends
 
 
 class DemandingTask(TaskRecord):
@@ -66,15 +76,16 @@ class DemandingTask(TaskRecord):
 class ClientRecord:
     """A client that has not left or timed out."""
 
-    __slots__ = ("client_id", "connected_at", "heartbeat", "last_seen", "objects", "tasks")
+    __slots__ = ("client_id", "connected_at", "ended", "heartbeat", "last_seen", "objects", "tasks")
 
-    def __init__(self, client_id: Identity, now: float) -> None:
+    def __init__(self, client_id: Identity, now: float, ended_stories: int) -> None:
         self.client_id = client_id
         self.connected_at = now
         self.last_seen = now
         self.heartbeat: ClientHeartbeat | None = None
         self.tasks: dict[TaskId, TaskRecord] = {}
         self.objects: set[ObjectId] = set()
+        self.ended: Ended = deque(maxlen=ended_stories)
 
 
 class WorkerRecord:
