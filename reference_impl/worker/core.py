@@ -57,6 +57,7 @@ from reference_impl.worker.instructions import (
     Instruction,
     Kill,
     Note,
+    ReadOutput,
     Release,
     Resume,
     Send,
@@ -67,6 +68,7 @@ from reference_impl.worker.instructions import (
     Suspend,
     UseStorage,
 )
+from reference_impl.worker.output import Credit, Lines
 from reference_impl.worker.settings import Settings, Usage
 
 _SILENCE_SECONDS = 5.0
@@ -154,6 +156,8 @@ class WorkerCore:
         self._beat_at = now
         self._beat_sent = 0.0  # 0: the last heartbeat is answered
         self._latency = 0
+        self._lines = Lines()
+        self._credit = Credit()
         self.echoed = False
         """Whether the scheduler has answered a heartbeat."""
         self.counts: Counter[str] = Counter()
@@ -163,6 +167,11 @@ class WorkerCore:
     @property
     def held(self) -> dict[TaskId, Held]:
         return {task_id: held.state for task_id, held in self._held.items()}
+
+    @property
+    def reads_output(self) -> bool:
+        """Whether what tasks write is to be read now."""
+        return not self._credit.paused
 
     @property
     def current(self) -> TaskId | None:
@@ -177,7 +186,15 @@ class WorkerCore:
     @property
     def deadline(self) -> float:
         """When ``tick`` is due."""
-        return min(self._beat_at, self._next_kill) if self._next_kill else self._beat_at
+        due = self._beat_at
+        for other in (self._next_kill, self._lines.due):
+            if other and other < due:
+                due = other
+        return due
+
+    def wants_usage(self, now: float) -> bool:
+        """Whether ``tick`` will send a heartbeat, which needs the usage."""
+        return now >= self._beat_at
 
     # ---- messages from the scheduler ----
 
@@ -282,7 +299,8 @@ class WorkerCore:
         if self._beat_sent:
             self._latency = min(int((now - self._beat_sent) * 1e6), 2**32 - 1)
             self._beat_sent = 0.0
-        return [UseStorage(echo.object_storage_address)]
+        out: list[Instruction] = [UseStorage(echo.object_storage_address)]
+        return [*out, ReadOutput(True)] if self._credit.echoed() else out
 
     def _object_instruction(self, instruction: Message) -> list[Instruction]:
         assert isinstance(instruction, ObjectInstruction)
@@ -347,12 +365,21 @@ class WorkerCore:
         assert ready.task is not None
         return [Start(self._processor, ready.task, serializer_object_id(ready.task.source), ready.priority)]
 
-    def output(self, pid: int, log_type: LogType, text: str) -> list[Instruction]:
+    def output(self, pid: int, log_type: LogType, text: str, now: float) -> list[Instruction]:
         """A processor's stdout or stderr, whole characters."""
         task_id = self._on.get(pid)
         if task_id is not None and self._held[task_id].stream:
-            return [Send(TaskLog(task_id, log_type, text))]
+            return self._send_logs(self._lines.write(task_id, log_type, text, now), now)
         return [Show(text)]
+
+    def _send_logs(self, logs: list[TaskLog], now: float) -> list[Instruction]:
+        out: list[Instruction] = []
+        for log in logs:
+            out.append(Send(log))
+            if self._credit.sent(log):
+                out.append(ReadOutput(False))
+                self._beat_at = now
+        return out
 
     def finished(
         self, pid: int, task_id: TaskId, success: bool, payload: Buffer, metadata: ResultMetadata, now: float
@@ -370,7 +397,7 @@ class WorkerCore:
             return [Kill(pid, signal.SIGKILL)]
         if held.doomed is not None:
             return []
-        out: list[Instruction] = []
+        out = self._send_logs(self._lines.end(task_id), now)
         del self._on[pid]
         if held.state is Held.SUSPENDED:  # its answer was on its way
             self._suspended.remove(task_id)
@@ -391,16 +418,17 @@ class WorkerCore:
         if task_id is None:
             return []
         held = self._held[task_id]
+        out = self._send_logs(self._lines.end(task_id), now)
         if held.state is Held.SUSPENDED:
             self._suspended.remove(task_id)
         if held.state is Held.CANCELING:
             del self._held[task_id]
             self._plan_kills()
-            out: list[Instruction] = [Release(task_id), _confirm(task_id, TaskCancelConfirmType.CANCELED)]
+            out += [Release(task_id), _confirm(task_id, TaskCancelConfirmType.CANCELED)]
             if held.again is not None:
                 out += self._task(held.again, now)
         else:
-            out = self._fail(task_id, held, held.doomed or self._death(status))
+            out += self._fail(task_id, held, held.doomed or self._death(status))
         return [*out, *self._start_next(now)]  # a suspended task needs no new processor
 
     def _death(self, status: int | None) -> Failure:
@@ -480,6 +508,7 @@ class WorkerCore:
                     held.kill_at = 0.0
                     out.append(Kill(held.pid, signal.SIGKILL))
             self._plan_kills()
+        out += self._send_logs(self._lines.flush(now), now)
         if now < self._beat_at:
             return out
         # Counted from a heartbeat that it has not answered: a worker that was itself stopped for long asks first.
@@ -488,6 +517,7 @@ class WorkerCore:
         if self._beat_sent and now - self._beat_sent >= _SILENCE_SECONDS:
             out.append(Note(logging.WARNING, f"the scheduler has not answered for {now - self._beat_sent:.0f} s"))
         self._beat_at = now + self._settings.heartbeat_seconds
+        self._credit.beat()
         if not self._beat_sent:
             self._beat_sent = now
         return [*out, *self._check_memory(usage), Send(self._heartbeat(now, usage))]

@@ -84,6 +84,14 @@ class Pool:
         stopped."""
         self._zygote.kill(processor.pid, number)
 
+    def read_output(self, processor: Processor, wanted: bool) -> None:
+        """Reads what it writes from now on, or leaves it in the pipes until it ends a task."""
+        for output in processor.outputs:
+            if not wanted:
+                self._reactor.unregister(output.descriptor)
+            elif not output.ended and not self._reactor.knows(output.descriptor):
+                self._reactor.register(output.descriptor, partial(self._output_ready, processor, output))
+
     def start(
         self,
         processor: Processor,
