@@ -534,6 +534,7 @@ class SchedulerCore:
     ) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
+        used = [ObjectId(message.func_object_id), *(ObjectId(argument.data) for argument in message.function_args)]
         result = envelope.check() if event is Event.RESULT and envelope is not None else None
         self._out.append(
             Publish(
@@ -544,7 +545,7 @@ class SchedulerCore:
                     worker.worker_id if worker is not None and task.state is not State.INACTIVE else b"",
                     message.capabilities,
                     result.metadata if isinstance(result, TaskResult) else b"",
-                    0,
+                    self.objects.size(used),
                     ClientId(task.client_id),
                     event.monitor_name,
                 )
