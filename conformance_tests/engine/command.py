@@ -238,6 +238,8 @@ def _print_summary(
         shown = ", ".join(summary["knownDeviations"])
         printer.message(f"known deviations: {shown} (with --strict they are failures)")
     conforms = "conforms" if summary["exit"] == 0 else "does not conform"
+    if summary["exit"] == 0 and summary["knownDeviations"]:
+        conforms = "conforms but for its known deviations"
     judged = ", ".join(sorted({r.scenario.role for r in results}))
     failed = f"MUST failed: {summary['mustFailed']}, SHOULD failed: {summary['shouldFailed']}"
     printer.message(f"{summary['target']} {conforms} ({judged}; {failed})")
@@ -403,9 +405,10 @@ def replay(printer: Printer, choice: Choice, file: Path, patience: float | None)
             printer.text(diagram.text(found.trace))
         printer.message(f"it passes, {found.orders} orders")
         return 0
-    if found.verdict is not Verdict.FAIL:
-        printer.message(f"{found.verdict.value}: {found.cause + ': ' if found.cause else ''}{found.reason}")
-    return verdicts.NOT_CONFORMANT if found.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) else 0
+    if found.verdict is Verdict.FAIL:
+        return DIVERGED
+    printer.message(f"{found.verdict.value}: {found.cause + ': ' if found.cause else ''}{found.reason}")
+    return verdicts.NOT_CONFORMANT if found.verdict is Verdict.INCONCLUSIVE else 0
 
 
 def by_requirement(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from conformance_tests.mutants import urgency
 from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.envelope import Envelope
 from protocol.identifiers import Role
@@ -28,6 +29,7 @@ from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.placement import Fifo, Pool, TaskQueue
 
 mutant = MUTANTS = Mutants("scheduler")
+MUTANTS.extend(urgency.MUTANTS)
 _DONE = (Action.RELEASE, Action.FORGET)
 
 

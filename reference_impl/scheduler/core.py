@@ -46,12 +46,15 @@ from protocol.messages import (
     TaskState,
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
+    WorkerManagerHeartbeat,
     WorkerManagerHeartbeatEcho,
     WorkerState,
 )
+from protocol.payloads import TaskMetadata
 from reference_impl.scheduler import information
-from reference_impl.scheduler.balancing import balance
+from reference_impl.scheduler.balancing import balance, make_room
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.placement import Placement, TaskQueue
 from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRecord, WorkerRecord, names_of
@@ -98,6 +101,7 @@ class SchedulerCore:
         self._owners: dict[bytes, ClientRecord] = {}  # the same, by what the ids of their objects begin with
         self.workers: dict[Identity, WorkerRecord] = {}
         self.queue = TaskQueue()
+        self.managers = Managers()
         self.objects = ObjectRegistry()
         self.ended: dict[TaskState, int] = {}
         """How many tasks have ended in each terminal state since the start."""
@@ -105,6 +109,7 @@ class SchedulerCore:
         """How many messages were dropped because they could not be understood."""
         self._placement = Placement()
         self._accepted_at = now
+        self._room_wanted = False
         self._next_balance = now + settings.load_balance
         self._out: list[Instruction] = []
         self._now = now
@@ -149,6 +154,8 @@ class SchedulerCore:
         for client in [c for c in self.clients.values() if now - c.last_seen > self.settings.client_timeout]:
             self._note(client.client_id, f"silent for {self.settings.client_timeout} s: lost")
             self._client_lost(client)
+        for manager in self.managers.forget_silent(now, self.settings.worker_timeout):
+            self._note(manager, f"no heartbeat for {self.settings.worker_timeout} s: this worker manager is lost")
         self._fill()
         if self.settings.load_balance >= 0 and now >= self._next_balance:
             self._next_balance = now + self.settings.load_balance
@@ -170,11 +177,14 @@ class SchedulerCore:
         client = self._client(sender, now)
         if now > self._accepted_at:
             self._accepted_at = now
-        if message.capabilities:
+        priority = _priority(message.metadata)
+        if message.capabilities or priority:
             # Before and after all others, also where the clock stands still: it is compared across queues.
             at = math.nextafter(self._accepted_at, math.inf)
             self._accepted_at = math.nextafter(at, math.inf)
-            record = DemandingTask(envelope.task_id, sender, envelope, at, names_of(message.capabilities))
+            needs = names_of(message.capabilities)
+            record = DemandingTask(envelope.task_id, sender, envelope, at, needs, priority)
+            self._room_wanted = self._room_wanted or priority > 0
         else:
             record = TaskRecord(envelope.task_id, sender, envelope, self._accepted_at)
         self.tasks[record.task_id] = client.tasks[record.task_id] = record
@@ -265,6 +275,7 @@ class SchedulerCore:
             task.force_wanted = task.force_sent = False  # the cancel that was refused is over
             if before is State.BALANCE_CANCELING and holder is not None:
                 holder.refused.add(task.task_id)  # it has started: no use asking again
+                self._room_wanted = True
         if self._stories and event is not Event.TASK:
             # As _tell does it, without the call: this is the busiest place of the scheduler.
             worker = task.worker or holder
@@ -359,9 +370,21 @@ class SchedulerCore:
         following = self.queue.next
         while (pair := following(self._placement)) is not None:
             self._happen(pair[0], Event.HAS_CAPACITY, pair[1].worker_id)
+        if self._room_wanted:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Takes back tasks that wait in workers, for tasks of a higher priority that wait here (PRI-11)."""
+        self._room_wanted = False
+        if self.settings.load_balance >= 0:
+            self._take_back(make_room(self.queue.above(), self.workers.values()))
 
     def _balance(self) -> None:
-        for task in balance(self._placement.idle(), list(self.workers.values())):
+        self._make_room()  # what has started meanwhile, or is taken back by now, changes what can be done
+        self._take_back(balance(self._placement.idle(), list(self.workers.values())))
+
+    def _take_back(self, tasks: list[TaskRecord]) -> None:
+        for task in tasks:
             assert task.worker is not None
             if self.monitored:
                 self._out.append(Publish(StateBalanceAdvice(task.worker.worker_id, (task.task_id,))))
@@ -432,8 +455,20 @@ class SchedulerCore:
                 self._client_lost(client)
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
-        envelope.check()
+        if role_of(sender) is not Role.OTHER:
+            self._note(sender, "a WorkerManagerHeartbeat from an identity that is a client's or a worker's")
+            return
+        message = envelope.message
+        assert isinstance(message, WorkerManagerHeartbeat)
         self._out.append(Send(sender, Envelope.of(WorkerManagerHeartbeatEcho())))
+        name = message.worker_manager_id
+        if not name:
+            return  # no worker can name it as its manager
+        before = self.managers.seen(sender, message, now)
+        if before is not None:
+            self._note(sender, f"it is the worker manager {name!r} from now on, which was {before!r}", logging.WARNING)
+        command = self.managers.command(name, self.workers.values(), self.queue.waiting(), now)
+        self._out.append(Send(sender, Envelope.of(command)))
 
     def _worker_lost(self, worker: WorkerRecord) -> None:
         """Each task that it held is lost with it; they go back to the front of the queue in their old order."""
@@ -562,6 +597,16 @@ class SchedulerCore:
 
 _Handler = Callable[[SchedulerCore, Identity, Envelope, float], None]
 _Act = Callable[[SchedulerCore, TaskRecord, Identity, "Envelope | None"], None]
+
+
+def _priority(metadata: bytes) -> int:
+    """What cannot be read is for the worker to complain about."""
+    if not metadata or metadata[1:5] == bytes(4):
+        return 0
+    try:
+        return TaskMetadata.from_bytes(metadata).priority
+    except MalformedMessage:
+        return 0
 
 
 def _of_older_peer(kind: Kind) -> str:

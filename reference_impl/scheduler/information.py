@@ -205,6 +205,7 @@ def state_scheduler(
         object_manager=ObjectManagerStatus(len(core.objects), storage),
         task_manager=TaskManagerStatus(counts),
         worker_manager=WorkerManagerStatus(tuple(_worker_status(w, now) for w in core.workers.values())),
+        scaling_manager=core.managers.status(core.workers.values(), now),
     )
 
 

@@ -25,6 +25,7 @@ class TaskRecord:
     """A task that is alive. ``state`` changes only through the lifecycle table."""
 
     needs: ClassVar[Names] = NOTHING
+    priority: ClassVar[int] = 0
 
     __slots__ = (
         "accepted_at",
@@ -53,13 +54,17 @@ class TaskRecord:
 
 
 class DemandingTask(TaskRecord):
-    """A task that requires capabilities. (Other tasks have no room for that: there may be a million of them.)"""
+    """A task that requires capabilities, or has a priority. (Other tasks have no room for that: there may be a million
+    of them.)"""
 
-    __slots__ = ("needs",)
+    __slots__ = ("needs", "priority")
 
-    def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names) -> None:
+    def __init__(
+        self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names, priority: int = 0
+    ) -> None:
         super().__init__(task_id, client_id, envelope, now)
         self.needs: Names = needs  # type: ignore[misc]
+        self.priority: int = priority  # type: ignore[misc]
 
 
 class ClientRecord:
@@ -80,12 +85,23 @@ class ClientRecord:
 class WorkerRecord:
     """A worker that has registered and has not left or timed out."""
 
-    __slots__ = ("connected_at", "heartbeat", "held", "last_seen", "offers", "queue_size", "refused", "worker_id")
+    __slots__ = (
+        "connected_at",
+        "heartbeat",
+        "held",
+        "last_seen",
+        "manager_id",
+        "offers",
+        "queue_size",
+        "refused",
+        "worker_id",
+    )
 
     def __init__(self, worker_id: WorkerId, heartbeat: WorkerHeartbeat, now: float) -> None:
         self.worker_id = worker_id
         self.queue_size = heartbeat.queue_size  # read once, when it registers
         self.offers = names_of(heartbeat.capabilities)  # likewise
+        self.manager_id = heartbeat.worker_manager_id  # likewise
         self.heartbeat = heartbeat
         self.connected_at = now
         self.last_seen = now

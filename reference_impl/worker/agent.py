@@ -101,8 +101,17 @@ class _Slot:
 class Agent:
     """A worker that connects. Use as a context manager; ``run`` serves until it is told to stop."""
 
-    def __init__(self, serve: Serve, settings: Settings, zygote: Zygote, ready: Callable[[], None]) -> None:
-        """``ready`` is called once, when every slot is registered and has a processor."""
+    def __init__(
+        self,
+        serve: Serve,
+        settings: Settings,
+        zygote: Zygote,
+        ready: Callable[[], None],
+        busy: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``ready`` is called once, when every slot is registered and has a processor; ``busy`` each time that it is
+        asked to leave while it holds a task."""
+        self._busy = busy
         self._serve = serve
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
@@ -172,7 +181,7 @@ class Agent:
         """Serves until a stop signal or the cluster's end (returns ""), or until the scheduler is lost (returns what
         is known of that). Raises WorkerBroken."""
         if stop is not None:
-            self._reactor.register(stop.fileno(), partial(self._end, None, End("")))
+            self._reactor.register(stop.fileno(), partial(self._signalled, stop))
         storage = self._storage
         while self._ended is None:
             now = time.monotonic()
@@ -188,6 +197,23 @@ class Agent:
             self._watch_storage()
             self._reactor.once(due - now)
         return self._ended
+
+    def _signalled(self, stop: StopSignals) -> None:
+        asked = stop.take()
+        if stop.received is not None:
+            self._end(None, End(""))
+        elif signal.SIGUSR1 in asked:
+            self._retire()
+
+    def _retire(self) -> None:
+        """Asked to leave if no task would suffer (SPEC 8.4). A task that is on its way just now goes to another worker:
+        the scheduler hears that this one has left."""
+        for slot in self._slots:
+            self._receive(slot)  # what is here already counts
+        if any(slot.core.held for slot in self._slots):
+            self._busy()
+        else:
+            self._end(None, End(""))
 
     def _watch_storage(self) -> None:
         """Keeps the reactor's view of the storage connection."""

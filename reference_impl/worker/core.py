@@ -466,6 +466,7 @@ class WorkerCore:
             task_lock=self._processor is None,
             processors=tuple([self._status(pid, now, usage) for pid in pids]),
             capabilities=settings.capabilities,
+            worker_manager_id=settings.manager_id,
             mem_limit=usage.mem_limit,
             hostname=settings.hostname,
             net_sent_bytes=usage.net_sent_bytes,

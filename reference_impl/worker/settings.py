@@ -30,6 +30,8 @@ class Settings(NamedTuple):
     cancel_grace_seconds: float = 0.0
     capabilities: tuple[TaskCapability, ...] = ()
     hostname: str = ""
+    manager_id: bytes = b""
+    """Of the worker manager that started it, if one did."""
 
 
 def parse_capabilities(text: str) -> tuple[TaskCapability, ...]:

@@ -156,7 +156,7 @@ def replay(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Run one scenario file and show what was said. Exit 0: it passes; 12: it fails."""
+    """Run one scenario file and show what was said. Exit 0: it passes; 13: it diverges, which is shown."""
     from conformance_tests.engine import command
 
     if not file.is_file():
