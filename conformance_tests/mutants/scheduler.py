@@ -832,7 +832,7 @@ def worker_creates_for_anybody(p: Patcher) -> None:
     p.set(SchedulerCore, "_create_result", create)
 
 
-@mutant("GRA-01", "a GraphTask is dropped without an answer")
+@mutant("GRA-03", "a GraphTask is dropped without an answer")
 def graph_dropped(p: Patcher) -> None:
     p.drop(core._HANDLERS, Kind.GRAPH_TASK)
 

@@ -53,6 +53,7 @@ from protocol.messages import (
 from protocol.payloads import TaskMetadata
 from reference_impl.scheduler import information
 from reference_impl.scheduler.balancing import balance, make_room
+from reference_impl.scheduler.graphs import Graphs
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
 from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.objects import ObjectRegistry
@@ -103,6 +104,7 @@ class SchedulerCore:
         self.queue = TaskQueue()
         self.managers = Managers()
         self.objects = ObjectRegistry()
+        self.graphs = Graphs(self)
         self.ended: dict[TaskState, int] = {}
         """How many tasks have ended in each terminal state since the start."""
         self.malformed = 0
@@ -172,9 +174,15 @@ class SchedulerCore:
         if record is not None:
             self._happen(record, Event.TASK, sender)
             return
-        message = envelope.check()  # a worker must be able to read it
+        if self.graphs.get(envelope.task_id) is not None:
+            self._note(sender, f"a Task with the id of the living graph {envelope.task_id.hex()}")
+            return
+        self._happen(self._new_record(sender, envelope, now), Event.TASK, sender)
+
+    def _new_record(self, client_id: Identity, envelope: Envelope, now: float) -> TaskRecord:
+        """Of a Task that a worker must be able to read; raises MalformedMessage if it is not."""
+        message = envelope.check()
         assert isinstance(message, Task)
-        client = self._client(sender, now)
         if now > self._accepted_at:
             self._accepted_at = now
         priority = _priority(message.metadata)
@@ -183,22 +191,25 @@ class SchedulerCore:
             at = math.nextafter(self._accepted_at, math.inf)
             self._accepted_at = math.nextafter(at, math.inf)
             needs = names_of(message.capabilities)
-            record = DemandingTask(envelope.task_id, sender, envelope, at, needs, priority)
+            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, at, needs, priority)
             self._room_wanted = self._room_wanted or priority > 0
         else:
-            record = TaskRecord(envelope.task_id, sender, envelope, self._accepted_at)
-        self.tasks[record.task_id] = client.tasks[record.task_id] = record
-        self._happen(record, Event.TASK, sender)
+            record = TaskRecord(envelope.task_id, client_id, envelope, self._accepted_at)
+        self.tasks[record.task_id] = self._client(client_id, now).tasks[record.task_id] = record
+        return record
 
     def _on_cancel(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self.tasks.get(envelope.task_id)
-        if record is None:
-            self._refuse(sender, envelope.task_id)
-        elif record.client_id == sender:
-            self._happen(record, Event.CANCEL, sender, envelope)
-        else:
+        graph = self.graphs.get(envelope.task_id) if record is None else record.graph
+        owner = record.client_id if record is not None else graph.client_id if graph is not None else sender
+        if owner != sender:
             self._note(sender, f"a TaskCancel for another client's task {envelope.task_id.hex()}")
-            self._happen(record, Event.FOREIGN_CANCEL, sender, envelope)
+        if graph is not None and owner == sender:
+            self.graphs.cancel(graph, sender, envelope)
+        elif record is None:
+            self._refuse(sender, envelope.task_id)
+        else:
+            self._happen(record, Event.CANCEL if owner == sender else Event.FOREIGN_CANCEL, sender, envelope)
 
     def _on_result(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self._held_by(sender, envelope)
@@ -206,8 +217,10 @@ class SchedulerCore:
             self._stray_result(sender, envelope)
             return
         message = envelope.check()
-        if record.state is State.ABANDONED and isinstance(message, TaskResult) and message.results:
-            self._delete_objects(self.objects.owned_by(record.client_id, message.results))
+        assert isinstance(message, TaskResult)
+        if record.state is State.ABANDONED and message.results:
+            self._drop_objects(record.client_id, self.objects.owned_by(record.client_id, message.results))
+        self.graphs.about_to_fail(record, message)
         self._happen(record, Event.RESULT, sender, envelope)
 
     def _on_confirm(self, sender: Identity, envelope: Envelope, now: float) -> None:
@@ -231,8 +244,10 @@ class SchedulerCore:
         if role_of(sender) is not Role.CLIENT or envelope.source != sender:
             self._note(sender, f"a GraphTask in the name of {envelope.source!r}")
             return
-        self._note(sender, "a GraphTask: graphs are not supported yet")
-        self._answer(sender, TaskResult(envelope.task_id, TaskResultType.FAILED))
+        if envelope.task_id in self.tasks or self.graphs.get(envelope.task_id) is not None:
+            self._note(sender, f"a GraphTask with the id {envelope.task_id.hex()}, which is alive")
+            return
+        self.graphs.accept(sender, envelope, now)
 
     def _held_by(self, sender: Identity, envelope: Envelope) -> TaskRecord | None:
         """The living task that an answer is about, if its sender holds it (TSK-04)."""
@@ -262,7 +277,7 @@ class SchedulerCore:
                 self._tell(task, event, f"from {sender.decode('ascii', 'backslashreplace')}, ignored: {reason}")
             return
         after = row.next
-        if after is State.AS_RESULT_SAYS:
+        if after is State.AS_RESULT_SAYS or after is State.AS_NODE_ENDED:
             assert envelope is not None
             after = _RESULT_STATES[envelope.detail]
         task.state = after
@@ -287,6 +302,8 @@ class SchedulerCore:
                 add_to_story(task.story, happened)
         if self.monitored:
             self._publish_task(task, task.worker or holder, event, envelope)
+        if task.graph is not None and row.actions[-1:] == (Action.FORGET,):
+            self.graphs.ended(task, sender, envelope)
 
     def _tell(self, task: TaskRecord, event: Event, detail: str) -> None:
         """Adds an event that has changed nothing to the story of a task."""
@@ -320,8 +337,8 @@ class SchedulerCore:
         self._out.append(Send(task.worker.worker_id, Envelope.of(cancel)))
 
     def _want_force(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
-        # Without an envelope it is not a client's request, but the loss of the client: always with force.
-        if envelope is None or envelope.detail:
+        # What is no client's request is the loss of the client, or the failure of another node: always with force.
+        if envelope is None or envelope.kind is not Kind.TASK_CANCEL or envelope.detail:
             task.force_wanted = True
 
     def _forward_result(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
@@ -339,6 +356,10 @@ class SchedulerCore:
 
     def _answer_worker_died(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         self._answer(task.client_id, TaskResult(task.task_id, TaskResultType.FAILED_WORKER_DIED))
+
+    def _answer_node_failed(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
+        assert envelope is not None
+        self.graphs.answer_failed(task, envelope)
 
     def _refuse_sender(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         self._refuse(sender, task.task_id)
@@ -483,6 +504,7 @@ class SchedulerCore:
 
     def _client_lost(self, client: ClientRecord) -> None:
         del self.clients[client.client_id], self._owners[owner_digest(client.client_id)]
+        self.graphs.client_lost(client.client_id)
         for task in list(client.tasks.values()):
             self._happen(task, Event.CLIENT_LOST, client.client_id)
         self._delete_objects(list(client.objects))
@@ -543,6 +565,19 @@ class SchedulerCore:
                 nobodys.append(result)
         if nobodys:
             self._out.append(DeleteObjects(tuple(nobodys)))
+
+    def _track(self, owner: Identity, metadata: ObjectMetadata) -> None:
+        """Objects that the scheduler itself makes for a client."""
+        client = self.clients.get(owner)
+        if client is not None:
+            client.objects.update(self.objects.create(owner, metadata)[0])
+
+    def _drop_objects(self, owner: Identity, ids: list[ObjectId]) -> None:
+        """Objects of a client that nobody needs any more."""
+        client = self.clients.get(owner)
+        if client is not None:
+            client.objects.difference_update(ids)
+        self._delete_objects(ids)
 
     def _delete_objects(self, ids: list[ObjectId]) -> None:
         if not ids:
@@ -644,6 +679,7 @@ _ACTIONS: dict[Action, _Act] = {
     Action.ANSWER_NOT_FOUND: SchedulerCore._answer_not_found,
     Action.ANSWER_WORKER_DIED: SchedulerCore._answer_worker_died,
     Action.PASS_CANCEL_FAILED: SchedulerCore._pass_cancel_failed,
+    Action.ANSWER_NODE_FAILED: SchedulerCore._answer_node_failed,
     Action.REFUSE: SchedulerCore._refuse_sender,
     Action.RELEASE: SchedulerCore._release,
     Action.FORGET: SchedulerCore._forget,

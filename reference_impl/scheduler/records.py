@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
@@ -21,6 +21,10 @@ def names_of(capabilities: tuple[TaskCapability, ...]) -> Names:
     return frozenset([capability.name for capability in capabilities]) if capabilities else NOTHING
 
 
+if TYPE_CHECKING:
+    from reference_impl.scheduler.graphs import Graph
+
+
 class TaskRecord:
     """A task that is alive. ``state`` changes only through the lifecycle table."""
 
@@ -33,6 +37,7 @@ class TaskRecord:
         "envelope",
         "force_sent",
         "force_wanted",
+        "graph",
         "lost_workers",
         "state",
         "story",
@@ -51,6 +56,7 @@ class TaskRecord:
         self.force_sent = False  # the TaskCancel in flight is a forced one
         self.accepted_at = now
         self.story: Story | None = None  # what happened since, once something has
+        self.graph: Graph | None = None  # whose node it is, until it or the graph ends
 
 
 class DemandingTask(TaskRecord):
