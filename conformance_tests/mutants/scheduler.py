@@ -837,6 +837,16 @@ def graph_dropped(p: Patcher) -> None:
     p.drop(core._HANDLERS, Kind.GRAPH_TASK)
 
 
+@mutant("LIV-17", "a shutdown leaves the tasks of clients without an answer")
+def shutdown_answers_nobody(p: Patcher) -> None:
+    def shut_down(self: SchedulerCore) -> None:
+        self.tasks.clear()
+        before(self)
+
+    before = SchedulerCore._shut_down
+    p.set(SchedulerCore, "_shut_down", shut_down)
+
+
 @mutant("OBJ-17", "the results of a worker that lost its task are forgotten")
 def stray_results_forgotten(p: Patcher) -> None:
     p.set(SchedulerCore, "_stray_result", lambda self, sender, envelope: None)

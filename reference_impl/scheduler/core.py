@@ -467,13 +467,23 @@ class SchedulerCore:
             accepted = not self.settings.protected
             self._out.append(Send(sender, Envelope.of(ClientShutdownResponse(accepted))))
             if accepted:
-                shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
-                self._out.extend(Send(worker, shutdown) for worker in self.workers)
-                self._out.append(Stop())
+                self._shut_down()
         else:
             client = self.clients.get(sender)
             if client is not None:
                 self._client_lost(client)
+
+    def _shut_down(self) -> None:
+        """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
+        for task in self.tasks.values():
+            if task.state is not State.ABANDONED:
+                self._answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
+        objects = tuple(object_id for client in self.clients.values() for object_id in client.objects)
+        if objects:
+            self._out.append(DeleteObjects(objects))
+        shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
+        self._out.extend(Send(worker, shutdown) for worker in self.workers)
+        self._out.append(Stop())
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
         if role_of(sender) is not Role.OTHER:
