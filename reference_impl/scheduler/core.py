@@ -467,13 +467,23 @@ class SchedulerCore:
             accepted = not self.settings.protected
             self._out.append(Send(sender, Envelope.of(ClientShutdownResponse(accepted))))
             if accepted:
-                shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
-                self._out.extend(Send(worker, shutdown) for worker in self.workers)
-                self._out.append(Stop())
+                self._shut_down()
         else:
             client = self.clients.get(sender)
             if client is not None:
                 self._client_lost(client)
+
+    def _shut_down(self) -> None:
+        """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
+        for task in self.tasks.values():
+            if task.state is not State.ABANDONED:
+                self._answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
+        objects = tuple(object_id for client in self.clients.values() for object_id in client.objects)
+        if objects:
+            self._out.append(DeleteObjects(objects))
+        shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
+        self._out.extend(Send(worker, shutdown) for worker in self.workers)
+        self._out.append(Stop())
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
         if role_of(sender) is not Role.OTHER:
@@ -604,6 +614,7 @@ class SchedulerCore:
     ) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
+        used = [ObjectId(message.func_object_id), *(ObjectId(argument.data) for argument in message.function_args)]
         result = envelope.check() if event is Event.RESULT and envelope is not None else None
         self._out.append(
             Publish(
@@ -614,7 +625,7 @@ class SchedulerCore:
                     worker.worker_id if worker is not None and task.state is not State.INACTIVE else b"",
                     message.capabilities,
                     result.metadata if isinstance(result, TaskResult) else b"",
-                    0,
+                    self.objects.size(used),
                     ClientId(task.client_id),
                     event.monitor_name,
                 )
