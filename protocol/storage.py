@@ -191,6 +191,11 @@ def response(response_id: int, kind: ResponseType, object_id: ObjectId, payload:
     return [_header(response_id, kind, object_id, 0)]
 
 
+def get_ok_head(response_id: int, object_id: ObjectId, length: int) -> bytes:
+    """The bytes of a getOK up to its payload of ``length`` bytes (above 0), for a payload that is sent from a file."""
+    return _header_and_length(response_id, ResponseType.GET_OK, object_id, length)
+
+
 def _pages(length: int) -> memoryview:
     """Writable memory that counts only as far as it has been written to, where the system can do that."""
     if not hasattr(mmap, "MAP_PRIVATE"):

@@ -204,9 +204,9 @@ class Run:
         peer = self._talk.peers[step.actor]
         self._talk.settle(peer)
         fields = self._talk.fill(peer, step.kind, step.fields)
-        if step.kind in HEARTBEATS.values():
+        if step.kind == HEARTBEATS.get(peer.actor.role):
             peer.own.append(False)
-            peer.registered = peer.registered or step.kind == HEARTBEATS.get(peer.actor.role)
+            peer.registered = True
         peer.unfenceable = False
         if step.kind == "clientDisconnect" or step.kind == "workerDisconnectNotification":
             peer.registered = False
@@ -226,6 +226,7 @@ class Run:
         for frames in messages:
             self._talk.channel(peer).send(frames)
         peer.unfenced = True
+        peer.interrupted = step.may_close
         peer.unfenceable = peer.actor.role == "connection"
 
     def _heartbeat(self, step: Heartbeat) -> None:

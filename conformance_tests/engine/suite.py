@@ -170,6 +170,9 @@ class Suite:
         missing = sorted(needs - role.capabilities - {"clock", "sockets"})
         if missing:
             return SOCKETS, f"the target does not have: {', '.join(missing)}"
+        excluded = sorted(set(scenario.unless) & role.capabilities)
+        if excluded:
+            return SOCKETS, f"it is about targets without: {', '.join(excluded)}"
         unknown = sorted(set(scenario.settings) - set(role.settings))
         has_sockets = bool(role.start or role.attach or attached)
         only_core = "clock" in needs and "clock" not in role.capabilities

@@ -16,9 +16,13 @@ _DULL = {
 """What is left out of a label that would be too long."""
 
 
-def text(trace: Trace, width: int = 0) -> str:
-    """Lanes, arrows and labels in plain characters; the divergence has ``>>>`` at its left and says so."""
+def text(trace: Trace, width: int = 0, *, whole: bool = True) -> str:
+    """Lanes, arrows and labels in plain characters; the divergence has ``>>>`` at its left and says so. With ``whole``
+    False, what came after it is left out."""
     entries = trace.visible()
+    if not whole:
+        last = next((i for i, entry in enumerate(entries) if entry.diverges), len(entries))
+        entries = entries[: last + 1]
     lanes = lanes_of(trace, entries)
     gap = _LANE if not width else max(16, min(_LANE, (width - 8) // max(1, len(lanes) - 1)))
     at = {name: 4 + len(lanes[0]) // 2 + gap * i for i, name in enumerate(lanes)}

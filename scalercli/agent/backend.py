@@ -17,7 +17,7 @@ from scalercli.exits import ExitCode
 
 if TYPE_CHECKING:
     from scalercli.agent.server import AgentServer
-    from scalercli.agent.watch import MonitorWatch
+    from scalercli.agent.watch import MonitorWatch, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +75,28 @@ class Backend:
 
             def ended(role: str = role, pid: int = pid, fd: int = fd) -> None:
                 server.unwatch(fd)
+                self._watched.remove(fd)
+                os.close(fd)
                 broken(f"the {role} of the embedded cluster (pid {pid}) has ended")
 
             server.watch(fd, ended)
+
+    def subscribe(self, server: AgentServer, report: Callable[[Any], None]) -> Subscription:
+        """Calls ``report`` with each StateScheduler of the monitor stream."""
+        from protocol.messages import Kind
+        from reference_impl.addresses import Address
+        from scalercli.agent.watch import Subscription
+
+        subscription = Subscription(Address.parse(self._scheduler_address), report, (Kind.STATE_SCHEDULER,))
+        subscription.attach(server.watch, server.unwatch)
+        return subscription
+
+    def unwatch(self, server: AgentServer) -> None:
+        """Undoes ``watch``."""
+        for fd in self._watched:
+            server.unwatch(fd)
+            os.close(fd)
+        self._watched.clear()
 
     def close(self) -> None:
         if self._closed:
