@@ -23,6 +23,8 @@ enum ShownState {
   workerDied @7;   # too many workers were lost while they held it
   lost @8;         # nobody can know any more how it ended; the reason says why
   notFound @9;     # no task by that id; never in the ledger
+  waiting @10;     # not handed over yet: it waits for other tasks to end
+  timedOut @11;    # over: it ran longer than its time limit and was canceled for that
 }
 
 enum CancelOutcome {
@@ -44,12 +46,16 @@ struct ControlRequest {
     cancel @6 :Cancel;      # tasks (those that will be canceled); outcomes as they come; done
     shutdown @7 :Void;      # agent; then the connection closes when the agent is about to be gone
     keep @8 :Void;          # agent; from now on it does not end by itself when idle
+    retry @9 :Retry;        # retried; done
+    explain @10 :Text;      # a task id as in Selection; explanation; done
+    overview @11 :Void;     # overview; done
   }
 
   struct NewTask {
     taskId @0 :Data;              # 16 bytes, chosen by the command line
     arguments @1 :List(Data);     # each serialized
     text @2 :Text;                # what was submitted, for people
+    key @3 :Text;                 # of several tasks with one key only the first is submitted; empty: none
   }
 
   struct Submit {
@@ -61,6 +67,7 @@ struct ControlRequest {
     follow @4 :Bool;
     output @5 :Bool;              # follow the output too; for one task only
     result @6 :Bool;              # with the payload of each result
+    options @7 :TaskOptions;      # of each of the tasks
   }
 
   struct Selection {
@@ -84,6 +91,28 @@ struct ControlRequest {
     force @1 :Bool;
     wait @2 :Bool;                # false: outcome requested, at once
   }
+
+  struct Retry {
+    # Submits tasks that are over once more, as new tasks.
+    selection @0 :Selection;
+    force @1 :Bool;               # also those that were canceled
+  }
+}
+
+struct TaskOptions {
+  name @0 :Text;                        # for people
+  retries @1 :UInt32;                   # how often it may be submitted again by itself
+  retryOn @2 :List(ShownState);         # after which ends
+  timeoutSeconds @3 :Float64;           # how long it may run; 0: no limit
+  priority @4 :Int32;                   # as in the task's metadata
+  capabilities @5 :List(Capability);    # of the worker
+  after @6 :List(Text);                 # ids of tasks that have to succeed first
+  afterAny @7 :List(Text);              # ids of tasks that have to be over first, however they end
+
+  struct Capability {
+    name @0 :Text;
+    value @1 :Int64;
+  }
 }
 
 struct ControlReply {
@@ -97,6 +126,10 @@ struct ControlReply {
     output @6 :List(OutputChunk);
     outcomes @7 :List(CancelResult);
     agent @8 :AgentInfo;
+    known @9 :List(KnownTask);        # comes before accepted: keys that were in use
+    retried @10 :List(RetryResult);
+    explanation @11 :Explanation;
+    overview @12 :Overview;
   }
 }
 
@@ -124,6 +157,85 @@ struct TaskRow {
   hasPayload @14 :Bool;
   payload @15 :Data;           # the serialized result or exception, where it was asked for
   output @16 :List(OutputChunk);   # of a command, where its result was asked for and its output not followed
+  options @17 :TaskOptions;
+  key @18 :Text;
+  attempt @19 :UInt32;         # which one it is, or was, from 1; 0: it was never handed over
+  retryOf @20 :Data;           # the task that this one repeats; empty: none
+}
+
+struct KnownTask {
+  taskId @0 :Data;     # of the task that was not submitted
+  existing @1 :Data;   # the first task with its key
+  text @2 :Text;       # what that was
+}
+
+struct RetryResult {
+  row @0 :TaskRow;         # the new task; where there is none, the old one
+  refused @1 :Bool;        # there is none
+  reason @2 :Text;         # why not
+  hint @3 :Text;
+  exitCode @4 :UInt16;
+}
+
+struct Explanation {
+  # What is known of one task.
+  row @0 :TaskRow;
+  source @1 :Text;             # who told its state: scheduler, monitor (inferred), agent, ledger
+  history @2 :List(Event);     # oldest first
+  schedulerState @3 :Text;     # in the words of SPEC section 5, where the scheduler told
+  worker @4 :Text;
+  heldBefore @5 :UInt32;       # tasks that its worker was given before it and still holds
+  lostWorkers @6 :UInt32;      # while they held it
+  workers @7 :UInt32;          # of the cluster
+  workersKnown @8 :Bool;
+  slots @9 :UInt32;            # how many tasks all of them may hold
+  held @10 :UInt32;            # how many they hold
+  lacking @11 :List(Text);     # wanted capabilities that no worker has, as name=value
+  fitting @12 :UInt32;         # workers that have what it wants
+  waitsFor @13 :List(TaskRow); # of its --after, those that are not over
+  force @14 :Bool;             # of the cancel in flight
+  fault @15 :Text;             # the class of what a failed task raised, where that can be told
+  told @16 :Text;              # what the scheduler says of it, in its words
+
+  struct Event {
+    at @0 :Float64;
+    text @1 :Text;
+  }
+}
+
+struct Overview {
+  # The cluster and the session, now.
+  agent @0 :AgentInfo;
+  at @1 :Float64;                # seconds since 1970
+  source @2 :Text;               # scheduler, monitor; empty: the cluster tells nothing (yet)
+  workers @3 :List(WorkerView);
+  states @4 :List(StateCount);   # of the cluster's tasks: the living ones now, others since the scheduler started
+  sessionStates @5 :List(StateCount);   # of the session's living tasks
+  finished @6 :UInt64;           # tasks of this session that ended since its agent started
+  schedulerCpu @7 :Float64;      # of one core, 1 is all of it
+  schedulerRss @8 :UInt64;       # bytes
+  clients @9 :UInt32;
+  objects @10 :UInt32;
+  objectBytes @11 :UInt64;
+  recent @12 :List(TaskRow);     # of the session, the newest first
+  reportedAt @13 :Float64;       # when the cluster told; 0: it did not
+
+  struct WorkerView {
+    workerId @0 :Text;
+    hostname @1 :Text;
+    slots @2 :UInt32;            # tasks that it may hold
+    held @3 :UInt32;
+    queued @4 :UInt32;           # of those, not started
+    rss @5 :UInt64;              # bytes, with its processes
+    cpu @6 :Float64;
+    lastSeenSeconds @7 :Float64;
+    capabilities @8 :List(Text);
+  }
+
+  struct StateCount {
+    state @0 :Text;
+    number @1 :UInt64;           # of tasks in it
+  }
 }
 
 struct OutputChunk {

@@ -14,7 +14,7 @@ from protocol import layout
 from protocol.errors import MalformedMessage
 from protocol.wire import Codec
 
-VERSION = 1
+VERSION = 2
 MAX_PAYLOAD_BYTES = 500_000_000
 """What one argument or result may have: a list of bytes on this wire ends at 2^29."""
 
@@ -38,6 +38,8 @@ class ShownState(IntEnum):
     WORKER_DIED = 7
     LOST = 8
     NOT_FOUND = 9
+    WAITING = 10
+    TIMED_OUT = 11
 
     @property
     def label(self) -> str:
@@ -46,7 +48,12 @@ class ShownState(IntEnum):
 
     @property
     def over(self) -> bool:
-        return self >= ShownState.SUCCESS
+        return self not in _LIVING
+
+
+_LIVING = frozenset(
+    (ShownState.PENDING, ShownState.QUEUED, ShownState.RUNNING, ShownState.CANCELING, ShownState.WAITING)
+)
 
 
 class CancelOutcome(IntEnum):
@@ -64,10 +71,30 @@ class CancelOutcome(IntEnum):
 # ---- requests ----
 
 
+class Capability(NamedTuple):
+    name: str
+    value: int = 0
+
+
+class TaskOptions(NamedTuple):
+    name: str = ""
+    retries: int = 0
+    retry_on: tuple[ShownState, ...] = ()
+    timeout_seconds: float = 0.0
+    priority: int = 0
+    capabilities: tuple[Capability, ...] = ()
+    after: tuple[str, ...] = ()
+    after_any: tuple[str, ...] = ()
+
+
+NO_OPTIONS = TaskOptions()
+
+
 class NewTask(NamedTuple):
     task_id: bytes
     arguments: tuple[bytes, ...] = ()
     text: str = ""
+    key: str = ""
 
 
 class Submit(NamedTuple):
@@ -78,6 +105,7 @@ class Submit(NamedTuple):
     follow: bool = False
     output: bool = False
     result: bool = False
+    options: TaskOptions = NO_OPTIONS
 
 
 class Selection(NamedTuple):
@@ -101,7 +129,12 @@ class Cancel(NamedTuple):
     wait: bool = True
 
 
-RequestValue = Union[None, Submit, Follow, Selection, Cancel]
+class Retry(NamedTuple):
+    selection: Selection
+    force: bool = False
+
+
+RequestValue = Union[None, Submit, Follow, Selection, Cancel, Retry, str]
 
 
 class ControlRequest(NamedTuple):
@@ -143,6 +176,49 @@ class TaskRow(NamedTuple):
     has_payload: bool = False
     payload: bytes = b""
     output: tuple[OutputChunk, ...] = ()
+    options: TaskOptions = NO_OPTIONS
+    key: str = ""
+    attempt: int = 0
+    retry_of: bytes = b""
+
+
+class KnownTask(NamedTuple):
+    task_id: bytes
+    existing: bytes
+    text: str = ""
+
+
+class RetryResult(NamedTuple):
+    row: TaskRow
+    refused: bool = False
+    reason: str = ""
+    hint: str = ""
+    exit_code: int = 0
+
+
+class Event(NamedTuple):
+    at: float
+    text: str
+
+
+class Explanation(NamedTuple):
+    row: TaskRow
+    source: str = ""
+    history: tuple[Event, ...] = ()
+    scheduler_state: str = ""
+    worker: str = ""
+    held_before: int = 0
+    lost_workers: int = 0
+    workers: int = 0
+    workers_known: bool = False
+    slots: int = 0
+    held: int = 0
+    lacking: tuple[str, ...] = ()
+    fitting: int = 0
+    waits_for: tuple[TaskRow, ...] = ()
+    force: bool = False
+    fault: str = ""
+    told: str = ""
 
 
 class CancelResult(NamedTuple):
@@ -173,8 +249,51 @@ class AgentInfo(NamedTuple):
     idle_seconds: float = 0.0
 
 
+class WorkerView(NamedTuple):
+    worker_id: str
+    hostname: str = ""
+    slots: int = 0
+    held: int = 0
+    queued: int = 0
+    rss: int = 0
+    cpu: float = 0.0
+    last_seen_seconds: float = 0.0
+    capabilities: tuple[str, ...] = ()
+
+
+class StateCount(NamedTuple):
+    state: str
+    number: int
+
+
+class Overview(NamedTuple):
+    agent: AgentInfo
+    at: float = 0.0
+    source: str = ""
+    workers: tuple[WorkerView, ...] = ()
+    states: tuple[StateCount, ...] = ()
+    session_states: tuple[StateCount, ...] = ()
+    finished: int = 0
+    scheduler_cpu: float = 0.0
+    scheduler_rss: int = 0
+    clients: int = 0
+    objects: int = 0
+    object_bytes: int = 0
+    recent: tuple[TaskRow, ...] = ()
+    reported_at: float = 0.0
+
+
 ReplyValue = Union[
-    None, ControlError, tuple[TaskRow, ...], tuple[OutputChunk, ...], tuple[CancelResult, ...], AgentInfo
+    None,
+    ControlError,
+    tuple[TaskRow, ...],
+    tuple[OutputChunk, ...],
+    tuple[CancelResult, ...],
+    AgentInfo,
+    tuple[KnownTask, ...],
+    tuple[RetryResult, ...],
+    Explanation,
+    Overview,
 ]
 
 
@@ -199,6 +318,16 @@ class ControlReply(NamedTuple):
         """What became of cancels, if it is a reply with outcomes."""
         return cast("tuple[CancelResult, ...]", self.value) if self.variant == "outcomes" else ()
 
+    @property
+    def known(self) -> tuple[KnownTask, ...]:
+        """The keys that were in use, if it is a reply with them."""
+        return cast("tuple[KnownTask, ...]", self.value) if self.variant == "known" else ()
+
+    @property
+    def retried(self) -> tuple[RetryResult, ...]:
+        """What became of retries, if it is a reply with them."""
+        return cast("tuple[RetryResult, ...]", self.value) if self.variant == "retried" else ()
+
 
 _CODEC = Codec(
     layout.load(),
@@ -209,11 +338,21 @@ _CODEC = Codec(
         "ControlRequest.Selection": Selection,
         "ControlRequest.Follow": Follow,
         "ControlRequest.Cancel": Cancel,
+        "ControlRequest.Retry": Retry,
+        "TaskOptions": TaskOptions,
+        "TaskOptions.Capability": Capability,
         "ControlReply": ControlReply,
         "ControlError": ControlError,
         "TaskRow": TaskRow,
         "OutputChunk": OutputChunk,
         "CancelResult": CancelResult,
+        "KnownTask": KnownTask,
+        "RetryResult": RetryResult,
+        "Explanation": Explanation,
+        "Explanation.Event": Event,
+        "Overview": Overview,
+        "Overview.WorkerView": WorkerView,
+        "Overview.StateCount": StateCount,
         "AgentInfo": AgentInfo,
         "AgentInfo.ProcessInfo": ProcessInfo,
     },

@@ -43,14 +43,18 @@ struct InformationAnswer {
   }
 
   struct TaskInfo {
-    taskId @0 :Data;              # 16 bytes
-    client @1 :Data;              # the task's client
-    state @2 :Common.TaskState;   # one of the living ones
-    worker @3 :Data;              # empty when queued
-    lostWorkers @4 :UInt32;       # how many workers were lost while they held it
-    queuePosition @5 :UInt32;     # 1 is next; 0 when not queued
-    ageMilliseconds @6 :UInt64;   # since the scheduler accepted it
-    heldBefore @7 :UInt32;        # tasks that its worker was given before it and still holds; 0: it runs, or is next
+    taskId @0 :Data;                                # 16 bytes
+    client @1 :Data;                                # the task's client
+    state @2 :Common.TaskState;                     # one of the living ones
+    worker @3 :Data;                                # empty when queued
+    lostWorkers @4 :UInt32;                         # how many workers were lost while they held it
+    queuePosition @5 :UInt32;                       # 1 is next; 0 when not queued
+    ageMilliseconds @6 :UInt64;                     # since the scheduler accepted it
+    heldBefore @7 :UInt32;                          # tasks that its worker was given before it and still holds; 0: it runs, or is next
+    requirements @8 :List(Common.TaskCapability);   # as in the Task
+    offering @9 :UInt32;                            # registered workers that offer all of them
+    withRoom @10 :UInt32;                           # of these, how many could be given another task now
+    missing @11 :List(Text);                        # the required names that no registered worker offers
   }
 
   struct WorkerInfo {

@@ -49,6 +49,8 @@ class State(Enum):
         """As it is shown on the wire; KeyError for unknown and the two that stand for several."""
         return _WIRE[self]
 
+    __hash__ = object.__hash__  # members are compared by identity; Enum's own hash is slow
+
 
 class Event(Enum):
     """What can happen to a task. The value is (name in SPEC.md, name on the monitor stream, meaning)."""
@@ -87,6 +89,8 @@ class Event(Enum):
     def monitor_name(self) -> str:
         return self.value[1]
 
+    __hash__ = object.__hash__
+
 
 class Action(Enum):
     """What the scheduler does. The value is what SPEC.md says of it."""
@@ -106,6 +110,8 @@ class Action(Enum):
     REFUSE = "answer the sender of the TaskCancel: cancelNotFound"
     RELEASE = "the worker has one more place free"
     FORGET = "forget the task"
+
+    __hash__ = object.__hash__
 
 
 class Row(NamedTuple):

@@ -484,6 +484,10 @@ class TaskInfo:
     queue_position: int = 0
     age_milliseconds: int = 0
     held_before: int = 0
+    requirements: tuple[TaskCapability, ...] = ()
+    offering: int = 0
+    with_room: int = 0
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ class ExploredScheduler:
             tuple([t.task_id for t in core.queue]),
             tuple([(w.worker_id, tuple(w.held)) for w in core.workers.values()]),
             tuple([(c.client_id, tuple(c.tasks), tuple(c.objects)) for c in core.clients.values()]),
-            tuple([tuple(bucket) for bucket in core._placement._by_load]),  # who is next among equals
+            core._placement.order(),
         )  # fmt: skip
 
     def states(self) -> dict[bytes, str]:

@@ -51,5 +51,9 @@ class SchedulerUnreachable(ConnectionError):
     """No scheduler answered at the address in time."""
 
 
+class StorageFull(Exception):
+    """The object storage has no room for an object, neither in memory nor on disk, and has refused it (STO-22)."""
+
+
 class StorageUnreachable(ConnectionError):
     """The object storage that the scheduler names can't be reached, or the scheduler names none."""

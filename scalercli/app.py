@@ -31,10 +31,16 @@ COMMANDS = {
     "result": "scalercli.commands.result",
     "logs": "scalercli.commands.logs",
     "cancel": "scalercli.commands.cancel",
+    "retry": "scalercli.commands.retry",
+    "explain": "scalercli.commands.explain",
+    "top": "scalercli.commands.top",
     "cluster": "scalercli.commands.cluster",
+    "config": "scalercli.commands.config",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
+    "worker-manager": "scalercli.commands.roles",
     "object-storage": "scalercli.commands.roles",
+    "trace": "scalercli.commands.trace",
     "conformance": "scalercli.commands.conformance",
 }
 """Name to the module whose ``apps`` maps the name to a typer application."""

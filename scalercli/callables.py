@@ -12,14 +12,24 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from protocol.control import MAX_PAYLOAD_BYTES
 from scalercli.errors import CliError
 
+
+class Place(NamedTuple):
+    """Where on the worker a task runs; None and empty leave things as they are."""
+
+    cwd: str | None = None
+    env: Mapping[str, str] = MappingProxyType({})
+
+
+ANYWHERE = Place()
 _OPTIONS = ("--output", "-o", "--json", "--quiet", "-q", "--cluster", "--dry-run")
 
 
@@ -63,12 +73,12 @@ def resolve(text: str) -> Target:
     return Target(text, function, signature)
 
 
-def bind(target: Target, words: Sequence[str]) -> Call:
+def bind(target: Target, words: Sequence[str], where: Place = ANYWHERE) -> Call:
     """The call with these ARGs, pickled."""
     positional, keywords = arguments(target, words)
     shown = " ".join([target.name, *words])
     pickled = tuple(pickled_argument(value, f"argument {i + 1}") for i, value in enumerate(positional))
-    function = pickled_function(with_keywords(target, keywords), target.name)
+    function = placed_function(with_keywords(target, keywords), where, target.name)
     return Call(function, pickled, shown, (*positional, *keywords.items()))
 
 
@@ -115,19 +125,36 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON, though Python takes it")
 
 
-def command_function(forward_environment: bool) -> bytes:
-    """The pickled function that runs a command line, given its words, on a worker: here is where it runs."""
-    import cloudpickle
-
+def command_function(forward_environment: bool, where: Place) -> bytes:
+    """The pickled function that runs a command line, given its words, on a worker: in this directory, unless
+    ``where`` names another."""
     from reference_impl.worker import commands
 
-    cwd = os.getcwd()  # noqa: PTH109 (a string is wanted)
+    cwd = where.cwd or os.getcwd()  # noqa: PTH109 (a string is wanted)
     env = dict(os.environ) if forward_environment else None
-    cloudpickle.register_pickle_by_value(commands)
+    return _by_value(
+        commands, partial(commands.run_command, cwd=cwd, env=env, changes=dict(where.env) or None), "the command"
+    )
+
+
+def placed_function(function: Callable[..., Any], where: Place, name: str) -> bytes:
+    """The pickled function, so that it runs in that directory and environment."""
+    if where.cwd is None and not where.env:
+        return pickled_function(function, name)
+    from reference_impl.worker import commands
+
+    return _by_value(commands, partial(commands.call_there, function, where.cwd, dict(where.env)), name)
+
+
+def _by_value(module: Any, function: object, name: str) -> bytes:
+    """The pickled function; what it takes from ``module`` need not be on the worker."""
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
     try:
-        return bytes(cloudpickle.dumps(partial(commands.run_command, cwd=cwd, env=env)))
+        return pickled_function(function, name)
     finally:
-        cloudpickle.unregister_pickle_by_value(commands)
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def pickled_function(function: object, name: str) -> bytes:

@@ -36,6 +36,7 @@ OF_STATE = {
     ShownState.WORKER_DIED: ExitCode.LOST,
     ShownState.LOST: ExitCode.LOST,
     ShownState.NOT_FOUND: ExitCode.NOT_FOUND,
+    ShownState.TIMED_OUT: ExitCode.TIMED_OUT,
 }
 """By how a task ended; states that are not in here are PENDING."""
 

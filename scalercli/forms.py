@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from typer.core import TyperCommand
 
-from protocol.control import NewTask, Submit, TaskKind
+from protocol.control import NO_OPTIONS, NewTask, Submit, TaskKind, TaskOptions
 from scalercli import callables
+from scalercli.callables import ANYWHERE, Place
 from scalercli.errors import CliError
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
 
 _IS_COMMAND = "scalercli.is_command"
 FIRST_POSITIONAL = {"allow_interspersed_args": False}
@@ -64,10 +65,12 @@ class Job(NamedTuple):
     text: str
     details: tuple[tuple[str, str], ...]
     """What a dry run shows: names and values."""
+    options: TaskOptions = NO_OPTIONS
+    key: str = ""
 
     def request(self, task_id: bytes, *, follow: bool = False, output: bool = False, result: bool = False) -> Submit:
-        task = NewTask(task_id, self.arguments, printable(self.text))
-        return Submit(self.kind, self.function, printable(self.name), (task,), follow, output, result)
+        task = NewTask(task_id, self.arguments, printable(self.text), self.key)
+        return Submit(self.kind, self.function, printable(self.name), (task,), follow, output, result, self.options)
 
 
 def printable(text: str) -> str:
@@ -75,23 +78,23 @@ def printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def job(words: Sequence[str], *, command: bool, cluster: str) -> Job:
+def job(words: Sequence[str], *, command: bool, cluster: str, where: Place = ANYWHERE) -> Job:
     """The task that these words mean; raises CliError, with nothing sent."""
     if not words:
         raise CliError("what is to be run?", "MODULE:FUNCTION [ARG…], or -- COMMAND [ARG…]")
     if command:
         if not words[0]:
             raise CliError("the command is empty")
-        cwd = os.getcwd()  # noqa: PTH109
+        cwd = where.cwd or os.getcwd()  # noqa: PTH109
         details = (("command", shlex.join(words)), ("directory", cwd), ("environment", environment_note(cluster)))
         argv = callables.pickled_argument(list(words), "the command")
-        function = callables.command_function(cluster == EMBEDDED)
+        function = callables.command_function(is_local(cluster), where)
         return Job(TaskKind.COMMAND, words[0], function, (argv,), shlex.join(words), details)
-    call = callables.bind(callables.resolve(words[0]), words[1:])
+    call = callables.bind(callables.resolve(words[0]), words[1:], where)
     shown = tuple((f"argument {i + 1}", repr(value)) for i, value in enumerate(call.bound))
     return Job(TaskKind.PYTHON, words[0], call.function, call.arguments, call.shown, (("function", words[0]), *shown))
 
 
 def environment_note(cluster: str) -> str:
     """A command gets this shell's environment in the embedded cluster; elsewhere it would carry secrets away."""
-    return "of this shell" if cluster == EMBEDDED else "of the worker"
+    return "of this shell" if is_local(cluster) else "of the worker"

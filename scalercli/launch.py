@@ -32,7 +32,7 @@ def open_link(
         link = find_agent(places)
         if link is not None:
             return link
-        if cluster == EMBEDDED and announce:
+        if cluster == EMBEDDED and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
             sys.stderr.write("note: starting a cluster on this machine (scalercli cluster down ends it)\n")
             sys.stderr.flush()
         _start_agent(places, workers, idle_seconds, keep)
@@ -50,7 +50,7 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) 
     command = [sys.executable, "-m", "scalercli.agent", "--cluster", places.cluster, "--ready-fd", str(writer)]
     command += ["--idle-seconds", str(idle_seconds), "--workers", str(workers)]
     command += ["--keep"] if keep else []
-    environment = {**os.environ, "PYTHONPATH": _python_path()}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     # What the user's directory holds must not shadow the modules of the agent.
     command[1:1] = ["-P"] if sys.version_info >= (3, 11) else []
     try:
@@ -86,7 +86,7 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) 
         raise CliError(answer["error"], answer["hint"], answer["code"])
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """So that the agent finds the same packages as this process, also from a source tree."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

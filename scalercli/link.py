@@ -233,6 +233,12 @@ class Offline:
             raise CliError(reply.value.message, reply.value.hint, reply.value.exit_code)
         return reply
 
+    def unfinished(self) -> bool:
+        """Whether there are tasks that the next agent takes up."""
+        from scalercli.agent.ledger import resumable
+
+        return any(resumable(entry.row) for entry in self._ledger.open())
+
     def close(self) -> None:
         self._ledger.close()
 
@@ -277,6 +283,16 @@ def find_agent(places: Places, greeting: str = "ping") -> AgentLink | None:
 
 
 def link_or_ledger(cluster: str) -> AgentLink | Offline:
-    """A connection to the living agent, or else its ledger."""
+    """A connection to the living agent, or else its ledger; but if that has tasks that outlive their agent (they wait
+    for others, or may be submitted again), to a new agent, which takes them up."""
     places = Places(cluster)
-    return find_agent(places) or Offline(places)
+    found = find_agent(places)
+    if found is not None:
+        return found
+    offline = Offline(places)
+    if not offline.unfinished():
+        return offline
+    from scalercli import launch, settings
+
+    offline.close()
+    return launch.open_link(cluster, workers=settings.workers(None), idle_seconds=settings.idle_seconds())

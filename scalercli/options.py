@@ -35,15 +35,7 @@ def output(name: str | None, as_json: bool, quiet: bool, *, single: bool = False
     if len(set(asked)) > 1:
         raise CliError("--output, --json and --quiet contradict each other")
     setting = settings.output(asked[0] if asked else None)
-    mode = default
-    if setting is not None:
-        try:
-            mode = Mode(setting.value)
-        except ValueError:
-            modes = ", ".join(m.value for m in Mode)
-            raise CliError(
-                f"{setting.value!r} is not an output mode (from {setting.origin})", f"one of {modes}"
-            ) from None
+    mode = default if setting is None else Mode(setting.value)
     chosen_mode = mode
     return Output(mode, quiet=quiet, single=single)
 

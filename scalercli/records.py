@@ -14,6 +14,11 @@ INFERRED = "inferred from the monitor stream: this scheduler does not answer sta
 """The reason of a state that nobody has told."""
 
 
+def clock() -> float:
+    """The wall clock: seconds since 1970."""
+    return time.time()
+
+
 def id_of(row: TaskRow) -> str:
     """The full id, or what was asked for where there is no such task."""
     return row.task_id.hex() or row.wanted
@@ -29,6 +34,7 @@ def state_cell(label: str, header: str = "state") -> Cell:
 
 def task_fields(row: TaskRow) -> dict[str, Any]:
     """Of ``scalercli.task/1``. Times are seconds since 1970; null where not known."""
+    options = row.options
     return {
         "id": id_of(row),
         "state": row.state.label,
@@ -44,6 +50,16 @@ def task_fields(row: TaskRow) -> dict[str, Any]:
         "queue_position": row.queue_position or None,
         "peak_bytes": row.peak_bytes or None,
         "exit": int(of_state(row.state)),
+        "name": options.name or None,
+        "key": row.key or None,
+        "attempt": row.attempt,
+        "retries": options.retries,
+        "retry_of": row.retry_of.hex() or None,
+        "timeout": options.timeout_seconds or None,
+        "priority": options.priority,
+        "require": {capability.name: capability.value for capability in options.capabilities},
+        "after": [*options.after],
+        "after_any": [*options.after_any],
     }
 
 
@@ -52,12 +68,13 @@ def task(row: TaskRow, *, details: bool = False) -> Record:
     cells = [id_cell(id_of(row)), state_cell(row.state.label)]
     if details:
         took = seconds(row)
-        age = max(0.0, time.time() - row.submitted_at) if row.submitted_at else None
+        age = max(0.0, clock() - row.submitted_at) if row.submitted_at else None
         cells += [
             Cell("exit", str(row.exit_code) if row.has_exit_code else "", None),
             Cell("age", "" if age is None else f"{age:.3f}", "" if age is None else durations.show(age)),
             Cell("took", "" if took is None else f"{took:.3f}", "" if took is None else durations.show(took)),
             Cell("what", row.text),
+            Cell("name", row.options.name),
         ]
     elif row.has_exit_code and row.exit_code:
         cells.append(Cell("exit", None, f"exit code {row.exit_code}"))

@@ -24,19 +24,22 @@ from conformance_tests.engine.channels import (
     Incoming,
     Session,
 )
-from conformance_tests.engine.fields import Fields
 from conformance_tests.engine.making import fill
 from conformance_tests.engine.matching import match_message
 from conformance_tests.engine.names import Names
 from conformance_tests.engine.outcome import Failed, Failure
 from conformance_tests.engine.scenario import Actor, Scenario
 from conformance_tests.engine.steps import Allow, AnyStep, Forbid
-from conformance_tests.engine.trace import CAME, NOTE, SENT, Entry, Trace
+from protocol.fields import Fields
+from protocol.sequence.trace import CAME, NOTE, SENT, Entry, Trace
 
 HEARTBEATS = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager": "workerManagerHeartbeat"}
 _ENGINE_ACTIONS = frozenset(
-    {"put", "drop", "read", "release", "hold", "resume", "hangUp", "stop", "start", "terminate", "kill"}
-)
+    {
+        "put", "drop", "read", "release", "hold", "resume", "hangUp", "stop", "start", "refuse", "accept", "terminate",
+        "kill",
+    }
+)  # fmt: skip
 """What looks like a message in a scenario and happens inside the engine."""
 _ENGINE_ROLES = frozenset({"scheduler", "storage", "gates", "process"})
 
@@ -225,7 +228,7 @@ class Conversation:
 
     def _is_own(self, peer: Peer, came: Incoming) -> bool:
         fence = peer.fence
-        if came.kind.endswith("HeartbeatEcho") and peer.own:
+        if came.kind == f"{HEARTBEATS.get(peer.actor.role)}Echo" and peer.own:
             if not peer.own.popleft():
                 return False
             if fence is not None and came.kind == fence.answer and not any(peer.own):

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conformance_tests.engine import diagram, html, records, verdicts
+from conformance_tests.engine import html, records, verdicts
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.suite import Result
 from conformance_tests.engine.targets import Target
+from protocol.sequence import diagram
 
 _ABOUT = (Verdict.FAIL, Verdict.KNOWN)
 Judged = tuple[Result, str]
@@ -105,7 +106,7 @@ def _section(requirement: str, about: Sequence[Judged]) -> list[str]:
             lines.append(f"- in this order: {', '.join(order)}")
         lines.append("")
     if result.trace is not None:
-        lines += ["```text", diagram.text(result.trace), "```", ""]
+        lines += ["```text", diagram.text(result.trace, whole=False), "```", ""]
     lines += ["```", again, "```", ""]
     if others:
         lines += ["Also:", ""]

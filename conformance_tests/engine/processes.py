@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
-from conformance_tests.engine.fields import BadFields, Fields
 from conformance_tests.engine.targets import RoleTarget
+from protocol.fields import BadFields, Fields
 
 _READY_SECONDS = 20.0
 _END_SECONDS = 5.0

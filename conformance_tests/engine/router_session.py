@@ -16,7 +16,6 @@ from contextlib import suppress
 
 import zmq
 
-from conformance_tests.engine import fields as message_fields
 from conformance_tests.engine.channels import (
     Channel,
     Fence,
@@ -27,12 +26,13 @@ from conformance_tests.engine.channels import (
     encode_message,
 )
 from conformance_tests.engine.driver_channel import DriverChannel, DriverProcess
-from conformance_tests.engine.fields import Fields
 from conformance_tests.engine.gates import GateChannel, GateServer
 from conformance_tests.engine.payloads import SERIALIZER
 from conformance_tests.engine.processes import Process, ProcessChannel
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
+from protocol import fields as message_fields
+from protocol.fields import Fields
 from protocol.identifiers import Identity, serializer_object_id
 
 _ECHOES = {

@@ -53,6 +53,7 @@ class Scenario:
     requirements: tuple[str, ...]
     table: tuple[tuple[str, str], ...]
     needs: tuple[str, ...]
+    unless: tuple[str, ...]
     settings: dict[str, Any]
     actors: dict[str, Actor]
     owners: dict[str, str]
@@ -216,6 +217,7 @@ def _build(data: dict[str, Any], name: str, path: Path, node: Any) -> Scenario:
         requirements=tuple(data["requirements"]),
         table=tuple((row[0], row[1]) for row in data.get("table", ())),
         needs=tuple(data.get("needs", ())),
+        unless=tuple(data.get("unless", ())),
         settings=dict(data.get("settings", {})),
         actors=actors,
         owners=dict(data.get("objects", {})),

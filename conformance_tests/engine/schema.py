@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conformance_tests.engine import fields as message_fields
+from protocol import fields as message_fields
 from protocol import layout
 
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
-    "balancing", "graphs", "information", "managers", "monitor", "placement",  # of SPEC.md
+    "balancing", "bounded", "graphs", "information", "managers", "monitor", "placement", "priorities",  # of SPEC.md
     "clear", "clock", "signals", "sockets", "storage", "unforced-cancel", "force-refusal", "task-log", "processes",
     "await", "timeouts",
 )  # fmt: skip
@@ -49,6 +49,8 @@ STORAGE_STUB = {
     "hangUp": set(),
     "stop": set(),
     "start": set(),
+    "refuse": {"above"},
+    "accept": set(),
 }
 PROCESS: dict[str, set[str]] = {"terminate": set(), "kill": set(), "ended": {"exitCode"}}
 DRIVER_COMMANDS: dict[str, set[str]] = {
@@ -217,6 +219,7 @@ def make() -> dict[str, Any]:
                     "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "string"}},
                 },
                 "needs": {"type": "array", "uniqueItems": True, "items": {"enum": list(CAPABILITIES)}},
+                "unless": {"type": "array", "uniqueItems": True, "items": {"enum": list(CAPABILITIES)}},
                 "settings": {"type": "object"},
                 "actors": {
                     "type": "object",

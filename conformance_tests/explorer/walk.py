@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from conformance_tests.explorer.cores import START, Explorable, Sent
 from conformance_tests.explorer.world import (
+    AGAIN,
     CLIENT_IDS,
     HERE,
     LEFT,
@@ -217,8 +218,12 @@ class Walk:
     def _confirm(self, w: int, t: int, forced: int, kind: TaskCancelConfirmType) -> None:
         worker, task = self.world.workers[w], self.world.tasks[t]
         cancels = list(worker.cancels)
-        cancels.remove((t, bool(forced)))
-        self._set_worker(w, worker._replace(cancels=tuple(cancels)))
+        cancels.remove((t, forced))
+        held = worker.held
+        if next((what for of, what in cancels if of == t), 0) == AGAIN:
+            cancels.remove((t, AGAIN))  # its turn has come; after a refusal it is a duplicate (WRK-20)
+            held = held if t in held else (*held, t)
+        self._set_worker(w, worker._replace(cancels=tuple(cancels), held=held))
         event = _CONFIRM_NAME[kind]
         if task.holder != w:
             self._saw(task.state, "foreignAnswer", "")
@@ -437,7 +442,7 @@ class Walk:
         if isinstance(message, messages.TaskCancel):
             w = WORKER_IDS.index(to)
             worker = self.world.workers[w]
-            entry = (_NUMBER[message.task_id], message.flags.force)
+            entry = (_NUMBER[message.task_id], int(message.flags.force))
             self._set_worker(w, worker._replace(cancels=(*worker.cancels, entry)))
 
     def _dispatched(self, to: bytes, message: messages.Task) -> None:
@@ -460,7 +465,11 @@ class Walk:
             self.world = self.world._replace(fresh=fresh[1:])
         self._move(t, "hasCapacity", "running", holder=w)
         worker = self.world.workers[w]
-        if t not in worker.held:  # else it is still there from before the worker was lost (WRK-06)
+        unanswered = [what for of, what in worker.cancels if of == t]
+        if unanswered:
+            if unanswered[-1] != AGAIN:
+                self._set_worker(w, worker._replace(cancels=(*worker.cancels, (t, AGAIN))))
+        elif t not in worker.held:  # else it is still there from before the worker was lost (WRK-06)
             self._set_worker(w, worker._replace(held=(*worker.held, t)))
 
     def _taken_back(self, to: bytes, message: messages.TaskCancel) -> None:

@@ -24,7 +24,7 @@ from reference_impl.scheduler import core
 from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.instructions import Publish, Send, Stop
 from reference_impl.scheduler.objects import ObjectRegistry
-from reference_impl.scheduler.placement import Placement, TaskQueue
+from reference_impl.scheduler.placement import Fifo, Pool, TaskQueue
 
 mutant = MUTANTS = Mutants("scheduler")
 _DONE = (Action.RELEASE, Action.FORGET)
@@ -574,7 +574,7 @@ def queue_size_follows_heartbeats(p: Patcher) -> None:
 
 @mutant("TSK-05", "the task that was accepted last is sent first")
 def last_in_first_out(p: Patcher) -> None:
-    p.set(TaskQueue, "append", TaskQueue.put_back)
+    p.set(Fifo, "append", lambda self, task: self._tasks.appendleft(task))
 
 
 @mutant("TSK-08", "a task that comes back goes to the end of the queue")
@@ -594,10 +594,10 @@ def lost_tasks_reversed(p: Patcher) -> None:
 
 @mutant("TSK-09", "the worker with the most tasks that has room gets the next one")
 def most_loaded_first(p: Patcher) -> None:
-    def most_loaded(self: Placement) -> Any:
+    def most_loaded(self: Pool) -> Any:
         return next((next(iter(b.values())) for b in reversed(self._by_load) if b), None)
 
-    p.set(Placement, "least_loaded", most_loaded)
+    p.set(Pool, "least_loaded", most_loaded)
 
 
 @mutant("TSK-05", "a place that becomes free is filled only when the next Task comes")
@@ -617,10 +617,10 @@ def freed_place_waits(p: Patcher) -> None:
 
 @mutant("TSK-05", "a canceled task in the middle of the queue stops the queue")
 def canceled_task_blocks_the_queue(p: Patcher) -> None:
-    def length(self: TaskQueue) -> int:
+    def length(self: Fifo) -> int:
         return 0 if self._tasks and self._tasks[0].state is not State.INACTIVE else len(self._tasks)
 
-    p.set(TaskQueue, "__len__", length)
+    p.set(Fifo, "__len__", length)
 
 
 # ---- the core: coming and going ----

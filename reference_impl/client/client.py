@@ -15,7 +15,7 @@ from typing import Any
 from protocol.codec import encode_query
 from protocol.identifiers import TASK_ID_BYTES, ClientId, TaskId, new_client_id, new_task_id
 from protocol.messages import InformationAnswer, InformationQuery, QueryValue, TaskCapability, TaskFilter
-from protocol.payloads import TaskMetadata
+from protocol.payloads import MAX_PRIORITY, TaskMetadata
 from protocol.storage import MAGIC
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore, serializer_blob
@@ -24,6 +24,7 @@ from reference_impl.client.future import LogCallback, ScalerFuture
 from reference_impl.client.instructions import CancelAnswer, NewTask
 from reference_impl.client.objects import Blob, blob
 from reference_impl.client.shell import ClientThread
+from reference_impl.nesting import nested_priority, surroundings
 from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
 
 _EXIT_SECONDS = 2.0
@@ -43,11 +44,14 @@ class Client(concurrent.futures.Executor):
     - If the scheduler is silent for ``timeout_seconds``, pending futures fail with SchedulerLost; when it speaks again
       the client can be used again. If the storage is lost they fail with StorageLost, for good.
     - After a fork the child must create its own client.
+    - Inside a task it finds the scheduler by itself, and its tasks get a higher priority than that task, which the
+      worker suspends while it waits for them (SPEC section 5.9). A client can be pickled, as an argument of a task:
+      what is loaded there is a new client of the same scheduler.
     """
 
     def __init__(
         self,
-        address: str,
+        address: str | None = None,
         *,
         identity: ClientId | None = None,
         heartbeat_interval_seconds: float = 1.0,
@@ -56,8 +60,14 @@ class Client(concurrent.futures.Executor):
         storage_magic: bytes = MAGIC,
     ) -> None:
         """Connects, blocking until scheduler and storage are there. Raises SchedulerUnreachable, StorageUnreachable,
-        and ValueError for what is no address (``tcp://HOST:PORT``). ``storage_magic`` is the version of the
-        storage's protocol."""
+        and ValueError for what is no address (``tcp://HOST:PORT``). Without an address it is that of the task in which
+        this runs; ValueError outside of a task. ``storage_magic`` is the version of the storage's protocol."""
+        if address is None:
+            inside = surroundings()
+            if inside is None or not inside.scheduler:
+                raise ValueError("a client needs the scheduler's address, except inside a task")
+            address = inside.scheduler
+        self._again = (address, heartbeat_interval_seconds, timeout_seconds, connect_timeout_seconds, storage_magic)
         self.identity: ClientId = identity or new_client_id()
         core = ClientCore(
             self.identity,
@@ -78,6 +88,29 @@ class Client(concurrent.futures.Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ScalerFuture:
         """Runs ``fn(*args, **kwargs)`` on a worker."""
         return self._submit([self._task(self._functions.blob(fn, kwargs), args)])[0]
+
+    def submit_verbose(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        capabilities: Mapping[str, int] | None = None,
+        *,
+        priority: int | None = None,
+        stream_output: bool = False,
+        on_log: LogCallback | None = None,
+    ) -> ScalerFuture:
+        """``submit(fn, *args, **kwargs)`` with everything that a task can have. A worker suspends a task of a lower
+        ``priority`` (from 0 to 2**31 - 1; default: 0, inside a task one more than that task's) for this one.
+        ``on_log`` as in ``submit_pickled``, with ``stream_output``. Raises ValueError for what is no priority."""
+        if priority is not None and not 0 <= priority <= MAX_PRIORITY:
+            raise ValueError(f"a priority is a number from 0 to {MAX_PRIORITY}, not {priority}")
+        metadata = TaskMetadata(
+            priority=nested_priority() if priority is None else priority, stream_output=stream_output
+        )
+        offers = tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()])
+        task = self._task(self._functions.blob(fn, kwargs), args)
+        return self._submit([task._replace(metadata=metadata.to_bytes(), capabilities=offers)], on_log=on_log)[0]
 
     def submit_many(self, fn: Callable[..., Any], argument_tuples: Iterable[tuple[Any, ...]]) -> list[ScalerFuture]:
         """``submit(fn, *arguments)`` for each, as one batch; ``fn`` is pickled once."""
@@ -112,16 +145,17 @@ class Client(concurrent.futures.Executor):
         capabilities: Mapping[str, int] | None = None,
     ) -> ScalerFuture:
         """Submits payloads that are serialized already. ``raw``: the result is a RawResult, whatever the task's
-        answer, and nothing is unpickled. ``name`` is what people call the function. ``on_log(task_id, type, text)`` is
-        called in the I/O thread for each TaskLog, if ``metadata.stream_output`` asks for them. Raises ValueError for a
-        ``task_id`` that is none; the future fails with ValueError if it is that of a pending task."""
+        answer, and nothing is unpickled. ``name`` is what people call the function. Without ``metadata`` the task's is
+        that of ``submit``. ``on_log(task_id, type, text)`` is called in the I/O thread for each TaskLog, if
+        ``metadata.stream_output`` asks for them. Raises ValueError for a ``task_id`` that is none; the future fails
+        with ValueError if it is that of a pending task."""
         if task_id is not None and len(task_id) != TASK_ID_BYTES:
             raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         task = NewTask(
             task_id or new_task_id(),
             blob(function, name.encode("utf-8", "replace")),
             tuple([blob(argument) for argument in arguments]),
-            metadata.to_bytes() if metadata else b"",
+            metadata.to_bytes() if metadata else _default_metadata(),
             tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()]),
         )
         return self._submit([task], raw=raw, on_log=on_log)[0]
@@ -143,7 +177,8 @@ class Client(concurrent.futures.Executor):
         self._thread.refused(task_id)
 
     def _task(self, function: Blob, arguments: tuple[Any, ...]) -> NewTask:
-        return NewTask(new_task_id(), function, tuple([blob(serialize(a, by_value=True)) for a in arguments]))
+        blobs = tuple([blob(serialize(a, by_value=True)) for a in arguments])
+        return NewTask(new_task_id(), function, blobs, _default_metadata())
 
     def _submit(
         self, tasks: list[NewTask], *, raw: bool = False, on_log: LogCallback | None = None
@@ -205,8 +240,27 @@ class Client(concurrent.futures.Executor):
         """Waits for pending futures, as every Executor does."""
         self.shutdown(wait=True)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _another, self._again
+
     def __repr__(self) -> str:
         return f"<Client {self.identity.decode('ascii', 'backslashreplace')} of {self._thread.address}>"
+
+
+def _default_metadata() -> bytes:
+    priority = nested_priority()
+    return TaskMetadata(priority=priority).to_bytes() if priority else b""
+
+
+def _another(address: str, heartbeat: float, timeout: float, connect_timeout: float, magic: bytes) -> Client:
+    """What a pickled client is where it is loaded."""
+    return Client(
+        address,
+        heartbeat_interval_seconds=heartbeat,
+        timeout_seconds=timeout,
+        connect_timeout_seconds=connect_timeout,
+        storage_magic=magic,
+    )
 
 
 def _results(futures: list[ScalerFuture], deadline: float | None) -> Iterator[Any]:

@@ -64,7 +64,7 @@ from reference_impl.client.instructions import (
     Store,
 )
 from reference_impl.client.objects import KEEP_BYTES, KEEP_OBJECTS, Blob, ObjectTable, Stored
-from reference_impl.errors import RemoteError, SchedulerLost
+from reference_impl.errors import RemoteError, SchedulerLost, StorageFull
 from reference_impl.storage_connection import StorageLost
 
 DELETE_DELAY_SECONDS = 0.1
@@ -116,6 +116,7 @@ class ClientCore:
         self.identity = identity
         self._serializer_blob = serializer
         self._serializer: Stored | None = None
+        self._serializer_refused = False
         self._interval = heartbeat_interval_seconds
         self._timeout = timeout_seconds
         self._objects = ObjectTable(identity, seed, keep_objects, keep_bytes)
@@ -191,6 +192,10 @@ class ClientCore:
         new: list[tuple[Stored, Blob]] = []
         ready: list[_Life] = []
         take = self._objects.take
+        if self._serializer_refused:  # there may be room by now
+            self._serializer_refused = False
+            self._serializer, _ = take(self._serializer_blob)
+            new.append((self._serializer, self._serializer_blob))
         serializer = self._serializer
         for task in tasks:
             objects: list[Stored] = []
@@ -307,6 +312,20 @@ class ClientCore:
                 self._dispatch(life, out)
         if self._objects.doomed:
             self._doom(out)
+        return out
+
+    def not_stored(self, object_id: ObjectId) -> list[Instruction]:
+        """The storage has refused an object: tasks that need it end with StorageFull (STO-24)."""
+        out: list[Instruction] = []
+        waiters = self._objects.refused(object_id)
+        if self._serializer is not None and self._serializer.id == object_id:
+            self._serializer, self._serializer_refused = None, True
+        full = Broken(StorageFull, "the object storage is full: it refused an object that the task needs")
+        for life in waiters:
+            assert isinstance(life, _Life)
+            if self._tasks.get(life.task.task_id) is life:
+                self._finish(life, full, None, out)
+        self._doom(out)
         return out
 
     def fetched(self, object_id: ObjectId, payload: Any) -> list[Instruction]:

@@ -99,6 +99,16 @@ class ObjectTable:
             self._rest(obj)
         return waiters
 
+    def refused(self, oid: ObjectId) -> list[object]:
+        """The object was not stored, and is not known any more: returns who waited for it."""
+        obj = self._by_id.get(oid)
+        if obj is None or obj.stored:
+            return []
+        del self._by_digest[obj.digest], self._by_id[oid]
+        self.doomed.append(oid)  # it was announced
+        waiters, obj.waiters = obj.waiters, []
+        return waiters
+
     def release(self, obj: Stored) -> None:
         """One reference less. An object is deleted only after it was stored: a deletion that overtakes the upload
         would leave it behind for ever."""

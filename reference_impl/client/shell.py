@@ -304,6 +304,10 @@ class ClientThread:
                 object_id = self._stores.pop(response.response_id, None)
                 if object_id is not None:
                     self._execute(self._core.stored(object_id))
+            elif response.type is ResponseType.DEL_NOT_EXISTS:
+                object_id = self._stores.pop(response.response_id, None)
+                if object_id is not None:
+                    self._execute(self._core.not_stored(object_id))
 
     def _flush_storage(self) -> None:
         storage = self._storage

@@ -13,12 +13,13 @@ noted. Whatever a client caused here is gone when the client is gone and the wor
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ClientId, Identity, ObjectId, Role, TaskId, WorkerId, role_of
+from protocol.identifiers import ClientId, Identity, ObjectId, Role, TaskId, WorkerId, owner_digest, role_of
 from protocol.lifecycle import IGNORED, TABLE, Action, Event, State
 from protocol.messages import (
     ClientDisconnect,
@@ -45,24 +46,27 @@ from protocol.messages import (
     TaskState,
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
+    WorkerManagerHeartbeat,
     WorkerManagerHeartbeatEcho,
     WorkerState,
 )
 from reference_impl.scheduler import information
+from reference_impl.scheduler.balancing import balance
 from reference_impl.scheduler.graphs import Graphs
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.objects import ObjectRegistry
-from reference_impl.scheduler.placement import Placement, TaskQueue, balance
-from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
+from reference_impl.scheduler.placement import Placement, TaskQueue
+from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRecord, WorkerRecord, names_of
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
-_CONFIRM_EVENTS = {
+_CONFIRM_EVENTS: dict[int, Event] = {
     TaskCancelConfirmType.CANCELED: Event.CONFIRM_CANCELED,
     TaskCancelConfirmType.CANCEL_NOT_FOUND: Event.CONFIRM_NOT_FOUND,
     TaskCancelConfirmType.CANCEL_FAILED: Event.CONFIRM_FAILED,
 }
-_RESULT_STATES = {
+_RESULT_STATES: dict[int, State] = {
     TaskResultType.SUCCESS: State.SUCCESS,
     TaskResultType.FAILED: State.FAILED,
     TaskResultType.FAILED_WORKER_DIED: State.FAILED_WORKER_DIED,
@@ -92,8 +96,10 @@ class SchedulerCore:
         """Whether anybody listens to the monitor stream; the shell sets it."""
         self.tasks: dict[TaskId, TaskRecord] = {}
         self.clients: dict[Identity, ClientRecord] = {}
+        self._owners: dict[bytes, ClientRecord] = {}  # the same, by what the ids of their objects begin with
         self.workers: dict[Identity, WorkerRecord] = {}
         self.queue = TaskQueue()
+        self.managers = Managers()
         self.objects = ObjectRegistry()
         self.graphs = Graphs(self)
         self.ended: dict[TaskState, int] = {}
@@ -101,6 +107,7 @@ class SchedulerCore:
         self.malformed = 0
         """How many messages were dropped because they could not be understood."""
         self._placement = Placement()
+        self._accepted_at = now
         self._next_balance = now + settings.load_balance
         self._out: list[Instruction] = []
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
@@ -141,6 +148,8 @@ class SchedulerCore:
         for client in [c for c in self.clients.values() if now - c.last_seen > self.settings.client_timeout]:
             self._note(client.client_id, f"silent for {self.settings.client_timeout} s: lost")
             self._client_lost(client)
+        for manager in self.managers.forget_silent(now, self.settings.worker_timeout):
+            self._note(manager, f"no heartbeat for {self.settings.worker_timeout} s: this worker manager is lost")
         self._fill()
         if self.settings.load_balance >= 0 and now >= self._next_balance:
             self._next_balance = now + self.settings.load_balance
@@ -160,13 +169,31 @@ class SchedulerCore:
         if self.graphs.get(envelope.task_id) is not None:
             self._note(sender, f"a Task with the id of the living graph {envelope.task_id.hex()}")
             return
-        envelope.check()  # a worker must be able to read it
         self._happen(self._new_record(sender, envelope, now), Event.TASK, sender)
 
     def _new_record(self, client_id: Identity, envelope: Envelope, now: float) -> TaskRecord:
-        record = TaskRecord(envelope.task_id, client_id, envelope, now)
-        self.tasks[record.task_id] = self._client(client_id, now).tasks[record.task_id] = record
+        """Of a task with an id that is not alive; raises MalformedMessage."""
+        message = envelope.check()  # a worker must be able to read it
+        assert isinstance(message, Task)
+        client = self._client(client_id, now)
+        if now > self._accepted_at:
+            self._accepted_at = now
+        if message.capabilities:
+            needs = names_of(message.capabilities)
+            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs)
+        else:
+            record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
+        self._stand_behind(record)
+        self.tasks[record.task_id] = client.tasks[record.task_id] = record
         return record
+
+    def _stand_behind(self, task: TaskRecord) -> None:
+        """Its place in the queue will be behind all that have one."""
+        task.accepted_at = self._accepted_at
+        if task.needs:
+            # Before and after all others, also where the clock stands still: it is compared across queues.
+            task.accepted_at = math.nextafter(self._accepted_at, math.inf)
+            self._accepted_at = math.nextafter(task.accepted_at, math.inf)
 
     def _on_cancel(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self.tasks.get(envelope.task_id)
@@ -184,6 +211,7 @@ class SchedulerCore:
     def _on_result(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self._held_by(sender, envelope)
         if record is None:
+            self._stray_result(sender, envelope)
             return
         message = envelope.check()
         assert isinstance(message, TaskResult)
@@ -196,7 +224,7 @@ class SchedulerCore:
         record = self._held_by(sender, envelope)
         if record is None:
             return
-        event = _CONFIRM_EVENTS[TaskCancelConfirmType(envelope.detail)]
+        event = _CONFIRM_EVENTS[envelope.detail]
         if event is Event.CONFIRM_FAILED and record.force_wanted and not record.force_sent:
             event = Event.CONFIRM_FAILED_UNFORCED
         self._happen(record, event, sender, envelope)
@@ -246,15 +274,17 @@ class SchedulerCore:
         after = row.next
         if after is State.AS_RESULT_SAYS or after is State.AS_NODE_ENDED:
             assert envelope is not None
-            after = _RESULT_STATES[TaskResultType(envelope.detail)]
+            after = _RESULT_STATES[envelope.detail]
         task.state = after
         for action in row.actions:
             _ACTIONS[action](self, task, sender, envelope)
         if before is State.INACTIVE and event is not Event.HAS_CAPACITY:
             if after is not State.INACTIVE:
-                self.queue.leave()
+                self.queue.leave(task)
         elif after is State.RUNNING and before is not State.INACTIVE:
             task.force_wanted = task.force_sent = False  # the cancel that was refused is over
+            if before is State.BALANCE_CANCELING and holder is not None:
+                holder.refused.add(task.task_id)  # it has started: no use asking again
         if self.monitored:
             self._publish_task(task, task.worker or holder, event, envelope)
         if task.graph is not None and row.actions[-1:] == (Action.FORGET,):
@@ -315,6 +345,8 @@ class SchedulerCore:
         assert worker is not None
         before = len(worker.held)
         del worker.held[task.task_id]
+        if worker.refused:
+            worker.refused.discard(task.task_id)
         self._placement.update(worker, before)
         task.worker = None
 
@@ -327,16 +359,12 @@ class SchedulerCore:
         self.ended[state] = self.ended.get(state, 0) + 1
 
     def _fill(self) -> None:
-        """Gives queued tasks to workers until one of the two runs out (TSK-05)."""
-        while len(self.queue):
-            worker = self._placement.least_loaded()
-            if worker is None:
-                return
-            self._happen(self.queue.take(), Event.HAS_CAPACITY, worker.worker_id)
+        """Gives queued tasks to workers until no worker with room can take one (TSK-05, TSK-12)."""
+        following = self.queue.next
+        while (pair := following(self._placement)) is not None:
+            self._happen(pair[0], Event.HAS_CAPACITY, pair[1].worker_id)
 
     def _balance(self) -> None:
-        if len(self.queue):
-            return  # whoever is idle gets work from the queue
         for task in balance(self._placement.idle(), list(self.workers.values())):
             assert task.worker is not None
             if self.monitored:
@@ -354,7 +382,7 @@ class SchedulerCore:
     def _client(self, identity: Identity, now: float) -> ClientRecord:
         client = self.clients.get(identity)
         if client is None:
-            client = self.clients[identity] = ClientRecord(identity, now)
+            client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(identity, now)
         return client
 
     def _on_client_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
@@ -406,8 +434,20 @@ class SchedulerCore:
                 self._client_lost(client)
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
-        envelope.check()
+        if role_of(sender) is not Role.OTHER:
+            self._note(sender, "a WorkerManagerHeartbeat from an identity that is a client's or a worker's")
+            return
+        message = envelope.message
+        assert isinstance(message, WorkerManagerHeartbeat)
         self._out.append(Send(sender, Envelope.of(WorkerManagerHeartbeatEcho())))
+        name = message.worker_manager_id
+        if not name:
+            return  # no worker can name it as its manager
+        before = self.managers.seen(sender, message, now)
+        if before is not None:
+            self._note(sender, f"it is the worker manager {name!r} from now on, which was {before!r}", logging.WARNING)
+        command = self.managers.command(name, self.workers.values(), self.queue.waiting(), now)
+        self._out.append(Send(sender, Envelope.of(command)))
 
     def _worker_lost(self, worker: WorkerRecord) -> None:
         """Each task that it held is lost with it; they go back to the front of the queue in their old order."""
@@ -418,10 +458,10 @@ class SchedulerCore:
             task.lost_workers += 1
             too_often = task.lost_workers >= self.settings.lost_workers_limit
             self._happen(task, Event.WORKER_LOST_LIMIT if too_often else Event.WORKER_LOST, worker.worker_id)
-        worker.held = {}
+        worker.held, worker.refused = {}, set()
 
     def _client_lost(self, client: ClientRecord) -> None:
-        del self.clients[client.client_id]
+        del self.clients[client.client_id], self._owners[owner_digest(client.client_id)]
         self.graphs.client_lost(client.client_id)
         for task in list(client.tasks.values()):
             self._happen(task, Event.CLIENT_LOST, client.client_id)
@@ -481,6 +521,21 @@ class SchedulerCore:
         if client is not None:
             client.objects.difference_update(ids)
         self._delete_objects(ids)
+
+    def _stray_result(self, sender: Identity, envelope: Envelope) -> None:
+        """The results of a worker that was lost meanwhile, or answers twice: they go with their client (OBJ-17)."""
+        message = envelope.check()
+        if sender not in self.workers or not isinstance(message, TaskResult):
+            return
+        nobodys: list[ObjectId] = []
+        for result in message.results:
+            owner = self._owners.get(result[:16])
+            if owner is not None:
+                owner.objects.add(result)
+            else:
+                nobodys.append(result)
+        if nobodys:
+            self._out.append(DeleteObjects(tuple(nobodys)))
 
     def _delete_objects(self, ids: list[ObjectId]) -> None:
         if not ids:

@@ -26,6 +26,8 @@ from protocol.messages import (
     StateCount,
     StateObject,
     StateScheduler,
+    Task,
+    TaskCapability,
     TaskFilter,
     TaskInfo,
     TaskList,
@@ -39,7 +41,7 @@ from protocol.messages import (
 
 if TYPE_CHECKING:
     from reference_impl.scheduler.core import SchedulerCore
-    from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
+    from reference_impl.scheduler.records import ClientRecord, Names, TaskRecord, WorkerRecord
 
 _U16_MAX = 0xFFFF
 
@@ -82,6 +84,7 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
     positions: dict[bytes, int] = {}
     if any(task.state.wire is TaskState.INACTIVE for task in shown):
         positions = {task.task_id: i for i, task in enumerate(core.queue, 1)}
+    offers = _Offers(core.workers.values())
     return TaskList(
         tuple(
             TaskInfo(
@@ -91,13 +94,40 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
                 task.worker.worker_id if task.worker is not None else b"",
                 task.lost_workers,
                 positions.get(task.task_id, 0),
-                _milliseconds(now - task.accepted_at),
+                _milliseconds(now - (task.graph or task).accepted_at),
                 _held_before(task),
+                _requirements(task),
+                *offers.of(task.needs),
             )
             for task in shown
         ),
         len(chosen),
     )
+
+
+class _Offers:
+    """Who could take tasks, asked for many tasks with few different requirements."""
+
+    def __init__(self, workers: Iterable[WorkerRecord]) -> None:
+        self._workers = workers
+        self._known: dict[Names, tuple[int, int, tuple[str, ...]]] = {}
+
+    def of(self, needs: Names) -> tuple[int, int, tuple[str, ...]]:
+        """How many workers offer all of it, how many of these have room, and which names no worker offers."""
+        if needs not in self._known:
+            able = [worker for worker in self._workers if needs <= worker.offers]
+            with_room = sum(len(worker.held) < worker.queue_size for worker in able)
+            missing = needs.difference(*[worker.offers for worker in self._workers]) if not able else ()
+            self._known[needs] = len(able), with_room, tuple(sorted(missing))
+        return self._known[needs]
+
+
+def _requirements(task: TaskRecord) -> tuple[TaskCapability, ...]:
+    if not task.needs:
+        return ()
+    message = task.envelope.check()
+    assert isinstance(message, Task)
+    return message.capabilities
 
 
 def _held_before(task: TaskRecord) -> int:
@@ -155,6 +185,7 @@ def state_scheduler(
         object_manager=ObjectManagerStatus(len(core.objects), storage),
         task_manager=TaskManagerStatus(counts),
         worker_manager=WorkerManagerStatus(tuple(_worker_status(w, now) for w in core.workers.values())),
+        scaling_manager=core.managers.status(core.workers.values(), now),
     )
 
 

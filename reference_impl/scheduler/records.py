@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
-from protocol.messages import ClientHeartbeat, WorkerHeartbeat
+from protocol.messages import ClientHeartbeat, TaskCapability, WorkerHeartbeat
 
 if TYPE_CHECKING:
     from reference_impl.scheduler.graphs import Graph
 
+Names = frozenset[str]
+"""Of capabilities: what a task requires, or a worker offers."""
+NOTHING: Names = frozenset()
+
+
+def names_of(capabilities: tuple[TaskCapability, ...]) -> Names:
+    """Values are not compared (TSK-12)."""
+    return frozenset([capability.name for capability in capabilities]) if capabilities else NOTHING
+
 
 class TaskRecord:
     """A task that is alive. ``state`` changes only through the lifecycle table."""
+
+    needs: ClassVar[Names] = NOTHING
 
     __slots__ = (
         "accepted_at",
@@ -38,8 +49,18 @@ class TaskRecord:
         self.lost_workers = 0
         self.force_wanted = False  # somebody who may wants it stopped even if it runs
         self.force_sent = False  # the TaskCancel in flight is a forced one
-        self.accepted_at = now
+        self.accepted_at = now  # a node of a graph: when the nodes that it names had ended
         self.graph: Graph | None = None  # whose node it is, until it or the graph ends
+
+
+class DemandingTask(TaskRecord):
+    """A task that requires capabilities. (Other tasks have no room for that: there may be a million of them.)"""
+
+    __slots__ = ("needs",)
+
+    def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names) -> None:
+        super().__init__(task_id, client_id, envelope, now)
+        self.needs: Names = needs  # type: ignore[misc]
 
 
 class ClientRecord:
@@ -59,12 +80,25 @@ class ClientRecord:
 class WorkerRecord:
     """A worker that has registered and has not left or timed out."""
 
-    __slots__ = ("connected_at", "heartbeat", "held", "last_seen", "queue_size", "worker_id")
+    __slots__ = (
+        "connected_at",
+        "heartbeat",
+        "held",
+        "last_seen",
+        "manager_id",
+        "offers",
+        "queue_size",
+        "refused",
+        "worker_id",
+    )
 
     def __init__(self, worker_id: WorkerId, heartbeat: WorkerHeartbeat, now: float) -> None:
         self.worker_id = worker_id
         self.queue_size = heartbeat.queue_size  # read once, when it registers
+        self.offers = names_of(heartbeat.capabilities)  # likewise
+        self.manager_id = heartbeat.worker_manager_id  # likewise
         self.heartbeat = heartbeat
         self.connected_at = now
         self.last_seen = now
         self.held: dict[TaskId, TaskRecord] = {}  # oldest first
+        self.refused: set[TaskId] = set()  # of those, what it did not give back for balancing

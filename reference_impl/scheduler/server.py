@@ -52,6 +52,7 @@ _STORAGE_CONNECT_SECONDS = 0.5
 _MAX_PENDING_REQUESTS = 1_000_000
 _FREE_PORT_TRIES = 50
 _IDENTITY = b"Scheduler|"
+_READ, _READ_AND_WRITE = int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT)  # an | of flags is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +320,7 @@ class _StorageLink:
         except StorageLost as error:
             self._lost(error, poller)
             return
-        wanted = zmq.POLLIN | (zmq.POLLOUT if self._connection.wants_write else 0)
+        wanted = _READ_AND_WRITE if self._connection.wants_write else _READ
         if wanted != self._registered:
             poller.register(self._connection.fileno(), wanted)
             self._registered = wanted

@@ -6,8 +6,10 @@ import contextlib
 import os
 import re
 import resource
+import signal
 import socket
 import sys
+from functools import partial
 
 from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail
 from reference_impl.processes import StopSignals
@@ -72,6 +74,19 @@ def _parser() -> RoleParser:
         metavar="LIST",
         help='what tasks may ask for, for example "gpu=1,linux"',
     )
+    parser.add_argument(
+        "-hps",
+        "--hard-processor-suspend",
+        action="store_true",
+        help="stop suspended tasks even if they have a client of their own; it is lost if that takes too long",
+    )
+    parser.add_argument(
+        "-wmi",
+        "--worker-manager-id",
+        type=_name,
+        metavar="ID",
+        help="the worker manager that started it; it can be asked by SIGUSR1 to leave if it holds no task",
+    )
     add_magic(parser)
     return parser
 
@@ -133,6 +148,11 @@ _name.__name__ = "name (1 to 200 bytes, no '|')"
 _capabilities.__name__ = "list of capabilities (NAME or NAME=NUMBER, separated by commas)"
 
 
+def check_options(scheduler_address: str, options: list[str]) -> None:
+    """For who starts workers with these options: ends this process with a usage error if they are wrong."""
+    _parser().parse_args([scheduler_address, *options])
+
+
 def _raise_descriptor_limit() -> None:
     """Each slot takes about ten descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -143,9 +163,11 @@ def _raise_descriptor_limit() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 ended as asked, 2 usage, 10 the scheduler is silent, 125 the worker itself is broken."""
     options = _parser().start(argv)
-    stop = StopSignals()
+    stop = StopSignals(signal.SIGUSR1)
     try:
-        zygote = Zygote()  # it imports what tasks need while this process imports what it needs itself
+        zygote = Zygote(
+            str(options.scheduler_address)
+        )  # it imports what tasks need while this process imports what it needs itself
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
         from reference_impl.worker.agent import Agent, Serve
@@ -159,6 +181,7 @@ def main(argv: list[str] | None = None) -> int:
             options.cancel_grace_seconds,
             parse_capabilities(options.capabilities),
             socket.gethostname(),
+            (options.worker_manager_id or "").encode(),
         )
         serve = Serve(
             options.scheduler_address,
@@ -166,10 +189,12 @@ def main(argv: list[str] | None = None) -> int:
             options.name,
             options.object_cache_bytes,
             options.object_storage_magic,
+            options.hard_processor_suspend,
         )
         facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
         try:
-            with Agent(serve, settings, zygote, lambda: announce_ready("worker", **facts)) as agent:
+            ready, busy = partial(announce_ready, "worker", **facts), partial(print, "busy", flush=True)
+            with Agent(serve, settings, zygote, ready, busy) as agent:
                 lost = agent.run(stop)
         except WorkerBroken as error:
             return fail(str(error), "the lines above may say why; is the machine out of memory or processes?", 125)

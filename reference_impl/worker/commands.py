@@ -1,15 +1,20 @@
-"""A shell command as a task."""
+"""A shell command as a task, and a call in a directory and environment of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 
-def run_command(argv: list[str], cwd: str | None = None, env: dict[str, str] | None = None) -> int:
+
+def run_command(
+    argv: list[str], cwd: str | None = None, env: dict[str, str] | None = None, changes: dict[str, str] | None = None
+) -> int:
     """Runs a command to its end and returns its exit code as a shell would give it.
 
     Its stdout and stderr are the task's own, so they stream while it runs; its stdin is empty. ``env`` replaces the
-    environment (None: the worker's). A death by signal n is 128 + n; 126: not executable; 127: not found, or ``cwd``
-    is not there; both with one line on stderr. Imports nothing at module level and uses no other function of this
-    package, so that it can be pickled by value and run on any worker of the protocol.
+    environment (None: the worker's), then ``changes`` are made to it. A death by signal n is 128 + n; 126: not
+    executable; 127: not found, or ``cwd`` is not there; both with one line on stderr. Imports nothing that it needs at
+    module level and uses no other function of this package, so that it can be pickled by value and run on any worker
+    of the protocol.
     """
     import codecs
     import os
@@ -35,6 +40,8 @@ def run_command(argv: list[str], cwd: str | None = None, env: dict[str, str] | N
     sys.stderr.flush()
     if cwd is not None and not os.path.isdir(cwd):  # noqa: PTH112
         return refuse(127, f"{cwd}: no such directory on the worker")
+    if changes:
+        env = {**(os.environ if env is None else env), **changes}
     # Some workers capture what Python writes and nothing else: there the output has to go through Python.
     copied = not (has_descriptor(sys.stdout) and has_descriptor(sys.stderr))
     out, err = (subprocess.PIPE, subprocess.PIPE) if copied else (1, 2)
@@ -69,3 +76,24 @@ def run_command(argv: list[str], cwd: str | None = None, env: dict[str, str] | N
         child.wait()
         raise
     return code if code >= 0 else 128 - code
+
+
+def call_there(function: Callable[..., object], cwd: str | None, env: dict[str, str], *arguments: object) -> object:
+    """``function(*arguments)`` in this directory (None: where the worker is) and with these variables. Both are as
+    before when it returns. Raises FileNotFoundError and the like for the directory, and what the function raises."""
+    import os
+
+    before = {name: os.environ.get(name) for name in env}
+    here = os.getcwd()  # noqa: PTH109
+    try:
+        os.environ.update(env)
+        if cwd is not None:
+            os.chdir(cwd)
+        return function(*arguments)
+    finally:
+        os.chdir(here)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

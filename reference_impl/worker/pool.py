@@ -44,7 +44,8 @@ class Owner(Protocol):
 
 
 class Pool:
-    """Keeps ``size`` processors alive. Raises WorkerBroken out of its handlers when it can't."""
+    """Keeps ``size`` processors alive, or as many as ``want`` said last. Raises WorkerBroken out of its handlers when
+    it can't."""
 
     def __init__(self, size: int, zygote: Zygote, reactor: Reactor, owner: Owner) -> None:
         self._zygote = zygote
@@ -53,9 +54,21 @@ class Pool:
         self._starting: dict[int, Processor] = {}  # by token
         self._processors: dict[int, Processor] = {}  # by pid
         self._stillborn = 0
+        self._size = size
+        self._retired: set[int] = set()
         reactor.register(zygote.fileno(), self._reports)
-        for _ in range(size):
+        self.want(size)
+
+    def want(self, size: int) -> None:
+        """From now on ``size`` processors are kept alive, at least."""
+        self._size = size
+        for _ in range(size - len(self._processors) - len(self._starting) + len(self._retired)):
             self._spawn()
+
+    def retire(self, processor: Processor) -> None:
+        """Ends an idle processor that its owner does not need; its end is not reported."""
+        self._retired.add(processor.pid)
+        self._zygote.kill(processor.pid, signal.SIGKILL)
 
     def forget(self, names: Sequence[ObjectId]) -> None:
         """These objects were deleted."""
@@ -63,14 +76,21 @@ class Pool:
             processor.forget(names)
 
     def kill(self, processor: Processor, number: signal.Signals) -> None:
-        """Signals the processor and what its task started; SIGKILL is followed by ``processor_gone``."""
+        """Signals the processor and what its task started; SIGKILL is followed by ``processor_gone``, also when it is
+        stopped."""
         self._zygote.kill(processor.pid, number)
 
     def start(
-        self, processor: Processor, task: Task, serializer: ObjectId, payload: Callable[[ObjectId], Buffer]
+        self,
+        processor: Processor,
+        task: Task,
+        serializer: ObjectId,
+        payload: Callable[[ObjectId], Buffer],
+        storage: str,
+        priority: int,
     ) -> None:
         """Hands over a task."""
-        processor.start(task, serializer, payload)
+        processor.start(task, serializer, payload, storage, priority)
         if processor.channel.wants_write:
             self._reactor.watch_writing(processor.channel.fileno(), True)
 
@@ -157,8 +177,11 @@ class Pool:
         for output in processor.outputs:
             self._reactor.unregister(output.descriptor)
         processor.close()
+        if processor.pid in self._retired:
+            self._retired.remove(processor.pid)
+            return
         if not processor.ready:
             self._stillborn_again(f"a new processor {describe_end(status)} before it was ready")
             return
-        self._spawn()
+        self.want(self._size)
         self._owner.processor_gone(processor, status)

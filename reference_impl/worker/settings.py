@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from protocol.messages import Resource, TaskCapability
@@ -11,7 +13,8 @@ class Usage(NamedTuple):
     """Of the whole agent and its machine."""
 
     agent: Resource = Resource()
-    processor: Resource = Resource()
+    processors: Mapping[int, Resource] = MappingProxyType({})
+    """By pid."""
     rss_free: int = 0
     mem_limit: int = 0
     net_sent_bytes: int = 0
@@ -27,6 +30,8 @@ class Settings(NamedTuple):
     cancel_grace_seconds: float = 0.0
     capabilities: tuple[TaskCapability, ...] = ()
     hostname: str = ""
+    manager_id: bytes = b""
+    """Of the worker manager that started it, if one did."""
 
 
 def parse_capabilities(text: str) -> tuple[TaskCapability, ...]:

@@ -15,12 +15,14 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
-from scalercli.places import EMBEDDED, Places
+from scalercli.places import Places, is_local
 
 logger = logging.getLogger("scalercli.agent")
 
@@ -117,62 +119,83 @@ def _detach(log: Path) -> None:
 
 
 def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
+    from protocol.control import AgentInfo
     from reference_impl.processes import StopSignals
-    from scalercli.agent.backend import connect_backend, embedded_backend
+    from scalercli.agent.backend import Backend, connect_backend, embedded_backend
     from scalercli.agent.book import LOST_WITH_AGENT
     from scalercli.agent.ledger import Ledger, LedgerError, now
     from scalercli.agent.server import AgentServer
     from scalercli.agent.session import Session
+    from scalercli.agent.watch import Subscription
 
     try:
         ledger = Ledger(places.ledger)
-        lost = ledger.close_books(LOST_WITH_AGENT, now())
+        lost, left = ledger.close_books(LOST_WITH_AGENT, now())
     except LedgerError as error:
         hint = f"move {places.ledger} away: the session then starts a new one"
         raise CliError(str(error), hint, ExitCode.INTERNAL) from None
-    if lost:
-        logger.warning("%d tasks of an earlier session agent are lost", lost)
-    if options.cluster == EMBEDDED:
-        backend = embedded_backend(options.workers, places.cluster_logs)
-    else:
-        backend = connect_backend(options.cluster)
+    if lost or left:
+        logger.warning("of an earlier session agent %d tasks are lost, %d go on", lost, len(left))
+
+    def connect() -> Backend:
+        if is_local(options.cluster):
+            return embedded_backend(options.workers, places.cluster_logs)
+        return connect_backend(options.cluster)
+
+    backend = connect()
     reason = "it failed"
     try:
         listener = listen(places, lock)
         signals = StopSignals()
         server = AgentServer(listener, ledger, idle_seconds=options.idle_seconds)
 
-        def info() -> object:
+        def info() -> AgentInfo:
             return backend.info(
                 living=session.living,
                 idle_seconds=0.0 if session.keep else options.idle_seconds,
                 state_directory=str(places.state),
             )
 
-        session = Session(ledger, backend.client, info, server.post)  # type: ignore[arg-type]
+        def attach() -> None:
+            backend.watch(server, session.lose)
+            if backend.monitor is not None:
+                backend.monitor.attach(server.watch, server.unwatch)
+                session.observe(backend.monitor)
+
+        def subscribe(report: Callable[[Any], None]) -> Subscription:
+            return backend.subscribe(server, report)
+
+        session = Session(ledger, backend.client, info, server.post, server.later, subscribe)
         session.keep = options.keep
 
         def stop() -> None:
             session.stopping = True
 
-        def broken(what: str) -> None:
-            session.broken = what
-            session.end_all(what, lost=True)
-
         server.attach(session)
         server.watch(signals.fileno(), stop)
-        backend.watch(server, broken)
-        if backend.monitor is not None:
-            backend.monitor.attach(server.watch, server.unwatch)
-            session.observe(backend.monitor)
+        attach()
+        session.restore(left)
         report(options, {"ok": True})
         try:
             reason = server.run()
+            while session.stuck and session.living and not session.stopping:
+                logger.warning("%s; %d tasks go on with another cluster", reason, session.living)
+                backend.unwatch(server)
+                backend.close()
+                try:
+                    backend = connect()
+                except CliError as error:
+                    reason = f"{reason}; {error.message}"
+                    break
+                session.rebind(backend.client)
+                attach()
+                reason = server.run()
         finally:
             server.stop_listening()
             places.socket.unlink(missing_ok=True)
             logger.info("ending: %s", reason)
-            session.end_all("the session was ended")
+            if not session.stuck or session.stopping:
+                session.end_all("the session was ended")
             server.settle()
             session.close()
             backend.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -16,9 +17,12 @@ from scalercli.exits import ExitCode
 
 if TYPE_CHECKING:
     from scalercli.agent.server import AgentServer
-    from scalercli.agent.watch import MonitorWatch
+    from scalercli.agent.watch import MonitorWatch, Subscription
 
 logger = logging.getLogger(__name__)
+
+TRACED_CLUSTER = "SCALERCLI_TRACED_CLUSTER"
+"""Set by ``scalercli trace`` for the command that it traces: the cluster that it has here, as JSON."""
 
 
 class Backend:
@@ -71,9 +75,28 @@ class Backend:
 
             def ended(role: str = role, pid: int = pid, fd: int = fd) -> None:
                 server.unwatch(fd)
+                self._watched.remove(fd)
+                os.close(fd)
                 broken(f"the {role} of the embedded cluster (pid {pid}) has ended")
 
             server.watch(fd, ended)
+
+    def subscribe(self, server: AgentServer, report: Callable[[Any], None]) -> Subscription:
+        """Calls ``report`` with each StateScheduler of the monitor stream."""
+        from protocol.messages import Kind
+        from reference_impl.addresses import Address
+        from scalercli.agent.watch import Subscription
+
+        subscription = Subscription(Address.parse(self._scheduler_address), report, (Kind.STATE_SCHEDULER,))
+        subscription.attach(server.watch, server.unwatch)
+        return subscription
+
+    def unwatch(self, server: AgentServer) -> None:
+        """Undoes ``watch``."""
+        for fd in self._watched:
+            server.unwatch(fd)
+            os.close(fd)
+        self._watched.clear()
 
     def close(self) -> None:
         if self._closed:
@@ -116,8 +139,13 @@ def embedded_backend(workers: int, logs: Path) -> Backend:
 
     count = workers or os.cpu_count() or 1
     logs.mkdir(mode=0o700, exist_ok=True)
+    traced = os.environ.get(TRACED_CLUSTER)
     try:
-        cluster = EmbeddedCluster.start(count, logs)
+        if traced:
+            cluster = EmbeddedCluster(log_directory=logs, **json.loads(traced))
+            count = cluster.workers
+        else:
+            cluster = EmbeddedCluster.start(count, logs)
     except (RuntimeError, OSError) as error:
         raise CliError(
             f"the embedded cluster did not start: {error}", f"see the logs in {logs}", ExitCode.UNREACHABLE

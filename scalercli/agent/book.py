@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from protocol.control import Selection, ShownState, TaskRow
-from scalercli.agent.ledger import Entry, Ledger
+from scalercli.agent.ledger import Entry, Ledger, resumable
 from scalercli.agent.tasks import Living, Refused, TaskClient
 from scalercli.agent.watch import MonitorWatch
 from scalercli.exits import ExitCode
@@ -36,6 +36,7 @@ class Book:
     def __init__(self, ledger: Ledger, client: TaskClient | None, post: Callable[[Callable[[], None]], None]) -> None:
         self.ledger = ledger
         self.living: dict[bytes, Living] = {}
+        self.wire: dict[bytes, bytes] = {}  # of later attempts: what the scheduler knows a task by, to its id
         self._client = client
         self._post = post
         self._watch: MonitorWatch | None = None
@@ -64,6 +65,10 @@ class Book:
             self._watch.close()
             self._watch = None
 
+    def rebind(self, client: TaskClient) -> None:
+        """The client of a new cluster."""
+        self._client = client
+
     @property
     def watch(self) -> MonitorWatch | None:
         """Where states come from if the scheduler does not answer."""
@@ -79,7 +84,7 @@ class Book:
         row in the state NOT_FOUND."""
         entries: Iterable[Entry]
         if not selection.all:
-            entries = [self._resolve(text) for text in selection.ids]
+            entries = [self.resolve(text) for text in selection.ids]
         elif selection.living:
             entries = [living.entry for living in self.living.values()]
         else:
@@ -91,11 +96,12 @@ class Book:
         living = self.living.get(entry.row.task_id)
         if living is not None:
             return living.entry
-        if not entry.row.state.over:  # its agent is gone, and nobody has closed its books yet
+        if not entry.row.state.over and not resumable(entry.row):  # its agent is gone, its books are not closed yet
             entry.row = entry.row._replace(state=ShownState.LOST, reason=LOST_WITH_AGENT)
         return entry
 
-    def _resolve(self, text: str) -> Entry:
+    def resolve(self, text: str) -> Entry:
+        """The task with this id, prefix, or @last; raises Refused for what can't be one."""
         if text == "@last":
             last = self.ledger.last()
             return self._current(last) if last else _missing(text, b"", "nothing was submitted in this session yet")
@@ -133,17 +139,28 @@ class Book:
             if len(ids) <= 8
             else list(self.living)
         )
-        if not selection.fresh or not living or self._asking is None:
+        if selection.fresh:
+            self.look(living, then)
+        else:
+            then()
+
+    def look(self, task_ids: list[bytes], then: Callable[[], None]) -> None:
+        """Calls ``then`` when the states of these tasks are what the scheduler says now, as far as it does."""
+        asked = [t for t in task_ids if t in self.living and self.living[t].future is not None]
+        if not asked or self._asking is None:
             then()
             return
         if self.watch is not None:
-            self._infer(living)
+            self._infer(asked)
             then()
             return
-        asked = tuple(living) if len(living) <= 1000 else ()
-        self._asking.submit(self._ask, asked).add_done_callback(
-            lambda future: self._post(partial(self._informed, future, living, then))
-        )
+        wire_ids = tuple(self.living[t].wire_id for t in asked) if len(asked) <= 1000 else ()
+        self.ask(partial(self._ask, wire_ids), lambda future: self._informed(future, asked, then))
+
+    def ask(self, query: Callable[[], Any], then: Callable[[concurrent.futures.Future[Any]], None]) -> None:
+        """Calls ``query``, which may block, in a thread of its own, and then ``then`` in the agent's."""
+        assert self._asking is not None
+        self._asking.submit(query).add_done_callback(lambda future: self._post(partial(then, future)))
 
     def _ask(self, task_ids: tuple[bytes, ...]) -> Any:
         from protocol.messages import TaskFilter
@@ -157,9 +174,10 @@ class Book:
     def _infer(self, task_ids: list[bytes]) -> None:
         assert self._watch is not None
         for task_id in task_ids:
-            living, seen = self.living.get(task_id), self._watch.observations.state(task_id)
+            living = self.living.get(task_id)
             if living is None or living.row.state is ShownState.CANCELING:
                 continue
+            seen = self._watch.observations.state(living.wire_id)
             if seen is not None:
                 living.change(state=seen[0], worker=seen[1], reason=INFERRED)
             else:
@@ -168,8 +186,8 @@ class Book:
     def _informed(self, future: concurrent.futures.Future[Any], asked: list[bytes], then: Callable[[], None]) -> None:
         if not future.cancelled() and future.exception() is None and future.result().variant == "tasks":
             for info in future.result().value.tasks:
-                living = self.living.get(info.task_id)
-                if living is not None:
+                living = self.living.get(self.wire.get(info.task_id, info.task_id))
+                if living is not None and living.future is not None:
                     state = _SHOWN.get(info.state.name, living.row.state)
                     if state is ShownState.RUNNING and info.held_before:
                         state = ShownState.QUEUED  # inside its worker, behind others

@@ -1,36 +1,47 @@
 """What a session remembers of its tasks, in SQLite (WAL), so that a killed agent forgets nothing.
 
 Writes are collected and committed by ``flush``, once per pass of the agent's loop: thousands of tasks cost one
-transaction. Every read flushes first. Results are kept as they came, never unpickled.
+transaction. Every read flushes first. Results are kept as they came, never unpickled. What was sent is kept as long as
+the task has not succeeded, so that it can be submitted again; functions, which many tasks share, once each.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from protocol.control import OutputChunk, ShownState, TaskKind, TaskRow
+from protocol.control import NO_OPTIONS, Capability, Event, OutputChunk, ShownState, TaskKind, TaskOptions, TaskRow
 
 KEEP_SECONDS = 7 * 86400.0
 """How long a task that is over stays in the ledger."""
 
-_VERSION = 1
+MAX_KEPT_BYTES = 64 << 20
+"""The arguments of one task beyond this are not kept: it can't be submitted again."""
+
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
     number INTEGER PRIMARY KEY,       -- in the order of submission
     id BLOB NOT NULL UNIQUE,
     kind INTEGER NOT NULL,            -- 0: a callable, 1: a command
     text TEXT NOT NULL,               -- what was submitted
-    state TEXT NOT NULL,              -- 'pending' until it is over
+    state TEXT NOT NULL,              -- 'pending' or 'waiting' until it is over
     reason TEXT NOT NULL DEFAULT '',
     submitted REAL NOT NULL,          -- seconds since 1970
     started REAL NOT NULL DEFAULT 0,
     ended REAL NOT NULL DEFAULT 0,
     exit_code INTEGER,
-    peak_bytes INTEGER NOT NULL DEFAULT 0
+    peak_bytes INTEGER NOT NULL DEFAULT 0,
+    options TEXT NOT NULL DEFAULT '', -- JSON; only what differs from the defaults
+    key TEXT,                         -- of several tasks with one key only one is submitted
+    attempt INTEGER NOT NULL DEFAULT 1,
+    retry_of BLOB                     -- the id of the task that this one repeats
 );
 CREATE INDEX IF NOT EXISTS pending ON tasks (number) WHERE state = 'pending';
 CREATE TABLE IF NOT EXISTS results (
@@ -45,7 +56,36 @@ CREATE TABLE IF NOT EXISTS output (
 );
 CREATE INDEX IF NOT EXISTS output_of_task ON output (number, place);
 """
-_COLUMNS = "number, id, kind, text, state, reason, submitted, started, ended, exit_code, peak_bytes"
+_SINCE_2 = """
+ALTER TABLE tasks ADD COLUMN options TEXT NOT NULL DEFAULT '';
+ALTER TABLE tasks ADD COLUMN key TEXT;
+ALTER TABLE tasks ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE tasks ADD COLUMN retry_of BLOB;
+"""
+_TABLES_SINCE_2 = """
+CREATE UNIQUE INDEX IF NOT EXISTS keys ON tasks (key) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS waiting ON tasks (number) WHERE state = 'waiting';
+CREATE TABLE IF NOT EXISTS functions (
+    digest BLOB PRIMARY KEY,
+    payload BLOB NOT NULL             -- serialized
+);
+CREATE TABLE IF NOT EXISTS sent (     -- of tasks that have not succeeded
+    number INTEGER PRIMARY KEY REFERENCES tasks ON DELETE CASCADE,
+    function BLOB NOT NULL,           -- digest
+    name TEXT NOT NULL,               -- of the function
+    arguments BLOB NOT NULL           -- each serialized, behind its length as 8 bytes, little-endian
+);
+CREATE TABLE IF NOT EXISTS events (   -- what happened on the way, for people
+    place INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL REFERENCES tasks ON DELETE CASCADE,
+    at REAL NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS events_of_task ON events (number, place);
+"""
+_COLUMNS_1 = "number, id, kind, text, state, reason, submitted, started, ended, exit_code, peak_bytes"
+_COLUMNS_2 = f"{_COLUMNS_1}, options, key, attempt, retry_of"
+_SMALL_BYTES = 4096
 _STATES = {state.label: state for state in ShownState}
 _PAGE = 500
 
@@ -54,14 +94,23 @@ class LedgerError(Exception):
     """The ledger can't be read or written; the text says why."""
 
 
+class Work(NamedTuple):
+    """What is sent for a task."""
+
+    function: bytes
+    name: str
+    arguments: tuple[bytes, ...]
+
+
 class Entry:
     """A row with its number in the ledger."""
 
-    __slots__ = ("number", "row")
+    __slots__ = ("number", "payload", "row")
 
     def __init__(self, number: int, row: TaskRow) -> None:
         self.number = number
         self.row = row
+        self.payload: bytes | None = None  # of a task that has just ended, if it is small: it need not be read
 
 
 class Ledger:
@@ -70,9 +119,16 @@ class Ledger:
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         """Opens or creates it; None is an empty one in memory. Raises LedgerError."""
         self._pending_tasks: list[tuple[object, ...]] = []
+        self._pending_work: dict[int, tuple[object, ...]] = {}
+        self._pending_functions: dict[bytes, bytes] = {}
         self._pending_ends: list[tuple[object, ...]] = []
         self._pending_results: list[tuple[int, bytes]] = []
         self._pending_output: list[tuple[int, int, int, str]] = []
+        self._pending_events: list[tuple[object, ...]] = []
+        self._succeeded: list[tuple[int]] = []
+        self._big: set[int] = set()  # tasks whose arguments are worth the work of deleting them at once
+        self._digests: tuple[bytes, bytes] = (b"", b"")  # of the last function
+        self._columns = _COLUMNS_2
         try:
             if path is None:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
@@ -88,8 +144,10 @@ class Ledger:
             if version > _VERSION:
                 raise LedgerError(f"{path} was written by a newer scalercli")
             if not read_only:
-                self._db.executescript(_SCHEMA)
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+                self._migrate(version)
+            elif version < 2:
+                self._columns = f"{_COLUMNS_1}, '', NULL, 1, NULL"
+            self._old = read_only and version < 2
             self._next_number = 1 + (self._db.execute("SELECT max(number) FROM tasks").fetchone()[0] or 0)
             self._next_place = 1 + (self._db.execute("SELECT max(place) FROM output").fetchone()[0] or 0)
         except (sqlite3.Error, OSError) as error:
@@ -97,18 +155,64 @@ class Ledger:
                 self._db.close()
             raise LedgerError(f"can't use the ledger {path}: {error}") from error
 
+    def _migrate(self, version: int) -> None:
+        """Brings an empty ledger, or one of an earlier version, to this one; all or nothing."""
+        columns = _SINCE_2 if version == 1 else ""
+        self._db.executescript(
+            f"BEGIN IMMEDIATE; {columns} {_SCHEMA} {_TABLES_SINCE_2} PRAGMA user_version = {_VERSION}; COMMIT;"
+        )
+
     def close(self) -> None:
         self.flush()
         self._db.close()
 
     # ---- writing ----
 
-    def add(self, task_id: bytes, kind: TaskKind, text: str, submitted: float) -> int:
-        """A new task, pending; its number."""
+    def add(
+        self,
+        task_id: bytes,
+        kind: TaskKind,
+        text: str,
+        submitted: float,
+        *,
+        state: ShownState = ShownState.PENDING,
+        options: TaskOptions = NO_OPTIONS,
+        key: str = "",
+        retry_of: bytes = b"",
+        work: Work | None = None,
+    ) -> int:
+        """A new task, pending or waiting; its number. If another one has its ``key``, the key is this one's now."""
         number = self._next_number
         self._next_number += 1
-        self._pending_tasks.append((number, task_id, int(kind), text, submitted))
+        if key and retry_of:
+            self.flush()
+            self._db.execute("UPDATE tasks SET key = NULL WHERE key = ?", (key,))
+        packed = "" if options == NO_OPTIONS else _options_text(options)
+        self._pending_tasks.append(
+            (number, task_id, int(kind), text, state.label, submitted, packed, key or None, retry_of or None)
+        )
+        if work is not None and sum(map(len, work.arguments)) + len(work.function) <= MAX_KEPT_BYTES:
+            if self._digests[0] != work.function:
+                self._digests = (work.function, hashlib.sha256(work.function).digest())
+            digest = self._digests[1]
+            self._pending_functions[digest] = work.function
+            arguments = b"".join(len(a).to_bytes(8, "little") + a for a in work.arguments)
+            self._pending_work[number] = (number, digest, work.name, arguments)
+            if len(arguments) > _SMALL_BYTES:
+                self._big.add(number)
         return number
+
+    def change(self, number: int, state: ShownState, *, reason: str = "", attempt: int = 1) -> None:
+        """A task that is not over: how it is, and which attempt runs."""
+        self.flush()
+        self._execute(
+            "UPDATE tasks SET state = ?, reason = ?, attempt = ? WHERE number = ?",
+            (state.label, reason, attempt, number),
+        )
+
+    def note(self, number: int, at: float, text: str) -> None:
+        """Something that happened to a task, for ``events``."""
+        self._pending_events.append((number, at, text))
 
     def end(
         self,
@@ -126,6 +230,9 @@ class Ledger:
         self._pending_ends.append((state.label, reason, started, ended, exit_code, min(peak_bytes, 2**62), number))
         if payload is not None:
             self._pending_results.append((number, payload))
+        if state is ShownState.SUCCESS and self._pending_work.pop(number, None) is None and number in self._big:
+            self._big.discard(number)
+            self._succeeded.append((number,))
 
     def add_output(self, number: int, stderr: bool, text: str) -> None:
         """The next piece of a task's output."""
@@ -134,14 +241,20 @@ class Ledger:
 
     def flush(self) -> None:
         """Commits what was written; raises LedgerError (a full disk, for example)."""
-        if not (self._pending_tasks or self._pending_ends or self._pending_output):
+        if not (self._pending_tasks or self._pending_ends or self._pending_output or self._pending_events):
             return
         try:
             self._db.execute("BEGIN")
             self._db.executemany(
-                "INSERT INTO tasks (number, id, kind, text, state, submitted) VALUES (?, ?, ?, ?, 'pending', ?)",
+                "INSERT INTO tasks (number, id, kind, text, state, submitted, options, key, retry_of)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self._pending_tasks,
             )
+            if self._pending_work:
+                self._db.executemany("INSERT OR IGNORE INTO functions VALUES (?, ?)", self._pending_functions.items())
+                self._db.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", self._pending_work.values())
+            self._db.executemany("DELETE FROM sent WHERE number = ?", self._succeeded)
+            self._db.executemany("INSERT INTO events (number, at, text) VALUES (?, ?, ?)", self._pending_events)
             self._db.executemany("INSERT INTO output VALUES (?, ?, ?, ?)", self._pending_output)
             self._db.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", self._pending_results)
             self._db.executemany(
@@ -154,42 +267,76 @@ class Ledger:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise LedgerError(f"can't write the ledger: {error}") from error
-        for pending in (self._pending_tasks, self._pending_output, self._pending_results, self._pending_ends):
+        for pending in (
+            self._pending_tasks,
+            self._pending_output,
+            self._pending_results,
+            self._pending_ends,
+            self._pending_events,
+            self._succeeded,
+        ):
             pending.clear()
+        self._pending_work.clear()
+        self._pending_functions.clear()
 
-    def close_books(self, reason: str, now: float) -> int:
-        """Marks every task of an earlier agent that is not over as lost, and forgets the old ones; how many."""
+    def close_books(self, reason: str, now: float) -> tuple[int, list[Entry]]:
+        """After the end of an earlier agent: marks as lost every task that it had handed over and that may not be
+        submitted again by itself, and forgets the old ones. How many are lost; and those that are not: they wait, or
+        are to be submitted again."""
         self.flush()
-        count = self._db.execute(
-            "UPDATE tasks SET state = 'lost', reason = ?, ended = ? WHERE state = 'pending'", (reason, now)
-        ).rowcount
-        self._db.execute("DELETE FROM tasks WHERE state != 'pending' AND ended < ?", (now - KEEP_SECONDS,))
-        return count
+        query = f"SELECT {self._columns} FROM tasks WHERE state IN ('pending', 'waiting') ORDER BY number"
+        open_ = [_entry(found) for found in self._db.execute(query)]
+        lost = [entry for entry in open_ if not resumable(entry.row)]
+        for entry in lost:
+            self.end(entry.number, ShownState.LOST, ended=now, reason=reason)
+        self.flush()
+        self._execute(
+            "DELETE FROM tasks WHERE state NOT IN ('pending', 'waiting') AND ended < ?", (now - KEEP_SECONDS,)
+        )
+        self._execute("DELETE FROM sent WHERE number IN (SELECT number FROM tasks WHERE state = 'success')", ())
+        self._execute("DELETE FROM functions WHERE digest NOT IN (SELECT function FROM sent)", ())
+        return len(lost), [entry for entry in open_ if resumable(entry.row)]
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> None:
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise LedgerError(f"can't write the ledger: {error}") from error
 
     # ---- reading ----
 
     def find(self, task_id: bytes) -> Entry | None:
         """The task with exactly this id."""
         self.flush()
-        found = self._db.execute(f"SELECT {_COLUMNS} FROM tasks WHERE id = ?", (task_id,)).fetchone()
+        found = self._db.execute(f"SELECT {self._columns} FROM tasks WHERE id = ?", (task_id,)).fetchone()
         return _entry(found) if found else None
+
+    def knows_one_of(self, task_ids: Sequence[bytes]) -> bool:
+        """Whether a task has one of these ids."""
+        self.flush()
+        for start in range(0, len(task_ids), _PAGE):
+            some = task_ids[start : start + _PAGE]
+            query = f"SELECT 1 FROM tasks WHERE id IN ({','.join('?' * len(some))}) LIMIT 1"
+            if self._db.execute(query, some).fetchone():
+                return True
+        return False
 
     def matching(self, low: bytes, high: bytes, limit: int) -> list[Entry]:
         """The tasks with ids from ``low`` to ``high``, at most ``limit``."""
         self.flush()
-        query = f"SELECT {_COLUMNS} FROM tasks WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+        query = f"SELECT {self._columns} FROM tasks WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
         return [_entry(found) for found in self._db.execute(query, (low, high, limit))]
 
     def last(self) -> Entry | None:
         """The task that was submitted last."""
         self.flush()
-        found = self._db.execute(f"SELECT {_COLUMNS} FROM tasks ORDER BY number DESC LIMIT 1").fetchone()
+        found = self._db.execute(f"SELECT {self._columns} FROM tasks ORDER BY number DESC LIMIT 1").fetchone()
         return _entry(found) if found else None
 
     def all(self) -> Iterator[Entry]:
         """Every task, oldest first; tasks may be added and may end meanwhile."""
         number = 0
-        query = f"SELECT {_COLUMNS} FROM tasks WHERE number > ? ORDER BY number LIMIT {_PAGE}"
+        query = f"SELECT {self._columns} FROM tasks WHERE number > ? ORDER BY number LIMIT {_PAGE}"
         while True:
             self.flush()
             page = self._db.execute(query, (number,)).fetchall()
@@ -197,6 +344,59 @@ class Ledger:
                 return
             yield from map(_entry, page)
             number = page[-1][0]
+
+    def by_key(self, key: str) -> Entry | None:
+        """The task with this key."""
+        self.flush()
+        if self._old:
+            return None
+        found = self._db.execute(f"SELECT {self._columns} FROM tasks WHERE key = ?", (key,)).fetchone()
+        return _entry(found) if found else None
+
+    def open(self) -> list[Entry]:
+        """Those that are not over."""
+        self.flush()
+        query = f"SELECT {self._columns} FROM tasks WHERE state IN ('pending', 'waiting') ORDER BY number"
+        return [_entry(found) for found in self._db.execute(query)]
+
+    def newest(self, limit: int) -> list[Entry]:
+        """The last tasks, the newest first."""
+        self.flush()
+        query = f"SELECT {self._columns} FROM tasks ORDER BY number DESC LIMIT ?"
+        return [_entry(found) for found in self._db.execute(query, (limit,))]
+
+    def work(self, number: int) -> Work | None:
+        """What was sent for a task; None if it is not kept."""
+        self.flush()
+        if self._old:
+            return None
+        found = self._db.execute(
+            "SELECT payload, name, arguments FROM sent JOIN functions ON digest = function WHERE number = ?", (number,)
+        ).fetchone()
+        if found is None:
+            return None
+        function, name, packed = found
+        arguments = []
+        while packed:
+            size = int.from_bytes(packed[:8], "little")
+            arguments.append(packed[8 : 8 + size])
+            packed = packed[8 + size :]
+        return Work(function, name, tuple(arguments))
+
+    def events(self, number: int) -> tuple[Event, ...]:
+        """What was noted of a task, oldest first."""
+        self.flush()
+        if self._old:
+            return ()
+        found = self._db.execute("SELECT at, text FROM events WHERE number = ? ORDER BY place", (number,))
+        return tuple(Event(at, text) for at, text in found)
+
+    def retry_of(self, task_id: bytes) -> Entry | None:
+        """The newest task that repeats this one."""
+        self.flush()
+        query = f"SELECT {self._columns} FROM tasks WHERE retry_of = ? ORDER BY number DESC LIMIT 1"
+        found = None if self._old else self._db.execute(query, (task_id,)).fetchone()
+        return _entry(found) if found else None
 
     def payload(self, number: int) -> bytes | None:
         """The serialized result of a task; None if there is none."""
@@ -212,8 +412,16 @@ class Ledger:
         return (found[-1][0] if found else after), [OutputChunk(bool(stderr), text) for _, stderr, text in found]
 
 
-def _entry(found: tuple[int, bytes, int, str, str, str, float, float, float, int | None, int]) -> Entry:
-    number, task_id, kind, text, state, reason, submitted, started, ended, exit_code, peak_bytes = found
+def resumable(row: TaskRow) -> bool:
+    """Whether a task that is not over outlives its agent: it was not handed over yet, or may be once more."""
+    if row.state is ShownState.WAITING:
+        return True
+    return row.attempt <= row.options.retries and ShownState.LOST in row.options.retry_on
+
+
+def _entry(found: tuple[Any, ...]) -> Entry:
+    number, task_id, kind, text, state, reason, submitted, started, ended, exit_code, peak_bytes, *rest = found
+    options, key, attempt, retry_of = rest
     return Entry(
         number,
         TaskRow(
@@ -228,8 +436,32 @@ def _entry(found: tuple[int, bytes, int, str, str, str, float, float, float, int
             has_exit_code=exit_code is not None,
             exit_code=exit_code or 0,
             peak_bytes=peak_bytes,
+            options=_options(options) if options else NO_OPTIONS,
+            key=key or "",
+            attempt=attempt,
+            retry_of=retry_of or b"",
         ),
     )
+
+
+def _options_text(options: TaskOptions) -> str:
+    defaults = NO_OPTIONS._asdict()
+    return json.dumps({name: value for name, value in options._asdict().items() if value != defaults[name]})
+
+
+def _options(text: str) -> TaskOptions:
+    fields = json.loads(text)
+    lists: dict[str, Any] = {
+        name: tuple(make(item) for item in fields[name])
+        for name, make in (
+            ("retry_on", ShownState),
+            ("capabilities", lambda pair: Capability(*pair)),
+            ("after", str),
+            ("after_any", str),
+        )
+        if name in fields
+    }
+    return TaskOptions(**fields | lists)
 
 
 def now() -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 _PROTO, _FRAME, _STOP = 0x80, 0x95, 0x2E
 _INTS = {0x4B: 1, 0x4D: 2, 0x4A: 4}  # BININT1, BININT2, BININT: bytes of the number
 
@@ -15,3 +17,54 @@ def command_exit_code(payload: bytes) -> int | None:
     if size is None or len(payload) != at + size + 2 or payload[-1] != _STOP:
         return None
     return int.from_bytes(payload[at + 1 : at + 1 + size], "little", signed=size == 4)
+
+
+class Raised(NamedTuple):
+    """The class of a pickled exception, and the first text in it, mostly its message."""
+
+    module: str
+    name: str
+    text: str
+
+
+_SKIPPED = ("tblib", "copyreg", "builtins", "types", "__builtin__")
+_DEPTH = 200  # opcodes
+_DIED = "ProcessorDiedError"
+
+
+def raised(payload: bytes) -> Raised | None:
+    """What a failed task raised, as far as its pickle shows without being run; None if it does not."""
+    import pickletools
+
+    texts: list[str] = []
+    found: tuple[str, str] | None = None
+    builtin: tuple[str, str] | None = None
+    try:
+        for (opcode, argument, _), _ in zip(pickletools.genops(payload), range(_DEPTH), strict=False):
+            if opcode.name in ("SHORT_BINUNICODE", "BINUNICODE", "UNICODE"):
+                if found or builtin:
+                    return Raised(*(found or builtin or ("", "")), str(argument))
+                texts.append(str(argument))
+            elif opcode.name in ("GLOBAL", "STACK_GLOBAL"):
+                pair = str(argument).split(" ") if opcode.name == "GLOBAL" else texts[-2:]
+                if len(pair) != 2:
+                    return None
+                module, name = pair
+                if module == "builtins" and (name.endswith(("Error", "Exception", "Exit", "Interrupt", "Iteration"))):
+                    builtin = builtin or (module, name)
+                elif module.partition(".")[0] not in _SKIPPED:
+                    found = found or (module, name)
+    except Exception:  # no pickle, or cut off
+        return None
+    which = found or builtin
+    return Raised(*which, "") if which else None
+
+
+def processor_died(payload: bytes) -> str:
+    """Why, if the payload says that the process died in which the task ran; else empty."""
+    if _DIED.encode() not in payload[:4096]:
+        return ""
+    what = raised(payload)
+    if what is None or what.name != _DIED:
+        return ""
+    return what.text or "the process that ran the task died"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import logging
 import os
 import selectors
@@ -82,6 +84,8 @@ class AgentServer:
         self._idle_seconds = idle_seconds
         self._session: Session | None = None
         self._posted: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_numbers = itertools.count()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._connections: set[CommandConnection] = set()
@@ -106,6 +110,10 @@ class AgentServer:
         with contextlib.suppress(OSError):  # its buffer is full: it is awake anyway; or it is closed
             self._wake_writer.send(b"\0")
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Runs ``call`` after that time; from the agent's thread."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._timer_numbers), call))
+
     @property
     def session(self) -> Session:
         assert self._session is not None
@@ -123,12 +131,14 @@ class AgentServer:
                     key.data()
             while self._posted:
                 self._posted.popleft()()
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                heapq.heappop(self._timers)[2]()
             self._settle()
             if self.session.stopping:
                 return "it was told to"
-            if self.session.broken and not self.session.living:
+            if self.session.stuck:
                 return self.session.broken
-            now = time.monotonic()
             if self._connections or self.session.living:
                 idle_since = now
             elif self._idle_seconds and not self.session.keep and now - idle_since >= self._idle_seconds:
@@ -152,9 +162,12 @@ class AgentServer:
     def _timeout(self, idle_since: float) -> float | None:
         if self._posted:
             return 0.0
+        now = time.monotonic()
+        timer = max(0.0, self._timers[0][0] - now) if self._timers else None
         if not self._idle_seconds or self.session.keep or self._connections or self.session.living:
-            return None
-        return max(0.0, self._idle_seconds - (time.monotonic() - idle_since))
+            return timer
+        idle = max(0.0, self._idle_seconds - (now - idle_since))
+        return idle if timer is None else min(idle, timer)
 
     def _accept(self) -> None:
         while True:

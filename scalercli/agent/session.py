@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import os
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from protocol.control import (
-    MAX_PAYLOAD_BYTES,
     VERSION,
     AgentInfo,
     Cancel,
@@ -23,18 +23,22 @@ from protocol.control import (
     ControlError,
     ControlRequest,
     Follow,
+    KnownTask,
+    Retry,
+    RetryResult,
     Selection,
     ShownState,
     Submit,
-    TaskKind,
     TaskRow,
 )
-from protocol.payloads import TaskMetadata
+from scalercli.agent import repeating
 from scalercli.agent.book import Book
-from scalercli.agent.ledger import Entry, Ledger, LedgerError, now
-from scalercli.agent.results import command_exit_code
+from scalercli.agent.explaining import Explainer
+from scalercli.agent.ledger import Entry, Ledger, LedgerError, Work, now
+from scalercli.agent.lifetimes import Lifetimes
+from scalercli.agent.overview import Overviews
 from scalercli.agent.tasks import ROWS_AT_ONCE, Canceling, Connection, Follower, Living, Refused, TaskClient
-from scalercli.agent.watch import MonitorWatch
+from scalercli.agent.watch import MonitorWatch, Subscription
 from scalercli.exits import ExitCode
 
 logger = logging.getLogger(__name__)
@@ -49,15 +53,21 @@ class Session:
         client: TaskClient | None,
         info: Callable[[], AgentInfo],
         post: Callable[[Callable[[], None]], None],
+        later: Callable[[float, Callable[[], None]], None] = lambda seconds, call: None,
+        subscribe: Callable[[Callable[[Any], None]], Subscription] | None = None,
     ) -> None:
+        """``post(call)`` runs a call on the agent's thread, from any thread; ``later(seconds, call)`` does it then.
+        ``subscribe(report)`` calls ``report`` with each StateScheduler of the monitor stream."""
         self._ledger = ledger
         self._client = client
         self._info = info
-        self._post = post
         self._book = Book(ledger, client, post)
         self._living = self._book.living
-        self._followers: dict[bytes, list[Follower]] = {}
-        self.broken = ""  # why no task can be run any more
+        self._post = post
+        self._lifetimes = Lifetimes(ledger, client, self._book, post, later)
+        self._explainer = Explainer(ledger, self._book, client)
+        self._overviews = Overviews(ledger, self._book, info, later, subscribe, lambda: self._lifetimes.finished)
+        self._overviews.client = client
         self.keep = False
         self.stopping = False
 
@@ -65,27 +75,48 @@ class Session:
     def living(self) -> int:
         return len(self._living)
 
+    @property
+    def broken(self) -> str:
+        """Why no task can be run any more; empty when all is well."""
+        return self._lifetimes.broken
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it is broken and all that is left outlives the cluster."""
+        return bool(self.broken) and self._lifetimes.kept == len(self._living)
+
     def observe(self, monitor: MonitorWatch) -> None:
         """States come from there if the scheduler does not answer."""
         self._book.observe(monitor)
-        monitor.on_refused = self._refused
+        monitor.on_refused = self._lifetimes.refused
+
+    def restore(self, entries: list[Entry]) -> None:
+        """Takes up the tasks that an earlier agent has left and that are not lost."""
+        self._lifetimes.restore(entries)
+
+    def rebind(self, client: TaskClient) -> None:
+        """The cluster is another one now: what outlived the old one goes on there."""
+        self._client = self._explainer.client = self._overviews.client = client
+        self._overviews.close()
+        self._book.rebind(client)
+        self._lifetimes.rebind(client)
+
+    def lose(self, why: str) -> None:
+        """The cluster is gone, and with it what can't be submitted again."""
+        self._lifetimes.broken = why
+        self._lifetimes.end_all(why, lost=True)
 
     def close(self) -> None:
+        self._overviews.close()
         self._book.close()
 
-    def end_all(self, reason: str, *, lost: bool = False) -> None:
-        """What is not over is lost with the cluster, or canceled because the client is about to leave."""
-        for living in list(self._living.values()):
-            self._end(living, ShownState.LOST if lost else ShownState.CANCELED, reason)
+    def end_all(self, reason: str) -> None:
+        """What is not over is canceled, because the client is about to leave."""
+        self._lifetimes.end_all(reason)
 
     def drop(self, connection: Connection) -> None:
         """A command has left."""
-        for task_id in [t for t, followers in self._followers.items() if any(f.of(connection) for f in followers)]:
-            staying = [f for f in self._followers[task_id] if not f.of(connection)]
-            if staying:
-                self._followers[task_id] = staying
-            else:
-                del self._followers[task_id]
+        self._lifetimes.drop(connection)
 
     # ---- requests ----
 
@@ -130,6 +161,12 @@ class Session:
             self._book.refresh(value, partial(self._guarded, connection, number, self._query, value))
         elif variant == "follow":
             self._follow(connection, number, value)
+        elif variant == "retry":
+            self._retry(connection, number, value)
+        elif variant == "explain":
+            self._explainer.explain(connection, number, value)
+        elif variant == "overview":
+            self._overviews.show(connection, number)
         elif variant == "cancel":
             self._book.refresh(value.selection, partial(self._guarded, connection, number, self._cancel, value))
         else:
@@ -141,43 +178,116 @@ class Session:
         if submit.output and len(submit.tasks) > 1:
             raise Refused(ExitCode.PROTOCOL, "output can be followed for one task only")
         ids = [task.task_id for task in submit.tasks]
-        if len(set(ids)) != len(ids) or any(self._book.find(task_id) for task_id in ids):
+        if len(set(ids)) != len(ids) or self._ledger.knows_one_of(ids):
             raise Refused(ExitCode.PROTOCOL, "a task id was used twice")
+        options = submit.options
+        after, after_any = self._dependencies(options.after), self._dependencies(options.after_any)
+        dependencies = [*after, *after_any]
+        options = options._replace(
+            after=tuple(entry.row.task_id.hex() for entry in after),
+            after_any=tuple(entry.row.task_id.hex() for entry in after_any),
+        )
         follower = None
         if submit.follow:
             follower = Follower(self._ledger, connection, number, result=submit.result, output=submit.output)
         submitted = now()
+        new: list[Living] = []
+        known: list[KnownTask] = []
+        by_key: dict[str, Entry] = {}
         for task in submit.tasks:
-            entry = Entry(
-                self._ledger.add(task.task_id, submit.kind, task.text, submitted),
-                TaskRow(task.task_id, kind=submit.kind, text=task.text, submitted_at=submitted),
+            if task.key:
+                existing = by_key.get(task.key) or self._ledger.by_key(task.key)
+                if existing is not None:
+                    known.append(KnownTask(task.task_id, existing.row.task_id, existing.row.text))
+                    if follower is not None:
+                        self._attach(follower, self._book.find(existing.row.task_id) or existing)
+                    continue
+            work = Work(submit.function, submit.name, task.arguments)
+            state = ShownState.WAITING if dependencies else ShownState.PENDING
+            row = TaskRow(
+                task.task_id,
+                kind=submit.kind,
+                text=task.text,
+                state=state,
+                submitted_at=submitted,
+                options=options,
+                key=task.key,
+                attempt=0 if dependencies else 1,
             )
-            living = self._living[task.task_id] = Living(entry)
+            new.append(self._admit(row, work, dependencies))
+            if task.key:
+                by_key[task.key] = new[-1].entry
             if follower is not None:
-                follower.add(entry, over=False)
-                self._followers.setdefault(task.task_id, []).append(follower)
-            try:
-                living.future = self._client.submit_pickled(
-                    submit.function,
-                    task.arguments,
-                    task_id=task.task_id,
-                    metadata=_STREAMED,
-                    raw=True,
-                    name=submit.name,
-                    on_log=self._on_log,
-                )
-            except (ConnectionError, RuntimeError) as error:
-                self.broken = str(error)
-                self._end(living, ShownState.LOST, f"it was not sent: {error}")
-                continue
-            living.future.add_done_callback(partial(self._on_done, living))
-        if self.broken:
+                self._attach(follower, new[-1].entry)
+        if known:
+            connection.send(number, "known", tuple(known))
+        for living in new:
+            self._lifetimes.start(living, dependencies)
+        if self.broken and new:
             raise Refused(ExitCode.UNREACHABLE, self.broken, "repeat the command: it starts a new session")
         connection.send(number, "accepted")
         if follower is not None:
             connection.stream(follower.step)
         else:
             connection.send(number, "done")
+
+    def _dependencies(self, ids: tuple[str, ...]) -> list[Entry]:
+        found = [self._book.resolve(text) for text in ids]
+        for entry in found:
+            if entry.row.state is ShownState.NOT_FOUND:
+                raise Refused(
+                    ExitCode.NOT_FOUND,
+                    f"there is no task {entry.row.wanted} to wait for; nothing was submitted",
+                    "scalercli status lists the tasks of this session",
+                )
+        return list({entry.row.task_id: entry for entry in found}.values())
+
+    def _admit(self, row: TaskRow, work: Work, dependencies: list[Entry]) -> Living:
+        number = self._ledger.add(
+            row.task_id,
+            row.kind,
+            row.text,
+            row.submitted_at,
+            state=row.state,
+            options=row.options,
+            key=row.key,
+            retry_of=row.retry_of,
+            work=work,
+        )
+        return self._lifetimes.admit(Entry(number, row), work, dependencies)
+
+    def _attach(self, follower: Follower, entry: Entry) -> None:
+        task_id = entry.row.task_id
+        if task_id not in self._living:
+            follower.add(entry, over=True)
+        elif task_id not in follower.waiting:
+            follower.add(entry, over=False)
+            self._lifetimes.follow(task_id, follower)
+
+    def _retry(self, connection: Connection, number: int, retry: Retry) -> None:
+        if self._client is None or self.broken:
+            raise Refused(ExitCode.UNREACHABLE, self.broken or "the session has no client", "repeat the command")
+        results: list[RetryResult] = []
+        new: list[Living] = []
+        for entry in list(self._book.select(retry.selection)):
+            row = entry.row
+            work = None if row.state is ShownState.NOT_FOUND else self._ledger.work(entry.number)
+            refused = repeating.refusal(row, retry.force, work, self._ledger)
+            if refused is not None:
+                results.append(refused)
+                continue
+            assert work is not None
+            again = repeating.again(row, os.urandom(16), now())
+            new.append(self._admit(again, work, []))
+            self._ledger.note(entry.number, now(), f"it was submitted again by hand, as task {again.task_id.hex()}")
+            results.append(RetryResult(again))
+        for living in new:
+            self._lifetimes.start(living, [])
+        if self.broken and new:
+            raise Refused(ExitCode.UNREACHABLE, self.broken, "repeat the command: it starts a new session")
+        for start in range(0, len(results), ROWS_AT_ONCE):
+            connection.send(number, "retried", tuple(results[start : start + ROWS_AT_ONCE]))
+        connection.send(number, "done")
 
     def _query(self, connection: Connection, number: int, selection: Selection) -> None:
         entries = self._book.select(selection)
@@ -195,12 +305,10 @@ class Session:
         if follow.output and len(entries) > 1:
             raise Refused(ExitCode.USAGE, "output can be shown for one task at a time")
         for entry in entries:
-            living = self._living.get(entry.row.task_id)
-            if living is None or not follow.wait:
+            if follow.wait:
+                self._attach(follower, entry)
+            else:
                 follower.add(entry, over=True)
-            elif entry.row.task_id not in follower.waiting:
-                follower.add(entry, over=False)
-                self._followers.setdefault(entry.row.task_id, []).append(follower)
         connection.stream(follower.step)
 
     def _cancel(self, connection: Connection, number: int, cancel: Cancel) -> None:
@@ -215,12 +323,12 @@ class Session:
         for entry in entries.values():
             task_id = entry.row.task_id
             living = self._living.get(task_id)
-            if living is not None and living.future.done():  # its end is on the way to here
-                self._done(living)
-                living = None
+            if living is not None and living.future is not None and living.future.done():  # its end is on the way here
+                self._lifetimes.done(living, living.future)
+                living = self._living.get(task_id)  # another attempt, if anything
             if living is not None:
                 canceling.open += cancel.wait
-                self._cancel_living(living, cancel, canceling)
+                self._lifetimes.cancel(living, cancel.force, canceling if cancel.wait else None)
                 if not cancel.wait:
                     answers.append(CancelResult(task_id, CancelOutcome.REQUESTED, living.row.state))
             elif entry.row.state is not ShownState.NOT_FOUND:
@@ -238,141 +346,11 @@ class Session:
         if not entries:
             canceling.finish()
 
-    def _cancel_living(self, living: Living, cancel: Cancel, canceling: Canceling) -> None:
-        if cancel.wait:
-            living.cancels.append((canceling, time.monotonic()))
-        living.change(state=ShownState.CANCELING)
-        if not living.listening:
-            living.listening = True
-            living.future.add_cancel_callback(partial(self._on_answer, living))
-        living.future.request_cancel(force=cancel.force)
-
-    # ---- what the client reports, from its own threads ----
-
-    def _on_done(self, living: Living, future: Any) -> None:
-        self._post(partial(self._done, living))
-
-    def _on_log(self, task_id: bytes, log_type: int, text: str) -> None:
-        self._post(partial(self._logged, task_id, int(log_type) == 1, text))
-
-    def _on_answer(self, living: Living, future: Any, answer: Any) -> None:
-        self._post(partial(self._answered, living, answer.name, time.monotonic()))
-
     def _on_foreign_answer(
         self, task_id: bytes, started: float, canceling: Canceling, future: concurrent.futures.Future[Any]
     ) -> None:
         milliseconds = 1000 * (time.monotonic() - started)
         self._post(partial(self._foreign_answered, task_id, milliseconds, canceling, future))
-
-    # ---- the same, on the agent's thread ----
-
-    def _done(self, living: Living) -> None:
-        if living.row.task_id not in self._living:
-            return
-        future = living.future
-        if future.cancelled():
-            self._end(living, ShownState.CANCELED)
-            if future.cancel_answer is None:  # its end was quicker than our request: no answer will come
-                self._answered(living, "RESULT", time.monotonic())
-            return
-        error = future.exception()
-        if error is not None:
-            if isinstance(error, ConnectionError):
-                self.broken = str(error)
-            self._end(living, ShownState.LOST, str(error) or type(error).__name__)
-            return
-        raw = future.result()
-        if len(raw.payload) > MAX_PAYLOAD_BYTES:
-            reason = f"it ended, but its result is too big to be kept: {len(raw.payload)} bytes"
-            self._end(living, ShownState.LOST, reason)
-            return
-        facts: dict[str, Any] = {"payload": raw.payload}
-        if raw.metadata is not None:
-            facts["seconds"] = raw.metadata.seconds
-            facts["peak_bytes"] = raw.metadata.peak_bytes
-        if raw.type.name == "FAILED_WORKER_DIED":
-            self._end(living, ShownState.WORKER_DIED, "too many workers were lost while they held it")
-        elif raw.type.name == "FAILED":
-            self._end(living, ShownState.FAILED, **facts)
-        elif living.row.kind is TaskKind.COMMAND:
-            code = command_exit_code(raw.payload)
-            state = ShownState.SUCCESS if code == 0 else ShownState.FAILED
-            self._end(living, state, exit_code=code, **facts)
-        else:
-            self._end(living, ShownState.SUCCESS, **facts)
-
-    def _end(
-        self,
-        living: Living,
-        state: ShownState,
-        reason: str = "",
-        *,
-        payload: bytes | None = None,
-        exit_code: int | None = None,
-        seconds: float | None = None,
-        peak_bytes: int = 0,
-    ) -> None:
-        ended = now()
-        started = 0.0 if seconds is None else max(ended - seconds, living.row.submitted_at)
-        living.change(
-            state=state,
-            reason=reason,
-            ended_at=ended,
-            started_at=started,
-            has_exit_code=exit_code is not None,
-            exit_code=exit_code or 0,
-            peak_bytes=peak_bytes,
-            queue_position=0,
-        )
-        self._ledger.end(
-            living.entry.number,
-            state,
-            ended=ended,
-            reason=reason,
-            started=started,
-            exit_code=exit_code,
-            peak_bytes=peak_bytes,
-            payload=payload,
-        )
-        task_id = living.row.task_id
-        del self._living[task_id]
-        for follower in self._followers.pop(task_id, ()):
-            follower.waiting.discard(task_id)
-            follower.ended.append(living.entry)
-        if living.future is None or state is ShownState.LOST:  # no answer to a cancel will come
-            cancels, living.cancels = living.cancels, []
-            for canceling, _ in cancels:
-                canceling.answered(CancelResult(task_id, CancelOutcome.ALREADY_DONE, state, reason))
-
-    def _logged(self, task_id: bytes, stderr: bool, text: str) -> None:
-        living = self._living.get(task_id)
-        if living is not None:
-            self._ledger.add_output(living.entry.number, stderr, text)
-
-    def _answered(self, living: Living, answer: str, at: float) -> None:
-        task_id = living.row.task_id
-        if answer == "CANCELED":
-            outcome, reason = CancelOutcome.CANCELED, ""
-        elif answer == "FAILED":
-            outcome, reason = CancelOutcome.REFUSED, "it runs on"
-            if task_id in self._living:
-                living.change(state=ShownState.RUNNING)
-        else:
-            outcome, reason = CancelOutcome.ALREADY_DONE, "it had ended before the cancel reached it; no result is kept"
-        if task_id in self._living and outcome is not CancelOutcome.REFUSED:
-            self._end(living, ShownState.CANCELED, reason)
-        elif reason and living.row.state is ShownState.CANCELED:  # the future was quicker than the reason
-            living.change(reason=reason)
-            self._ledger.end(living.entry.number, ShownState.CANCELED, ended=living.row.ended_at, reason=reason)
-        cancels, living.cancels = living.cancels, []
-        for canceling, since in cancels:
-            canceling.answered(CancelResult(task_id, outcome, living.row.state, reason, 1000 * (at - since)))
-
-    def _refused(self, task_id: bytes) -> None:
-        """The stream says that a worker refused a cancel; a scheduler that answers nothing may not pass that on."""
-        living = self._living.get(task_id)
-        if living is not None and living.row.state is ShownState.CANCELING and self._client is not None:
-            self._client.cancel_refused(task_id)
 
     def _foreign_answered(
         self,
@@ -391,6 +369,3 @@ class Session:
         elif future.result().name == "FAILED":
             outcome, reason = CancelOutcome.REFUSED, "it runs on"
         canceling.answered(CancelResult(task_id, outcome, ShownState.NOT_FOUND, reason, milliseconds))
-
-
-_STREAMED = TaskMetadata(stream_output=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from protocol.control import CancelResult, ControlError, OutputChunk, ReplyValue, TaskKind, TaskRow
-from scalercli.agent.ledger import Entry, Ledger
+from scalercli.agent.ledger import Entry, Ledger, Work
 
 ROWS_AT_ONCE = 200
 _PAYLOAD_AT_ONCE = 1 << 20
@@ -48,13 +48,23 @@ class Refused(Exception):
 class Living:
     """A task that is not over."""
 
-    __slots__ = ("cancels", "entry", "future", "listening")
+    __slots__ = (
+        "cancels", "entry", "force", "future", "launched_at", "listening", "seen_running_at", "timed_out",
+        "waits_for", "wire_id", "work",
+    )  # fmt: skip
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, work: Work) -> None:
         self.entry = entry
-        self.future: Any = None
+        self.work = work
+        self.future: Any = None  # of the attempt that runs
+        self.wire_id = entry.row.task_id  # what the scheduler knows it by: each attempt has an id of its own
         self.cancels: list[tuple[Canceling, float]] = []  # with the time of the request
         self.listening = False  # for answers to cancels
+        self.force = False  # of the cancel in flight
+        self.waits_for: set[bytes] = set()  # tasks of its --after that are not over
+        self.launched_at = 0.0  # on time.monotonic(), as the next
+        self.seen_running_at: float | None = None
+        self.timed_out = False  # the cancel in flight is there because its time is over
 
     @property
     def row(self) -> TaskRow:
@@ -118,7 +128,9 @@ class Follower:
             rows: list[TaskRow] = []
             size = 0
             while self.ended and len(rows) < ROWS_AT_ONCE and size < _PAYLOAD_AT_ONCE:
-                rows.append(self._with_payload(self.ended.popleft()))
+                entry = self.ended.popleft()
+                rows.append(self._with_payload(entry))
+                entry.payload = None
                 size += len(rows[-1].payload)
             self._connection.send(self._number, "tasks", tuple(rows))
             return True
@@ -131,7 +143,7 @@ class Follower:
         if not self._result or not entry.number:
             return entry.row
         row = entry.row
-        payload = self._ledger.payload(entry.number)
+        payload = entry.payload if entry.payload is not None else self._ledger.payload(entry.number)
         if payload is not None:
             row = row._replace(has_payload=True, payload=payload)
         if row.kind is TaskKind.COMMAND and not self._output:

@@ -8,14 +8,15 @@ given and still holds runs, the others wait behind it, unless a report of its pr
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import zmq
 
 from protocol import codec
 from protocol.control import ShownState
+from protocol.envelope import peek
 from protocol.errors import MalformedMessage
-from protocol.messages import Message, StateScheduler, StateTask, TaskState
+from protocol.messages import Kind, Message, StateScheduler, StateTask, TaskState
 from reference_impl.addresses import Address
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,12 @@ class Observations:
             shown = ShownState.QUEUED
         return shown, worker.decode("ascii", "backslashreplace")
 
+    def before(self, task_id: bytes) -> int:
+        """How many tasks its worker was given before it and still holds; 0 if that is not known."""
+        _, worker = self._tasks.get(task_id, (None, b""))
+        held = list(self._held.get(worker, {})) if worker else []
+        return held.index(task_id) if task_id in held else 0
+
     def _transition(self, message: StateTask) -> None:
         task_id = message.task_id
         before = self._tasks.pop(task_id, None)
@@ -86,16 +93,14 @@ class Observations:
                 self._held[worker.worker_id] = {running[0]: None, **held}
 
 
-class MonitorWatch:
+class Subscription:
     """A subscription to a scheduler's monitor stream, at its port + 2."""
 
-    def __init__(self, scheduler: Address) -> None:
+    def __init__(self, scheduler: Address, take: Callable[[Message], None], kinds: Collection[Kind] = ()) -> None:
+        """Calls ``take`` with each message, or with those of these kinds, once it is attached to a loop."""
         self.address = f"tcp://{scheduler.host}:{scheduler.port + MONITOR_PORT_OFFSET}"
-        self.observations = Observations()
-        self.needed = False
-        """Whether the scheduler has been found to answer nothing, so that there is only this."""
-        self.on_refused: Callable[[bytes], None] = lambda task_id: None
-        """Called for each task whose worker has refused a cancel, if this is needed."""
+        self._take = take
+        self._kinds = kinds
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -127,10 +132,27 @@ class MonitorWatch:
             except zmq.Again:
                 return
             try:
+                if self._kinds and peek(frame)[0] not in self._kinds:
+                    continue
                 message = codec.decode(frame)
             except MalformedMessage as error:
                 logger.debug("on the monitor stream: %s", error)
                 continue
-            self.observations.take(message)
-            if self.needed and isinstance(message, StateTask) and message.event == REFUSED:
-                self.on_refused(message.task_id)
+            self._take(message)
+
+
+class MonitorWatch(Subscription):
+    """The states of tasks, for a scheduler that may turn out to answer nothing."""
+
+    def __init__(self, scheduler: Address) -> None:
+        super().__init__(scheduler, self._seen)
+        self.observations = Observations()
+        self.needed = False
+        """Whether the scheduler has been found to answer nothing, so that there is only this."""
+        self.on_refused: Callable[[bytes], None] = lambda task_id: None
+        """Called for each task whose worker has refused a cancel, if this is needed."""
+
+    def _seen(self, message: Message) -> None:
+        self.observations.take(message)
+        if self.needed and isinstance(message, StateTask) and message.event == REFUSED:
+            self.on_refused(message.task_id)

@@ -13,7 +13,7 @@ from scalercli.errors import CliError
 from scalercli.exits import OF_OUTCOME, ExitCode, worst
 from scalercli.options import ClusterOption, IdsArgument, JsonOption, OutputOption, QuietOption, duration_option
 from scalercli.output import Output, message
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"cancel": app}
@@ -85,7 +85,7 @@ def cancel(
 def _link(cluster: str, wanted: Selection) -> link.Link:
     """The living agent; the ledger where that is enough; else an agent, for only the scheduler can know."""
     agent = link.link_or_ledger(cluster)
-    if agent.live or cluster == EMBEDDED:
+    if agent.live or is_local(cluster):
         return agent
     rows = selecting.resolve(agent, wanted)
     if not any(row.state is ShownState.NOT_FOUND and row.task_id for row in rows):

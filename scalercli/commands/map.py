@@ -14,15 +14,29 @@ from typing import Annotated
 
 import typer
 
-from protocol.control import ControlReply, NewTask, Submit, TaskKind, TaskRow
-from scalercli import callables, forms, launch, link, options, records, settings
-from scalercli.callables import Target
+from protocol.control import NO_OPTIONS, ControlReply, NewTask, Submit, TaskKind, TaskOptions, TaskRow
+from scalercli import callables, forms, launch, link, options, records, settings, task_options
+from scalercli.callables import Place, Target
 from scalercli.commands.result import show_result
+from scalercli.commands.submit import show_rows
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode, worst
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
 from scalercli.output import Output, message, tasks
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
+from scalercli.task_options import (
+    AfterAnyOption,
+    AfterOption,
+    CwdOption,
+    EnvOption,
+    KeyOption,
+    LimitOption,
+    NameOption,
+    PriorityOption,
+    RequireOption,
+    RetriesOption,
+    RetryOnOption,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"map": app}
@@ -41,6 +55,18 @@ def map_(
     input_: Annotated[str | None, typer.Option("--input", "-i", metavar="FILE|-", help="Where the lines are.")] = None,
     results: Annotated[bool, typer.Option("--results", help="Print results instead of ids.")] = False,
     ordered: Annotated[bool, typer.Option("--ordered", help="Results in the order of the lines.")] = False,
+    name: NameOption = None,
+    key: KeyOption = None,
+    after: AfterOption = None,
+    after_any: AfterAnyOption = None,
+    timeout: LimitOption = None,
+    retries: RetriesOption = None,
+    retry_on: RetryOnOption = None,
+    require: RequireOption = None,
+    priority: PriorityOption = None,
+    env: EnvOption = None,
+    cwd: CwdOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read all lines, send nothing.")] = False,
     cluster: ClusterOption = None,
     output: OutputOption = None,
     json: JsonOption = False,
@@ -49,6 +75,8 @@ def map_(
     """Make one task of each line, of a file or of stdin, and print the ids as they are taken.
 
     The line is the function's ARG. In "map -- COMMAND", {} stands for the line; without {} it becomes the last word.
+    Options of the task hold for each of them. With --key, lines that were submitted before are not submitted again:
+    repeat the command after an interruption.
 
     For example: seq 5 | scalercli map math:factorial --ordered --results; ls | scalercli map -- gzip -k {}
     """
@@ -63,10 +91,29 @@ def map_(
         raise CliError("FILE and --input: one or the other")
     if command is not None and not command:
         raise CliError("the command is empty")
-    maker: LineTasks = (
-        CommandLines(command, where) if command is not None else CallLines(callables.resolve(target or ""))
+    asked = task_options.task_options(
+        retries=retries,
+        retry_on=retry_on,
+        timeout=timeout,
+        name=name,
+        priority=priority,
+        require=require,
+        after=after,
+        after_any=after_any,
     )
+    place = task_options.place(cwd, env, where)
+    if task_options.reads_stdin(after, after_any) and (input_ or file or "-") == "-":
+        raise CliError("stdin can't hold both the lines and the ids", "the lines in a file: --input FILE")
+    maker: LineTasks = (
+        CommandLines(command, where, place)
+        if command is not None
+        else CallLines(callables.resolve(target or ""), place)
+    )
+    maker.options, maker.key = asked, task_options.key(key)
     lines = Lines(input_ or file or "-")
+    if dry_run:
+        _dry_run(out, maker, lines, where, task_options.details(asked, maker.key, place))
+        return ExitCode.OK
     mapper = Mapper(out, maker, lines, where, results=results or ordered, ordered=ordered)
     try:
         return mapper.run()
@@ -79,6 +126,8 @@ class LineTasks:
 
     kind: TaskKind
     name: str
+    options: TaskOptions = NO_OPTIONS
+    key = ""
 
     def make(self, line: str) -> tuple[bytes, tuple[bytes, ...], str]:
         """(function, arguments, text), the first two pickled; raises CliError."""
@@ -88,8 +137,9 @@ class LineTasks:
 class CallLines(LineTasks):
     kind = TaskKind.PYTHON
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, place: Place) -> None:
         self.name = target.name
+        self._place = place
         self._target = target
         self._functions: dict[tuple[tuple[str, str], ...], bytes] = {}
 
@@ -98,7 +148,9 @@ class CallLines(LineTasks):
         key = tuple((name, repr(value)) for name, value in keywords.items())
         function = self._functions.get(key)
         if function is None:
-            function = callables.pickled_function(callables.with_keywords(self._target, keywords), self.name)
+            function = callables.placed_function(
+                callables.with_keywords(self._target, keywords), self._place, self.name
+            )
             self._functions = {key: function}
         arguments = tuple(callables.pickled_argument(value, f"the argument {line!r}") for value in positional)
         return function, arguments, f"{self.name} {line}"
@@ -107,10 +159,10 @@ class CallLines(LineTasks):
 class CommandLines(LineTasks):
     kind = TaskKind.COMMAND
 
-    def __init__(self, words: list[str], cluster: str) -> None:
+    def __init__(self, words: list[str], cluster: str, place: Place) -> None:
         self.name = words[0]
         self._words = words if any("{}" in word for word in words) else [*words, "{}"]
-        self._function = callables.command_function(cluster == EMBEDDED)
+        self._function = callables.command_function(is_local(cluster), place)
 
     def make(self, line: str) -> tuple[bytes, tuple[bytes, ...], str]:
         words = [word.replace("{}", line) for word in self._words]
@@ -187,6 +239,7 @@ class Mapper:
         self._following: set[int] = set()
         self._sent = 0
         self._printed = 0
+        self._known = 0  # of those sent, how many had been submitted before
         self._codes: set[int] = set()
 
     def run(self) -> int:
@@ -204,6 +257,8 @@ class Mapper:
                 error.message += f" ({tasks(self._sent)} sent before)"
             raise
         self._out.close()
+        if self._known:
+            self._out.note(f"{tasks(self._known)} had been submitted before, with the key {self._maker.key!r}")
         return worst(self._codes)
 
     def _what_goes_on(self) -> str:
@@ -244,7 +299,8 @@ class Mapper:
         if function != self._function and self._batch:
             self._send()
         self._function = function
-        self._batch.append(NewTask(os.urandom(16), arguments, forms.printable(text)))
+        key = line_key(self._maker.key, self._lines.count, line) if self._maker.key else ""
+        self._batch.append(NewTask(os.urandom(16), arguments, forms.printable(text), key))
 
     def _send(self) -> None:
         if self._agent is None:
@@ -259,14 +315,16 @@ class Mapper:
             self._order.extend(task.task_id for task in batch)
         self._sent += len(batch)
         name = forms.printable(maker.name)
-        submit = Submit(maker.kind, self._function, name, tuple(batch), follow, False, follow)
+        submit = Submit(maker.kind, self._function, name, tuple(batch), follow, False, follow, maker.options)
         number = self._agent.send("submit", submit)
         self._unanswered[number] = batch
         if follow:
             self._following.add(number)
 
     def _reply(self, reply: ControlReply) -> None:
-        if reply.variant == "accepted":
+        if reply.variant == "known":
+            self._replace({known.task_id: known.existing for known in reply.known}, reply.number)
+        elif reply.variant == "accepted":
             batch = self._unanswered.pop(reply.number)
             if not self._results:
                 for task in batch:
@@ -282,9 +340,45 @@ class Mapper:
             while self._order and self._order[0] in self._rows:
                 self._show(self._rows.pop(self._order.popleft()))
 
+    def _replace(self, known: dict[bytes, bytes], number: int) -> None:
+        """These were submitted before, with their keys."""
+        self._known += len(known)
+        self._unanswered[number] = [
+            task._replace(task_id=known.get(task.task_id, task.task_id)) for task in self._unanswered[number]
+        ]
+        self._order = deque(known.get(task_id, task_id) for task_id in self._order)
+
     def _show(self, row: TaskRow) -> None:
         self._printed += 1
         self._codes.add(show_result(self._out, row))
+
+
+def line_key(key: str, number: int, line: str) -> str:
+    """The key of the task for one line: the same line at the same place is the same task."""
+    import hashlib
+
+    digest = hashlib.sha256(line.encode(errors="surrogateescape")).hexdigest()[:16]
+    return f"{key}#{number}:{digest}"
+
+
+def _dry_run(out: Output, maker: LineTasks, lines: Lines, cluster: str, asked: tuple[tuple[str, str], ...]) -> None:
+    size = 0
+    first = ""
+    while lines.ready or not lines.ended:
+        if not lines.ready:
+            lines.take()
+            continue
+        line = lines.next()
+        try:
+            function, arguments, text = maker.make(line)
+        except CliError as error:
+            error.message = f"line {lines.count}: {error.message}"
+            raise
+        first = first or text
+        size += len(function) * (lines.count == 1) + sum(map(len, arguments))
+    what = ("command" if maker.kind is TaskKind.COMMAND else "function", maker.name)
+    rows = [("cluster", cluster), what, *asked, ("tasks", str(lines.count)), ("first", first), ("bytes", str(size))]
+    show_rows(out, rows, {"kind": maker.kind.name.lower(), "tasks": lines.count, "bytes": size})
 
 
 def _readable(fd: int) -> bool:

@@ -39,6 +39,11 @@ apps = {
         "scheduler", "Run a scheduler in the foreground. For example: scalercli scheduler tcp://127.0.0.1:6378"
     ),
     "worker": _role("worker", "Run workers in the foreground. For example: scalercli worker tcp://127.0.0.1:6378"),
+    "worker-manager": _role(
+        "worker-manager",
+        "Start and stop workers on this machine as the scheduler wishes. "
+        "For example: scalercli worker-manager tcp://127.0.0.1:6378 --max 8",
+    ),
     "object-storage": _role(
         "object-storage",
         "Run an object storage in the foreground. For example: scalercli object-storage tcp://127.0.0.1:6379",

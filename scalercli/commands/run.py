@@ -9,12 +9,25 @@ from typing import Annotated
 import typer
 
 from protocol.control import Cancel, CancelOutcome, Selection, ShownState, TaskKind, TaskRow
-from scalercli import forms, launch, link, options, settings, values
-from scalercli.commands.submit import show
+from scalercli import forms, launch, link, options, settings, task_options, values
+from scalercli.commands.submit import note_known, show
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode, of_state
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption
 from scalercli.output import Mode, Output, message
+from scalercli.task_options import (
+    AfterAnyOption,
+    AfterOption,
+    CwdOption,
+    EnvOption,
+    KeyOption,
+    LimitOption,
+    NameOption,
+    PriorityOption,
+    RequireOption,
+    RetriesOption,
+    RetryOnOption,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"run": app}
@@ -26,6 +39,17 @@ def run(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
     ] = None,
+    name: NameOption = None,
+    key: KeyOption = None,
+    after: AfterOption = None,
+    after_any: AfterAnyOption = None,
+    timeout: LimitOption = None,
+    retries: RetriesOption = None,
+    retry_on: RetryOnOption = None,
+    require: RequireOption = None,
+    priority: PriorityOption = None,
+    env: EnvOption = None,
+    cwd: CwdOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
     cluster: ClusterOption = None,
     output: OutputOption = None,
@@ -41,7 +65,20 @@ def run(
     out = options.output(output, json, quiet, single=True)
     where = settings.cluster(cluster)
     command = forms.is_command(ctx)
-    job = forms.job(words or [], command=command, cluster=where)
+    asked = task_options.task_options(
+        retries=retries,
+        retry_on=retry_on,
+        timeout=timeout,
+        name=name,
+        priority=priority,
+        require=require,
+        after=after,
+        after_any=after_any,
+    )
+    place = task_options.place(cwd, env, where)
+    job = forms.job(words or [], command=command, cluster=where, where=place)
+    shown = task_options.details(asked, task_options.key(key), place)
+    job = job._replace(options=asked, key=task_options.key(key), details=(*job.details, *shown))
     if dry_run:
         show(out, job, where)
         return ExitCode.OK
@@ -68,6 +105,9 @@ def _run(out: Output, job: forms.Job, where: str) -> int:
         for reply in link.replies(agent, number):
             for chunk in reply.chunks:
                 out.task_output(chunk.stderr, chunk.text)
+            for known in reply.known:
+                task_id = known.existing
+                note_known(out, job.key, task_id, known.text, job.text)
             for ended in reply.rows:
                 row = ended
     except (KeyboardInterrupt, Terminated, BrokenPipeError) as stop:

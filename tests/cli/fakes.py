@@ -115,18 +115,24 @@ class FakeAgent:
 
     def _run(self) -> None:
         ledger = Ledger(self.places.ledger)  # SQLite wants to be used in the thread that opened it
-        ledger.close_books(LOST_WITH_AGENT, now())
+        _, left = ledger.close_books(LOST_WITH_AGENT, now())
         listener = listen(self.places, self._lock)
         self.server = AgentServer(listener, ledger, idle_seconds=0)
         self.session = Session(
-            ledger, self.client, lambda: AgentInfo(os.getpid(), scheduler_address="tcp://fake:1"), self.server.post
+            ledger,
+            self.client,
+            lambda: AgentInfo(os.getpid(), scheduler_address="tcp://fake:1"),
+            self.server.post,
+            self.server.later,
         )
         self.server.attach(self.session)
+        self.session.restore(left)
         self._started.set()
         self.server.run()
         self.server.stop_listening()
         self.places.socket.unlink(missing_ok=True)
-        self.session.end_all("the session was ended")
+        if self.session.stopping or not self.session.stuck:
+            self.session.end_all("the session was ended")
         self.server.settle()
         self.session.close()
         self.server.close()

@@ -69,14 +69,14 @@ os.kill(os.getpid(), signal.SIGKILL)
     killed = subprocess.run([sys.executable, "-c", code, path], env={"PYTHONPATH": str(SOURCE)}, timeout=60)
     assert killed.returncode == -9
     ledger = Ledger(path)
-    assert ledger.close_books("the agent was killed", 50.0) == 1
+    assert ledger.close_books("the agent was killed", 50.0) == (1, [])
     rows = {entry.row.text: entry.row for entry in ledger.all()}
     assert set(rows) == {"done", "open"}
     assert (rows["open"].state, rows["open"].reason, rows["open"].ended_at) == (
         ShownState.LOST, "the agent was killed", 50.0,
     )  # fmt: skip
     assert rows["done"].state is ShownState.SUCCESS and ledger.payload(1) == b"value"
-    assert ledger.close_books("again", 60.0) == 0
+    assert ledger.close_books("again", 60.0) == (0, [])
     ledger.close()
 
 

@@ -73,7 +73,7 @@ def test_counterexamples_replay(capsys: pytest.CaptureFixture[str], broken: Path
     (file,) = directory.glob("*.yaml")
     assert f"# Again: scalercli conformance replay {file} --target {broken}" in file.read_text()
     code, out, _ = run(capsys, "replay", str(file), "--target", str(broken))
-    assert code == 12
+    assert code == 13
     assert "first divergence" in out
     code, out, err = run(capsys, "replay", str(file), "--via", "core")
     assert code == 0
@@ -116,6 +116,24 @@ def test_junit_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     path = tmp_path / "junit.xml"
     run(capsys, "run", "--via", "core", "queued-cancel", "--junit", str(path))
     assert '<testcase classname="reference.scheduler" name="scheduler/queued-cancel (core)"' in path.read_text()
+
+
+def test_known_deviations_are_told_apart_and_are_failures_with_strict(
+    capsys: pytest.CaptureFixture[str], broken: Path
+) -> None:
+    core = "tests.conformance.broken:answers_twice"
+    deviation = DEVIATION.replace("no-such-scenario", "foreign-cancel").replace("nothing came", "taskResult")
+    broken.write_text(f"format: 1\nname: broken\nroles:\n  scheduler:\n    core: {core}\n{deviation}")
+    about = ("--target", str(broken), "foreign-cancel", "-o", "jsonl")
+    code, out, err = run(capsys, "run", *about)
+    assert code == 0
+    assert [r["verdict"] for r in jsonl(out)[:-1]] == ["known deviation"]
+    assert jsonl(out)[-1]["knownDeviations"] == ["CAN-11"]
+    assert "known deviations: CAN-11 (with --strict they are failures)" in err
+    code, out, _ = run(capsys, "run", *about, "--strict")
+    assert code == 12
+    assert [r["requirement"] for r in jsonl(out) if r.get("verdict") == "fail"] == ["CAN-11"]
+    assert jsonl(out)[0]["replay"].endswith("--strict")
 
 
 def test_a_known_deviation_that_no_scenario_is_about_fails_a_complete_run(

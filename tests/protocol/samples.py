@@ -185,6 +185,11 @@ QUERIES = (
 ANSWERS = (
     InformationAnswer(2**64 - 1, "version", VersionInfo("scalercli", "1.2.3", 1, 2**40)),
     InformationAnswer(1, "tasks", TaskList((TaskInfo(TASK_ID, CLIENT, TaskState.CANCELING, WORKER, 1, 2, 3),), 4)),
+    InformationAnswer(
+        5,
+        "tasks",
+        TaskList((TaskInfo(TASK_ID, requirements=CAPABILITIES, offering=3, with_room=2, missing=("gpu", "a")),), 1),
+    ),
     InformationAnswer(2, "workers", (WorkerInfo(WORKER, "host", 10, 9, 8, (7, 6), 5, CAPABILITIES),)),
     InformationAnswer(3, "clients", (ClientInfo(CLIENT, "host", 1, 2, 3, 4),)),
     InformationAnswer(4, "error", "what?"),

@@ -61,7 +61,7 @@ def test_each_heartbeat_is_echoed_with_the_storage_address(world: World) -> None
         world.send(W1, WorkerHeartbeat(queue_size=1))
         assert world.take(C1) == [ClientHeartbeatEcho(ADDRESS)]
         assert world.take(W1) == [WorkerHeartbeatEcho(ADDRESS)]
-    world.send(b"manager", WorkerManagerHeartbeat(worker_manager_id=b"m"))
+    world.send(b"manager", WorkerManagerHeartbeat())
     assert world.take(b"manager") == [WorkerManagerHeartbeatEcho()]
 
 
