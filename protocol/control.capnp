@@ -218,6 +218,7 @@ struct Overview {
   objects @10 :UInt32;
   objectBytes @11 :UInt64;
   recent @12 :List(TaskRow);     # of the session, the newest first
+  reportedAt @13 :Float64;       # when the cluster told; 0: it did not
 
   struct WorkerView {
     workerId @0 :Text;

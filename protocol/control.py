@@ -280,6 +280,7 @@ class Overview(NamedTuple):
     objects: int = 0
     object_bytes: int = 0
     recent: tuple[TaskRow, ...] = ()
+    reported_at: float = 0.0
 
 
 ReplyValue = Union[

@@ -18,10 +18,11 @@ from scalercli.errors import CliError
 
 SHORT_ID = 12
 _GAP = 2  # between the columns of a table
-_LEAST = 8  # of the last column, on a narrow terminal
+_LEAST = 8  # of the widest column, on a narrow terminal
 _RESET = "\x1b[0m"
 _STYLES = {
     "success": "32", "canceled": "33", "running": "36", "canceling": "33", "queued": "34", "pending": "34",
+    "waiting": "35", "timed-out": "31",
     "failed": "31", "worker-died": "31", "lost": "31", "not-found": "31", "refused": "31", "unconfirmed": "31",
     "already-done": "33", "requested": "33", "up": "32", "down": "33", "died": "31", "no-answer": "31",
     "id": "2", "error": "1;31", "hint": "36",
@@ -62,7 +63,7 @@ class Output:
         self.quiet = quiet
         self.terminal = sys.stdout.isatty()
         self._single = single
-        self._colour = wants_colour(sys.stdout)
+        self.colour = wants_colour(sys.stdout)
         self._documents: list[dict[str, Any]] = []
         self._table: list[Sequence[Cell]] = []
 
@@ -74,7 +75,7 @@ class Output:
             elif table:
                 self._table.append(record.cells)
             else:
-                self._write("  ".join(self._styled(cell, self._shown(cell)) for cell in record.cells).rstrip())
+                self._write("  ".join(_styled(cell, _shown(cell), self.colour) for cell in record.cells).rstrip())
         elif self.mode is Mode.JSONL:
             self._write(_json({"schema": record.schema, **record.fields}))
         elif self.mode is Mode.JSON:
@@ -114,29 +115,9 @@ class Output:
 
     def _show_table(self) -> None:
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        rows = [[self._shown(cell) for cell in cells] for cells in self._table]
-        headers = [cell.header.upper() for cell in self._table[0]]
-        console = Console(no_color=not self._colour, highlight=False, emoji=False)
-        widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-        room = console.width - sum(widths[:-1]) - _GAP * (len(widths) - 1)  # the last column gives way
-        widths[-1] = min(widths[-1], max(room, _LEAST))
-        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-        for header, width in zip(headers, widths, strict=True):
-            table.add_column(header, width=width, no_wrap=True, overflow="ellipsis")
-        for cells, row in zip(self._table, rows, strict=True):
-            texts = (Text.from_ansi(self._styled(cell, text)) for cell, text in zip(cells, row, strict=True))
-            table.add_row(*texts)
-        console.print(table)
-
-    def _shown(self, cell: Cell) -> str:
-        return _one_line((cell.plain or "") if cell.shown is None else cell.shown)
-
-    def _styled(self, cell: Cell, text: str) -> str:
-        code = _STYLES.get(cell.style)
-        return f"\x1b[{code}m{text}{_RESET}" if code and self._colour and text else text
+        console = Console(no_color=not self.colour, highlight=False, emoji=False)
+        console.print(table(self._table, console.width, colour=self.colour))
 
     @staticmethod
     def _write(line: str) -> None:
@@ -150,6 +131,37 @@ def can_show(text: str) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+def table(rows: Sequence[Sequence[Cell]], width: int, *, colour: bool) -> Any:
+    """A rich table with a header. Where the width is too small, the widest column gives way. Columns in which nothing
+    stands are left out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    used = [i for i, _ in enumerate(rows[0]) if any(_shown(row[i]) for row in rows)]
+    texts = [[_shown(row[i]) for i in used] for row in rows]
+    headers = [rows[0][i].header.upper() for i in used]
+    widths = [max(map(len, column)) for column in zip(headers, *texts, strict=True)]
+    widest = max(range(len(widths)), key=lambda i: widths[i])
+    room = width - sum(widths) + widths[widest] - _GAP * (len(widths) - 1)
+    widths[widest] = min(widths[widest], max(room, _LEAST))
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for header, size in zip(headers, widths, strict=True):
+        made.add_column(header, width=size, no_wrap=True, overflow="ellipsis")
+    for cells, line in zip(rows, texts, strict=True):
+        styled = zip((cells[i] for i in used), line, strict=True)
+        made.add_row(*(Text.from_ansi(_styled(cell, text, colour)) for cell, text in styled))
+    return made
+
+
+def _shown(cell: Cell) -> str:
+    return _one_line((cell.plain or "") if cell.shown is None else cell.shown)
+
+
+def _styled(cell: Cell, text: str, colour: bool) -> str:
+    code = _STYLES.get(cell.style)
+    return f"\x1b[{code}m{text}{_RESET}" if code and colour and text else text
 
 
 def tasks(count: int) -> str:

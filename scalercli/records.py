@@ -14,6 +14,11 @@ INFERRED = "inferred from the monitor stream: this scheduler does not answer sta
 """The reason of a state that nobody has told."""
 
 
+def clock() -> float:
+    """The wall clock: seconds since 1970."""
+    return time.time()
+
+
 def id_of(row: TaskRow) -> str:
     """The full id, or what was asked for where there is no such task."""
     return row.task_id.hex() or row.wanted
@@ -63,7 +68,7 @@ def task(row: TaskRow, *, details: bool = False) -> Record:
     cells = [id_cell(id_of(row)), state_cell(row.state.label)]
     if details:
         took = seconds(row)
-        age = max(0.0, time.time() - row.submitted_at) if row.submitted_at else None
+        age = max(0.0, clock() - row.submitted_at) if row.submitted_at else None
         cells += [
             Cell("exit", str(row.exit_code) if row.has_exit_code else "", None),
             Cell("age", "" if age is None else f"{age:.3f}", "" if age is None else durations.show(age)),

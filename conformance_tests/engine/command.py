@@ -405,9 +405,10 @@ def replay(printer: Printer, choice: Choice, file: Path, patience: float | None)
             printer.text(diagram.text(found.trace))
         printer.message(f"it passes, {found.orders} orders")
         return 0
-    if found.verdict is not Verdict.FAIL:
-        printer.message(f"{found.verdict.value}: {found.cause + ': ' if found.cause else ''}{found.reason}")
-    return verdicts.NOT_CONFORMANT if found.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) else 0
+    if found.verdict is Verdict.FAIL:
+        return DIVERGED
+    printer.message(f"{found.verdict.value}: {found.cause + ': ' if found.cause else ''}{found.reason}")
+    return verdicts.NOT_CONFORMANT if found.verdict is Verdict.INCONCLUSIVE else 0
 
 
 def by_requirement(results: Sequence[Result]) -> dict[str, list[Result]]:

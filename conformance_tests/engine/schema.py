@@ -15,7 +15,7 @@ from protocol import layout
 
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
-    "balancing", "bounded", "graphs", "information", "managers", "monitor", "placement",  # of SPEC.md
+    "balancing", "bounded", "graphs", "information", "managers", "monitor", "placement", "priorities",  # of SPEC.md
     "clear", "clock", "signals", "sockets", "storage", "unforced-cancel", "force-refusal", "task-log", "processes",
     "await", "timeouts",
 )  # fmt: skip

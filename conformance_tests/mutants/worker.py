@@ -7,6 +7,7 @@ import os
 import pickle
 from typing import Any
 
+from conformance_tests.mutants import priorities
 from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.envelope import Envelope
 from protocol.messages import (
@@ -27,6 +28,7 @@ from reference_impl.worker.instructions import Kill, Send
 from reference_impl.worker.processor import _Processor
 
 mutant = MUTANTS = Mutants("worker")
+MUTANTS.extend(priorities.MUTANTS)
 _CANCELED = TaskCancelConfirmType.CANCELED
 _FAILED = TaskCancelConfirmType.CANCEL_FAILED
 _NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND

@@ -89,6 +89,11 @@ class StorageLink:
             if self._connection is not None:
                 self._connection.send(storage.get_request(self._connection.next_id(), name))
 
+    def abandon(self, names: Iterable[ObjectId]) -> None:
+        """Nobody wants these any more, and they may never come."""
+        for name in names:
+            self._gets.pop(name, None)
+
     def store(self, name: ObjectId, payload: Buffer, done: Callable[[], None], refused: Callable[[], None]) -> None:
         """Stores an object; ``done`` is called when it is, ``refused`` when the storage has no room for it."""
         entry = _Set(name, payload, done, refused)

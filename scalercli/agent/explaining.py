@@ -38,11 +38,16 @@ class Explainer:
             why = f": {row.reason}" if row.reason else " in this session"
             raise Refused(ExitCode.NOT_FOUND, f"there is no task {text}{why}", "scalercli status lists the tasks")
         living = self._book.living.get(row.task_id)
-        if living is None or living.future is None or self.client is None:
-            source = "ledger" if living is None else "agent"
-            _reply(connection, number, self._facts(entry, living)._replace(source=source))
+        if living is None or self.client is None:
+            _reply(connection, number, self._facts(entry, living)._replace(source="ledger"))
+            return
+        if living.future is None:
+            self._book.look(sorted(living.waits_for), partial(self._held_back, connection, number, living))
             return
         self._book.look([row.task_id], partial(self._looked, connection, number, living))
+
+    def _held_back(self, connection: Connection, number: int, living: Living) -> None:
+        _reply(connection, number, self._facts(living.entry, living)._replace(source="agent"))
 
     def _looked(self, connection: Connection, number: int, living: Living) -> None:
         facts = self._facts(living.entry, living)

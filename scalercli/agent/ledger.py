@@ -1,8 +1,8 @@
 """What a session remembers of its tasks, in SQLite (WAL), so that a killed agent forgets nothing.
 
 Writes are collected and committed by ``flush``, once per pass of the agent's loop: thousands of tasks cost one
-transaction. Every read flushes first. Results are kept as they came, never unpickled. What was sent is kept until the
-task succeeds, so that it can be submitted again; functions, which many tasks share, once each.
+transaction. Every read flushes first. Results are kept as they came, never unpickled. What was sent is kept as long as
+the task has not succeeded, so that it can be submitted again; functions, which many tasks share, once each.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ CREATE INDEX IF NOT EXISTS events_of_task ON events (number, place);
 """
 _COLUMNS_1 = "number, id, kind, text, state, reason, submitted, started, ended, exit_code, peak_bytes"
 _COLUMNS_2 = f"{_COLUMNS_1}, options, key, attempt, retry_of"
+_SMALL_BYTES = 4096
 _STATES = {state.label: state for state in ShownState}
 _PAGE = 500
 
@@ -104,11 +105,12 @@ class Work(NamedTuple):
 class Entry:
     """A row with its number in the ledger."""
 
-    __slots__ = ("number", "row")
+    __slots__ = ("number", "payload", "row")
 
     def __init__(self, number: int, row: TaskRow) -> None:
         self.number = number
         self.row = row
+        self.payload: bytes | None = None  # of a task that has just ended, if it is small: it need not be read
 
 
 class Ledger:
@@ -124,6 +126,7 @@ class Ledger:
         self._pending_output: list[tuple[int, int, int, str]] = []
         self._pending_events: list[tuple[object, ...]] = []
         self._succeeded: list[tuple[int]] = []
+        self._big: set[int] = set()  # tasks whose arguments are worth the work of deleting them at once
         self._digests: tuple[bytes, bytes] = (b"", b"")  # of the last function
         self._columns = _COLUMNS_2
         try:
@@ -195,6 +198,8 @@ class Ledger:
             self._pending_functions[digest] = work.function
             arguments = b"".join(len(a).to_bytes(8, "little") + a for a in work.arguments)
             self._pending_work[number] = (number, digest, work.name, arguments)
+            if len(arguments) > _SMALL_BYTES:
+                self._big.add(number)
         return number
 
     def change(self, number: int, state: ShownState, *, reason: str = "", attempt: int = 1) -> None:
@@ -225,7 +230,8 @@ class Ledger:
         self._pending_ends.append((state.label, reason, started, ended, exit_code, min(peak_bytes, 2**62), number))
         if payload is not None:
             self._pending_results.append((number, payload))
-        if state is ShownState.SUCCESS and self._pending_work.pop(number, None) is None:
+        if state is ShownState.SUCCESS and self._pending_work.pop(number, None) is None and number in self._big:
+            self._big.discard(number)
             self._succeeded.append((number,))
 
     def add_output(self, number: int, stderr: bool, text: str) -> None:
@@ -287,6 +293,7 @@ class Ledger:
         self._execute(
             "DELETE FROM tasks WHERE state NOT IN ('pending', 'waiting') AND ended < ?", (now - KEEP_SECONDS,)
         )
+        self._execute("DELETE FROM sent WHERE number IN (SELECT number FROM tasks WHERE state = 'success')", ())
         self._execute("DELETE FROM functions WHERE digest NOT IN (SELECT function FROM sent)", ())
         return len(lost), [entry for entry in open_ if resumable(entry.row)]
 

@@ -361,7 +361,10 @@ class Lifetimes:
             self._book.wire.pop(living.wire_id, None)
         if living.row.options.timeout_seconds:
             self._limits.forget(living)
-        for follower in self._followers.pop(task_id, ()):
+        followers = self._followers.pop(task_id, ())
+        if followers and payload is not None and len(payload) <= _SMALL_BYTES:
+            living.entry.payload = payload
+        for follower in followers:
             follower.waiting.discard(task_id)
             follower.ended.append(living.entry)
         if living.future is None or state is ShownState.LOST:  # no answer to a cancel will come
@@ -424,5 +427,6 @@ _HOW = {
     ShownState.WORKER_DIED: "was lost with its worker",
     ShownState.TIMED_OUT: "timed out",
 }
+_SMALL_BYTES = 1 << 16  # a result up to this goes to who waits for it without being read from the ledger again
 _NOTHING = Work(b"", "", ())
 _STREAMED = TaskMetadata(stream_output=True)

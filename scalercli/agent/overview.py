@@ -24,6 +24,7 @@ _IDLE_SECONDS = 10.0
 _STALE_SECONDS = 5.0
 _QUERY_SECONDS = 2.0
 _RECENT = 20
+_MOST_ASKED = 1000  # tasks whose state is asked for at each look; of more, only that of the last ones
 
 
 class Overviews:
@@ -47,12 +48,18 @@ class Overviews:
         self._finished = finished
         self._subscription: Subscription | None = None
         self._report: Any = None
-        self._report_at = self._wanted_at = 0.0
+        self._report_at = self._wanted_at = self._reported_clock = 0.0
         self._waiting: list[tuple[Connection, int]] = []
         self.client: TaskClient | None = None
 
     def show(self, connection: Connection, number: int) -> None:
-        """Answers now, or after the first report."""
+        """Answers when the scheduler has told how the session's tasks are, and the first report has come."""
+        living = list(self._book.living)
+        self._book.look(
+            living if len(living) <= _MOST_ASKED else living[-_RECENT:], partial(self._show, connection, number)
+        )
+
+    def _show(self, connection: Connection, number: int) -> None:
         self._wanted_at = time.monotonic()
         if self._subscription is None and self._subscribe is not None:
             self._subscription = self._subscribe(self._reported)
@@ -78,7 +85,7 @@ class Overviews:
             self.close()
 
     def _reported(self, report: Any) -> None:
-        self._report, self._report_at = report, time.monotonic()
+        self._report, self._report_at, self._reported_clock = report, time.monotonic(), time.time()
         waiting, self._waiting = self._waiting, []
         for connection, number in waiting:
             self._answer(connection, number)
@@ -98,7 +105,9 @@ class Overviews:
     def _told(self, connection: Connection, number: int, future: Future[Any]) -> None:
         overview = self._base()
         if not future.cancelled() and future.exception() is None and future.result().variant == "workers":
-            overview = overview._replace(source="scheduler", workers=tuple(map(_of_info, future.result().value)))
+            overview = overview._replace(
+                source="scheduler", reported_at=time.time(), workers=tuple(map(_of_info, future.result().value))
+            )
         connection.send(number, "overview", overview)
         connection.send(number, "done")
 
@@ -128,6 +137,7 @@ class Overviews:
         names = {int(state): _spelled(state.name) for state in TaskState}
         return self._base()._replace(
             source="monitor",
+            reported_at=self._reported_clock,
             workers=tuple(map(_of_status, report.worker_manager.workers)),
             states=tuple(
                 StateCount(names[pair.state], pair.count)

@@ -128,7 +128,9 @@ class Follower:
             rows: list[TaskRow] = []
             size = 0
             while self.ended and len(rows) < ROWS_AT_ONCE and size < _PAYLOAD_AT_ONCE:
-                rows.append(self._with_payload(self.ended.popleft()))
+                entry = self.ended.popleft()
+                rows.append(self._with_payload(entry))
+                entry.payload = None
                 size += len(rows[-1].payload)
             self._connection.send(self._number, "tasks", tuple(rows))
             return True
@@ -141,7 +143,7 @@ class Follower:
         if not self._result or not entry.number:
             return entry.row
         row = entry.row
-        payload = self._ledger.payload(entry.number)
+        payload = entry.payload if entry.payload is not None else self._ledger.payload(entry.number)
         if payload is not None:
             row = row._replace(has_payload=True, payload=payload)
         if row.kind is TaskKind.COMMAND and not self._output:

@@ -10,9 +10,10 @@ import shutil
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -21,10 +22,11 @@ from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption
 from scalercli.output import message, wants_colour
-from scalercli.places import EMBEDDED, Places
+from scalercli.places import Places, is_local
 from scalercli.tracing import record
+from scalercli.tracing.decode import Seen
 from scalercli.tracing.record import Header, Recorded
-from scalercli.tracing.session import JsonlView, Session, View
+from scalercli.tracing.session import JsonlView, Session
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"trace": app}
@@ -61,14 +63,21 @@ def trace(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Of the private cluster around a command; default 2.")
     ] = None,
+    record_to: Annotated[
+        Path | None, typer.Option("--record", metavar="FILE", help="Also write all of it as JSON lines, to read again.")
+    ] = None,
+    to_scenario: Annotated[
+        Path | None, typer.Option("--to-scenario", metavar="FILE", help="Also write it as a conformance scenario.")
+    ] = None,
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="With --to-scenario: whom it judges; only scheduler.")
+    ] = "scheduler",
     cluster: ClusterOption = None,
 ) -> int:
     """Show what clients, scheduler and workers say to each other, from a proxy, a file, or around a command.
 
     Findings against SPEC.md are marked with the id of the requirement. With a command the trace is stdout, what the
     command prints is stderr, and its exit code is this command's; else exit 12: there were findings.
-
-    For example: scalercli trace --format mermaid -- run math:sqrt 16; scalercli trace --live --cluster tcp://host:6378
     """
     words = forms.command_words(ctx)
     if [live, file is not None, words is not None].count(True) != 1:
@@ -78,21 +87,58 @@ def trace(
         )
     if listen is not None and not live:
         raise CliError("--listen goes with --live")
-    session = _session(format, heartbeats, task.lower(), words)
-    if file is not None:
-        return _file(session, file)
-    if live:
-        return _live(session, settings.cluster(cluster), listen or "tcp://127.0.0.1:0", storage)
-    assert words is not None
-    _check(words)
-    return _around(session, words, settings.cluster(cluster), workers, storage)
+    if role != "scheduler":
+        raise CliError(f"--role {role!r}: only a scheduler's recording can become a scenario", "--role scheduler")
+    if words is not None:
+        _check(words)
+    session = _session(format, heartbeats, task.lower())
+    with ExitStack() as stack:
+        if record_to is not None:
+            session.recorders.append(JsonlView(stack.enter_context(_writable(record_to)), session.reader))
+        if to_scenario is not None:
+            _writable(to_scenario).close()
+            session.recorders.append(ScenarioFile(to_scenario))
+        if file is not None:
+            return _file(session, file)
+        if live:
+            return _live(session, settings.cluster(cluster), listen or "tcp://127.0.0.1:0", storage)
+        assert words is not None
+        return _around(session, words, settings.cluster(cluster), workers, storage)
 
 
-def _session(format: Format, heartbeats: bool, task: str, words: list[str] | None) -> Session:
+def _writable(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise CliError(f"can't write {path}: {error.strerror}") from None
+
+
+class ScenarioFile:
+    """Keeps everything, and writes the scenario at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._header = Header()
+        self._seen: list[Seen] = []
+
+    def begin(self, header: Header) -> None:
+        self._header = header
+
+    def message(self, seen: Seen) -> None:
+        self._seen.append(seen)
+
+    def end(self, summary: dict[str, Any]) -> None:
+        from scalercli.tracing import scenario
+
+        scenario.write(self._path, scenario.make(self._seen, self._header))
+        message(f"note: a scenario: scalercli conformance replay {self._path} --target reference")
+
+
+def _session(format: Format, heartbeats: bool, task: str) -> Session:
     if any(c not in "0123456789abcdef" for c in task) or len(task) > 32:
         raise CliError(f"--task is the beginning of a task id, hexadecimal digits, not {task!r}")
-    views: list[View] = []
-    session = Session(views, everything=heartbeats or format in (Format.JSONL, Format.HTML), task=task)
+    session = Session(everything=heartbeats or format in (Format.JSONL, Format.HTML), task=task)
+    views = session.views
     if format is Format.JSONL:
         views.append(JsonlView(sys.stdout, session.reader))
     elif format is Format.TEXT:
@@ -193,11 +239,11 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
 
 def _scheduler(cluster: str) -> str:
     """The address of the cluster's scheduler; raises CliError."""
-    if cluster != EMBEDDED:
+    if not is_local(cluster):
         return cluster
     from scalercli import link
 
-    agent = link.find_agent(Places(EMBEDDED))
+    agent = link.find_agent(Places(cluster))
     if agent is None:
         raise CliError("no cluster is running", "scalercli cluster up starts one; --cluster names another", 10)
     return agent.info.scheduler_address
@@ -226,7 +272,7 @@ def _around(session: Session, words: list[str], cluster: str, workers: int | Non
     from reference_impl.addresses import Address
     from scalercli.tracing.around import Traced
 
-    if cluster != EMBEDDED:
+    if not is_local(cluster):
         _must_answer(Address.parse(cluster))
     passed: queue.SimpleQueue[Recorded | None] = queue.SimpleQueue()
     count = workers or settings.workers(None) or _DEFAULT_WORKERS

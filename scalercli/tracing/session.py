@@ -29,17 +29,18 @@ class View(Protocol):
 
 
 class Session:
-    """One trace. ``everything``: also heartbeats; ``task``: only messages about tasks whose id begins with it."""
+    """One trace. ``everything``: also heartbeats; ``task``: only messages about tasks whose id begins with it.
 
-    def __init__(
-        self, views: Sequence[View], *, everything: bool = False, task: str = "", keep: list[Seen] | None = None
-    ) -> None:
+    ``views`` and ``recorders``, which get all of it whatever is folded, may be filled until ``begin``.
+    """
+
+    def __init__(self, *, everything: bool = False, task: str = "") -> None:
+        self.views: list[View] = []
+        self.recorders: list[View] = []
         self.reader = Reader()
         self.observer = Observer()
-        self._views = views
         self._everything = everything
         self._task = task
-        self._keep = keep
         self._hops = Hops()
         self._header = Header()
         self._kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -49,7 +50,7 @@ class Session:
 
     def begin(self, header: Header) -> None:
         self._header = header
-        for view in self._views:
+        for view in (*self.views, *self.recorders):
             view.begin(header)
 
     def feed(self, recorded: Recorded) -> None:
@@ -64,20 +65,20 @@ class Session:
         count[1] += seen.bytes
         if seen.latency is not None and len(self._latencies[seen.hop]) < _KEPT_LATENCIES:
             self._latencies[seen.hop].append(seen.latency)
-        if self._keep is not None:
-            self._keep.append(seen)
+        for recorder in self.recorders:
+            recorder.message(seen)
         if not seen.findings and (
             (seen.routine and not self._everything) or (self._task and not seen.task_id.hex().startswith(self._task))
         ):
             self._folded += 1
             return
-        for view in self._views:
+        for view in self.views:
             view.message(seen)
 
     def finish(self) -> dict[str, Any]:
         """Shows the summary and returns it."""
         summary = self._summary()
-        for view in self._views:
+        for view in (*self.views, *self.recorders):
             view.end(summary)
         return summary
 

@@ -118,6 +118,7 @@ REPLIES = [
             2,
             3,
             (ROW,),
+            7.5,
         ),
     ),
     ControlReply(1, 7, "agent", AgentInfo(1, "v", True, "s", "o", "m", 2, 1.5, 3, (ProcessInfo("w", 9),), "d", 600.0)),

@@ -73,7 +73,7 @@ def test_counterexamples_replay(capsys: pytest.CaptureFixture[str], broken: Path
     (file,) = directory.glob("*.yaml")
     assert f"# Again: scalercli conformance replay {file} --target {broken}" in file.read_text()
     code, out, _ = run(capsys, "replay", str(file), "--target", str(broken))
-    assert code == 12
+    assert code == 13
     assert "first divergence" in out
     code, out, err = run(capsys, "replay", str(file), "--via", "core")
     assert code == 0
