@@ -124,15 +124,6 @@ class Output:
         sys.stdout.write(line + "\n")
 
 
-def can_show(text: str) -> bool:
-    """Whether stdout can encode it."""
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
 def table(rows: Sequence[Sequence[Cell]], width: int, *, colour: bool) -> Any:
     """A rich table with a header. Where the width is too small, the widest column gives way. Columns in which nothing
     stands are left out."""
@@ -162,6 +153,15 @@ def _shown(cell: Cell) -> str:
 def _styled(cell: Cell, text: str, colour: bool) -> str:
     code = _STYLES.get(cell.style)
     return f"\x1b[{code}m{text}{_RESET}" if code and colour and text else text
+
+
+def can_show(text: str) -> bool:
+    """Whether stdout can encode it."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def tasks(count: int) -> str:
