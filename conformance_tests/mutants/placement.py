@@ -48,9 +48,10 @@ def waiting_task_blocks(p: Patcher) -> None:
         worker = placement.least_loaded(first.needs)
         if worker is None:
             return None
-        fifo = self._demanding.get((-first.priority, first.needs), self._plain)
+        lane = (-first.priority, first.needs)
+        fifo = self._demanding.get(lane, self._plain)
         fifo.take()
-        if fifo is not self._plain:
+        if lane in self._demanding:
             self._drop_if_empty(fifo)
         return first, worker
 
