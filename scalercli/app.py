@@ -36,6 +36,8 @@ COMMANDS = {
     "top": "scalercli.commands.top",
     "cluster": "scalercli.commands.cluster",
     "config": "scalercli.commands.config",
+    "doctor": "scalercli.commands.doctor",
+    "completion": "scalercli.commands.completion",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
     "worker-manager": "scalercli.commands.roles",
@@ -140,6 +142,10 @@ def _run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     command: Any = typer.main.get_command(app)
     plain_values.use(command)
+    if instruction := os.environ.get("_SCALERCLI_COMPLETE"):
+        from scalercli import completion
+
+        return completion.respond(command, instruction)
     try:
         with command.make_context("scalercli", list(arguments)) as context:
             code = command.invoke(context)

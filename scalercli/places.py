@@ -1,8 +1,9 @@
 """Where a session keeps its files: one directory of state and one Unix socket per user and cluster.
 
 The state directory holds ``ledger.sqlite``, ``agent.log``, ``agent.lock`` and ``start.lock``. The agent holds an
-exclusive lock on ``agent.lock`` as long as it lives, and writes its pid and the path of its socket there: a command
-that runs without the user's XDG_RUNTIME_DIR (cron, sudo) still finds the agent.
+exclusive lock on ``agent.lock`` as long as it lives, and writes its pid and the path of its socket there, a line each:
+a command that runs without the user's XDG_RUNTIME_DIR (cron, sudo) still finds the agent. When it ends it empties the
+file, or leaves two empty lines and why its cluster is dead: a pid without a lock is that of an agent that was killed.
 """
 
 from __future__ import annotations

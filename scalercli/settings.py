@@ -110,6 +110,7 @@ KNOWN = {
 VARIABLES = {
     "SCALERCLI_STATE_DIR": "where sessions keep ledgers and logs, instead of the XDG state directory",
     "SCALERCLI_RUNTIME_DIR": "where the sockets of sessions are, instead of the XDG runtime directory",
+    "SCALERCLI_TRACED_CLUSTER": "set by scalercli trace for what it runs",
     "NO_COLOR": "if not empty: no colour",
 }
 """Variables that are not settings."""

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from conformance_tests.mutants import urgency
 from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.envelope import Envelope
 from protocol.identifiers import Role
@@ -27,6 +28,7 @@ from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.placement import Fifo, Pool, TaskQueue
 
 mutant = MUTANTS = Mutants("scheduler")
+MUTANTS.extend(urgency.MUTANTS)
 _DONE = (Action.RELEASE, Action.FORGET)
 
 
@@ -829,7 +831,7 @@ def worker_creates_for_anybody(p: Patcher) -> None:
     p.set(SchedulerCore, "_create_result", create)
 
 
-@mutant("GRA-01", "a GraphTask is dropped without an answer")
+@mutant("GRA-03", "a GraphTask is dropped without an answer")
 def graph_dropped(p: Patcher) -> None:
     p.drop(core._HANDLERS, Kind.GRAPH_TASK)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from protocol import SPEC_VERSION
 from protocol.codec import decode_query, encode_answer, query_id
 from protocol.errors import MalformedMessage
-from protocol.identifiers import Identity
+from protocol.identifiers import Identity, TaskId
 from protocol.messages import (
     AnswerValue,
     BinderStatus,
@@ -33,11 +33,13 @@ from protocol.messages import (
     TaskList,
     TaskManagerStatus,
     TaskState,
+    TaskStory,
     VersionInfo,
     WorkerInfo,
     WorkerManagerStatus,
     WorkerStatus,
 )
+from reference_impl.scheduler.story import find, told
 
 if TYPE_CHECKING:
     from reference_impl.scheduler.core import SchedulerCore
@@ -67,7 +69,22 @@ def _value(core: SchedulerCore, sender: Identity, query: InformationQuery, now: 
         return tuple(_worker_info(worker, now) for worker in core.workers.values())
     if query.variant == "clients":
         return tuple(_client_info(client, now) for client in core.clients.values())
+    if query.variant == "story":
+        assert isinstance(query.value, bytes)
+        return _story(core, sender, TaskId(query.value), now)
     return VersionInfo("scalercli", core.settings.version, SPEC_VERSION, int(now - core.started_at))
+
+
+def _story(core: SchedulerCore, sender: Identity, task_id: TaskId, now: float) -> TaskStory:
+    task = core.tasks.get(task_id)
+    if task is not None:
+        return told(task_id, task.client_id, task.accepted_at, task.story or [], now)
+    asking = core.clients.get(sender)
+    for client in (*([asking] if asking is not None else ()), *core.clients.values()):
+        found = find(client.ended, task_id)
+        if found is not None:
+            return told(task_id, client.client_id, *found, now)
+    return TaskStory(task_id)
 
 
 def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float) -> TaskList:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections import deque
+from typing import TYPE_CHECKING, ClassVar
 
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
 from protocol.messages import ClientHeartbeat, TaskCapability, WorkerHeartbeat
+from reference_impl.scheduler.story import Ended, Story
 
 Names = frozenset[str]
 """Of capabilities: what a task requires, or a worker offers."""
@@ -19,10 +21,15 @@ def names_of(capabilities: tuple[TaskCapability, ...]) -> Names:
     return frozenset([capability.name for capability in capabilities]) if capabilities else NOTHING
 
 
+if TYPE_CHECKING:
+    from reference_impl.scheduler.graphs import Graph
+
+
 class TaskRecord:
     """A task that is alive. ``state`` changes only through the lifecycle table."""
 
     needs: ClassVar[Names] = NOTHING
+    priority: ClassVar[int] = 0
 
     __slots__ = (
         "accepted_at",
@@ -30,8 +37,10 @@ class TaskRecord:
         "envelope",
         "force_sent",
         "force_wanted",
+        "graph",
         "lost_workers",
         "state",
+        "story",
         "task_id",
         "worker",
     )
@@ -46,30 +55,37 @@ class TaskRecord:
         self.force_wanted = False  # somebody who may wants it stopped even if it runs
         self.force_sent = False  # the TaskCancel in flight is a forced one
         self.accepted_at = now
+        self.story: Story | None = None  # what happened since, once something has
+        self.graph: Graph | None = None  # whose node it is, until it or the graph ends
 
 
 class DemandingTask(TaskRecord):
-    """A task that requires capabilities. (Other tasks have no room for that: there may be a million of them.)"""
+    """A task that requires capabilities, or has a priority. (Other tasks have no room for that: there may be a million
+    of them.)"""
 
-    __slots__ = ("needs",)
+    __slots__ = ("needs", "priority")
 
-    def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names) -> None:
+    def __init__(
+        self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names, priority: int = 0
+    ) -> None:
         super().__init__(task_id, client_id, envelope, now)
         self.needs: Names = needs  # type: ignore[misc]
+        self.priority: int = priority  # type: ignore[misc]
 
 
 class ClientRecord:
     """A client that has not left or timed out."""
 
-    __slots__ = ("client_id", "connected_at", "heartbeat", "last_seen", "objects", "tasks")
+    __slots__ = ("client_id", "connected_at", "ended", "heartbeat", "last_seen", "objects", "tasks")
 
-    def __init__(self, client_id: Identity, now: float) -> None:
+    def __init__(self, client_id: Identity, now: float, ended_stories: int) -> None:
         self.client_id = client_id
         self.connected_at = now
         self.last_seen = now
         self.heartbeat: ClientHeartbeat | None = None
         self.tasks: dict[TaskId, TaskRecord] = {}
         self.objects: set[ObjectId] = set()
+        self.ended: Ended = deque(maxlen=ended_stories)
 
 
 class WorkerRecord:

@@ -207,7 +207,7 @@ class ManagerCore:
                 self._excess_since = now
             return self._ask(excess, now) if now - self._excess_since >= self.settings.cooldown else []
         self._excess_since = None
-        if now < self._start_after or self._silence(now) >= 2 * self.settings.heartbeat:
+        if now < self._start_after or self._silence(now) >= self.settings.heartbeat:
             return []
         started: list[Instruction] = []
         for _ in range(-excess):

@@ -175,7 +175,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         server.watch(signals.fileno(), stop)
         attach()
         session.restore(left)
-        report(options, {"ok": True})
+        report(options, {"ok": True, "lost": lost})
         try:
             reason = server.run()
             while session.stuck and session.living and not session.stopping:
@@ -205,6 +205,8 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     finally:
         backend.close()
         os.ftruncate(lock, 0)
+    if session.broken:  # the next command tells
+        os.pwrite(lock, f"\n\n{session.broken}\n".encode(), 0)
     return 0
 
 

@@ -21,7 +21,12 @@ app = typer.Typer(
 )
 apps = {"config": app}
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Of the setting.", show_default=False)]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Of the setting.", show_default=False, autocompletion=options.completer("setting")
+    ),
+]
 
 
 @app.command("list")

@@ -50,7 +50,10 @@ _CHUNK = 1 << 16
 @app.command(cls=forms.SplitCommand)
 def map_(
     ctx: typer.Context,
-    target: Annotated[str | None, typer.Argument(metavar="MODULE:FUNCTION", show_default=False)] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="MODULE:FUNCTION", show_default=False, autocompletion=options.completer("module")),
+    ] = None,
     file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", show_default=False)] = None,
     input_: Annotated[str | None, typer.Option("--input", "-i", metavar="FILE|-", help="Where the lines are.")] = None,
     results: Annotated[bool, typer.Option("--results", help="Print results instead of ids.")] = False,

@@ -37,7 +37,12 @@ apps = {"run": app}
 def run(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]",
+            show_default=False,
+            autocompletion=options.completer("module"),
+        ),
     ] = None,
     name: NameOption = None,
     key: KeyOption = None,

@@ -23,7 +23,12 @@ _LOOK_SECONDS = 0.5
 @app.command()
 def status(
     ids_: IdsArgument = None,
-    state: Annotated[list[str] | None, typer.Option("--state", metavar="STATE", help="Only those; repeatable.")] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", help="Only those; repeatable.", autocompletion=options.completer("state")
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-w", help="Print each change until all are over.")] = False,
     exit_status: Annotated[bool, typer.Option("--exit-status", help="Exit by how the tasks are; 8: not over.")] = False,
     cluster: ClusterOption = None,

@@ -219,6 +219,7 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
     scheduler = Address.parse(_scheduler(cluster))
     _must_answer(scheduler)
     passed: queue.SimpleQueue[Recorded] = queue.SimpleQueue()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored in the background
     try:
         proxy = Proxy(address, scheduler, passed.put, storage=storage)
     except CantListen as error:

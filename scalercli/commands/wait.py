@@ -25,7 +25,12 @@ def wait(
     all_: Annotated[bool, typer.Option("--all", help="All tasks of the session that are not over.")] = False,
     any_: Annotated[bool, typer.Option("--any", help="Return when the first one is over.")] = False,
     timeout: Annotated[float | None, duration_option("--timeout", help="Give up after this long, exit 124.")] = None,
-    progress: Annotated[str, typer.Option("--progress", metavar="auto|bar|lines|none", help="On stderr.")] = "auto",
+    progress: Annotated[
+        str,
+        typer.Option(
+            "--progress", metavar="auto|bar|lines|none", help="On stderr.", autocompletion=options.completer("progress")
+        ),
+    ] = "auto",
     cluster: ClusterOption = None,
     output: OutputOption = None,
     json: JsonOption = False,
