@@ -8,6 +8,7 @@ from typing import Any
 
 from conformance_tests.mutants import urgency
 from conformance_tests.mutants.model import Mutants, Patcher
+from protocol import codec
 from protocol.envelope import Envelope
 from protocol.identifiers import Role
 from protocol.lifecycle import TABLE, Action, Event, State
@@ -505,7 +506,7 @@ def task_metadata_lost(p: Patcher) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
         stripped = Task(message.task_id, message.source, b"", message.func_object_id, message.function_args)
-        task.envelope = Envelope.of(stripped)
+        task.frame = codec.encode(stripped)
         before(self, task, sender, envelope)
 
     before = core._ACTIONS[Action.SEND_TASK]
