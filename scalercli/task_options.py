@@ -14,7 +14,7 @@ from scalercli import durations, ids
 from scalercli.callables import Place
 from scalercli.errors import CliError
 from scalercli.options import duration_option
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
 
 RetriesOption = Annotated[
     str | None, typer.Option("--retries", metavar="N", help="Submit it again, up to N times, if --retry-on says so.")
@@ -73,7 +73,7 @@ def place(cwd: str | None, env: Sequence[str] | None, cluster: str) -> Place:
     if cwd is None:
         return Place(None, variables)
     directory = os.path.abspath(cwd)  # noqa: PTH100 (no links are resolved)
-    if cluster == EMBEDDED and not Path(directory).is_dir():
+    if is_local(cluster) and not Path(directory).is_dir():
         raise CliError(f"--cwd: there is no directory {cwd}")
     return Place(directory, variables)
 

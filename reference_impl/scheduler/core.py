@@ -187,16 +187,22 @@ class SchedulerCore:
             self._accepted_at = now
         priority = _priority(message.metadata)
         if message.capabilities or priority:
-            # Before and after all others, also where the clock stands still: it is compared across queues.
-            at = math.nextafter(self._accepted_at, math.inf)
-            self._accepted_at = math.nextafter(at, math.inf)
             needs = names_of(message.capabilities)
-            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, at, needs, priority)
+            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs, priority)
             self._room_wanted = self._room_wanted or priority > 0
         else:
-            record = TaskRecord(envelope.task_id, client_id, envelope, self._accepted_at)
+            record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
+        self._stand_behind(record)
         self.tasks[record.task_id] = self._client(client_id, now).tasks[record.task_id] = record
         return record
+
+    def _stand_behind(self, task: TaskRecord) -> None:
+        """Its place in the queue will be behind all that have one."""
+        task.accepted_at = self._accepted_at
+        if isinstance(task, DemandingTask):
+            # Before and after all others, also where the clock stands still: it is compared across queues.
+            task.accepted_at = math.nextafter(self._accepted_at, math.inf)
+            self._accepted_at = math.nextafter(task.accepted_at, math.inf)
 
     def _on_cancel(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self.tasks.get(envelope.task_id)

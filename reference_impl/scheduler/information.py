@@ -114,7 +114,7 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
                 task.worker.worker_id if task.worker is not None else b"",
                 task.lost_workers,
                 positions.get(task.task_id, 0),
-                _milliseconds(now - task.accepted_at),
+                _milliseconds(now - (task.graph or task).accepted_at),
                 _held_before(task),
                 _requirements(task),
                 *offers.of(task.needs),

@@ -13,7 +13,7 @@ from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption, duration_option
 from scalercli.output import SHORT_ID, Cell, Mode, Output, Record, table
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"top": app}
@@ -37,8 +37,6 @@ def top(
     """Show workers, slots, queue, tasks per second, memory and the last tasks, again and again; q or Ctrl-C leaves.
 
     In a pipe, one line for each look; with -o jsonl one object. What a cluster does not tell is left out.
-
-    For example: scalercli top; scalercli top --once -o json | jq .workers
     """
     looks = _looks(once, count)
     out = options.output(output, json, quiet, single=looks == 1)
@@ -76,7 +74,7 @@ def _agent(cluster: str) -> link.AgentLink:
     if isinstance(found, link.AgentLink):
         return found
     found.close()
-    if cluster == EMBEDDED:
+    if is_local(cluster):
         raise CliError("no cluster is up on this machine", "scalercli cluster up", ExitCode.NOT_FOUND)
     return launch.open_link(cluster, idle_seconds=settings.idle_seconds())
 

@@ -22,7 +22,7 @@ from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption
 from scalercli.output import message, wants_colour
-from scalercli.places import EMBEDDED, Places
+from scalercli.places import Places, is_local
 from scalercli.tracing import record
 from scalercli.tracing.decode import Seen
 from scalercli.tracing.record import Header, Recorded
@@ -78,8 +78,6 @@ def trace(
 
     Findings against SPEC.md are marked with the id of the requirement. With a command the trace is stdout, what the
     command prints is stderr, and its exit code is this command's; else exit 12: there were findings.
-
-    For example: scalercli trace --format mermaid -- run math:sqrt 16; scalercli trace --live --cluster tcp://host:6378
     """
     words = forms.command_words(ctx)
     if [live, file is not None, words is not None].count(True) != 1:
@@ -242,11 +240,11 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
 
 def _scheduler(cluster: str) -> str:
     """The address of the cluster's scheduler; raises CliError."""
-    if cluster != EMBEDDED:
+    if not is_local(cluster):
         return cluster
     from scalercli import link
 
-    agent = link.find_agent(Places(EMBEDDED))
+    agent = link.find_agent(Places(cluster))
     if agent is None:
         raise CliError("no cluster is running", "scalercli cluster up starts one; --cluster names another", 10)
     return agent.info.scheduler_address
@@ -275,7 +273,7 @@ def _around(session: Session, words: list[str], cluster: str, workers: int | Non
     from reference_impl.addresses import Address
     from scalercli.tracing.around import Traced
 
-    if cluster != EMBEDDED:
+    if not is_local(cluster):
         _must_answer(Address.parse(cluster))
     passed: queue.SimpleQueue[Recorded | None] = queue.SimpleQueue()
     count = workers or settings.workers(None) or _DEFAULT_WORKERS
