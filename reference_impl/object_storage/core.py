@@ -61,7 +61,7 @@ class RespondFrom(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Do not read from ``connection``: its set is held until there is room."""
+    """Do not read from ``connection``, which may be paused already: a set of it is held until there is room."""
 
     connection: int
 
