@@ -209,6 +209,19 @@ class Client(concurrent.futures.Executor):
             self._thread.forget_query(query_id)
             raise TimeoutError(f"the scheduler did not answer the query {variant!r} in {timeout:g} seconds") from None
 
+    def clear(self, timeout: float | None = None) -> None:
+        """Cancels all pending tasks, waits until that is confirmed, and deletes the objects of this client but for its
+        serializer. The client can be used as before. Raises TimeoutError."""
+        answers: list[concurrent.futures.Future[CancelAnswer]] = []
+        for future in self._thread.pending():
+            answers.append(concurrent.futures.Future())
+            self._thread.request(future, True, answers[-1])
+        if concurrent.futures.wait(answers, timeout).not_done:
+            raise TimeoutError(f"not all cancels were confirmed in {timeout:g} seconds")
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread.clear(done)
+        done.result()
+
     def shutdown_cluster(self, timeout: float = 10.0) -> None:
         """Asks the scheduler and all workers to end; pending futures then fail with SchedulerLost, those of other
         clients are cancelled. Raises ClusterProtected if the scheduler refuses, TimeoutError."""
