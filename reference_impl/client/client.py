@@ -24,11 +24,12 @@ from reference_impl.client.future import LogCallback, ScalerFuture
 from reference_impl.client.instructions import CancelAnswer, NewTask
 from reference_impl.client.objects import Blob, blob
 from reference_impl.client.shell import ClientThread
+from reference_impl.errors import ClusterProtected
 from reference_impl.nesting import nested_priority, surroundings
 from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
 
 _EXIT_SECONDS = 2.0
-_QUERIES = ("version", "tasks", "workers", "clients")
+_QUERIES = ("version", "tasks", "workers", "clients", "story")
 
 
 class Client(concurrent.futures.Executor):
@@ -192,9 +193,9 @@ class Client(concurrent.futures.Executor):
     # ---- the cluster ----
 
     def query(self, variant: str, value: QueryValue = None, timeout: float = 5.0) -> InformationAnswer:
-        """Asks the scheduler: ``variant`` is version, tasks (``value``: a TaskFilter), workers or clients (SPEC
-        section 13). Raises TimeoutError if it does not answer in ``timeout`` seconds: not every scheduler does;
-        ValueError for a query that does not exist."""
+        """Asks the scheduler: ``variant`` is version, tasks (``value``: a TaskFilter), workers, clients or story
+        (``value``: the id of a task), see SPEC section 13. Raises TimeoutError if it does not answer in ``timeout``
+        seconds: not every scheduler does; ValueError for a query that does not exist."""
         if variant not in _QUERIES:
             raise ValueError(f"{variant!r} is no query: {', '.join(_QUERIES)}")
         if variant == "tasks" and value is None:
@@ -208,15 +209,17 @@ class Client(concurrent.futures.Executor):
             self._thread.forget_query(query_id)
             raise TimeoutError(f"the scheduler did not answer the query {variant!r} in {timeout:g} seconds") from None
 
-    def shutdown_cluster(self, timeout: float = 10.0) -> bool:
-        """Asks the scheduler and all workers to end: True if accepted (pending futures then fail with SchedulerLost),
-        False if the scheduler is protected. Raises TimeoutError."""
+    def shutdown_cluster(self, timeout: float = 10.0) -> None:
+        """Asks the scheduler and all workers to end; pending futures then fail with SchedulerLost, those of other
+        clients are cancelled. Raises ClusterProtected if the scheduler refuses, TimeoutError."""
         promise: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._thread.ask_shutdown(promise)
         try:
-            return promise.result(timeout)
+            accepted = promise.result(timeout)
         except concurrent.futures.TimeoutError:
             raise TimeoutError(f"the scheduler did not answer the shutdown in {timeout:g} seconds") from None
+        if not accepted:
+            raise ClusterProtected(f"the scheduler at {self._thread.address} is protected: no client can shut it down")
 
     # ---- the end ----
 

@@ -162,6 +162,21 @@ def test_after_workers_were_killed(cluster: EmbeddedCluster, observer: Observer)
     nothing_is_left(cluster, observer)
 
 
+def test_after_the_cluster_was_shut_down(cluster: EmbeddedCluster, observer: Observer) -> None:
+    with Client(cluster.scheduler_address) as other:
+        future = other.submit(time.sleep, 600)
+        with Client(cluster.scheduler_address) as client:
+            client.submit(bytes, 100_000).result(PATIENCE_SECONDS)
+            assert observer.total().object_count > 0
+            client.shutdown_cluster(PATIENCE_SECONDS)
+        with pytest.raises(CancelledError):
+            future.result(PATIENCE_SECONDS)
+        psutil.wait_procs([psutil.Process(cluster.processes["scheduler"])], PATIENCE_SECONDS)
+        total = observer.total()
+        assert (total.object_count, total.total_bytes) == (0, 0)
+        other.close()
+
+
 def test_after_a_worker_was_thought_lost_and_came_back(cluster: EmbeddedCluster, observer: Observer) -> None:
     beats = ("--heartbeat-interval-seconds", "0.2")
     with Client(cluster.scheduler_address) as client, Monitor(cluster.monitor_address) as monitor:
