@@ -167,6 +167,7 @@ def _worker_info(worker: WorkerRecord, now: float) -> WorkerInfo:
         tuple(p.pid for p in worker.heartbeat.processors),
         _milliseconds(now - worker.last_seen),
         worker.heartbeat.capabilities,
+        tuple([TaskId(p.current_task_id) for p in worker.heartbeat.processors if p.suspended]),
     )
 
 
