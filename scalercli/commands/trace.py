@@ -249,6 +249,8 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
         message(f"ready trace pid={os.getpid()} address={proxy.address} cluster={scheduler}")
         while (recorded := passed.get()) is not None:
             session.feed(recorded)
+            if passed.empty():
+                sys.stdout.flush()
     finally:
         proxy.close()
     while not passed.empty():
@@ -329,6 +331,8 @@ def _around(session: Session, words: list[str], cluster: str, workers: int | Non
     try:
         while (recorded := passed.get()) is not None:
             session.feed(recorded)
+            if passed.empty():
+                sys.stdout.flush()
     except BaseException:
         traced.stop()
         raise

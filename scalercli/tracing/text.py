@@ -56,10 +56,9 @@ def duration(seconds: float) -> str:
 class TextPrinter:
     """The view that prints lines as messages come."""
 
-    def __init__(self, stream: TextIO, text: TextView, flush: bool = True) -> None:
+    def __init__(self, stream: TextIO, text: TextView) -> None:
         self._stream = stream
         self._text = text
-        self._flush = flush
 
     def begin(self, header: Header) -> None:
         pass
@@ -72,8 +71,6 @@ class TextPrinter:
 
     def _write(self, lines: list[str]) -> None:
         self._stream.write("".join(line + "\n" for line in lines))
-        if self._flush:
-            self._stream.flush()
 
 
 def summary_lines(summary: dict[str, Any], text: TextView) -> list[str]:

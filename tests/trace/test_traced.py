@@ -117,7 +117,7 @@ def test_a_cancel_of_a_running_task_is_a_conversation_without_findings(shell: Sh
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert re.search(r"worker\d → scheduler +taskCancelConfirm \w+ +canceled", out)
+    assert re.search(r"worker\d → scheduler +taskCancelConfirm +\w+ +canceled", out)
     assert "answers: 1 canceled" in out
     assert "against SPEC.md" not in out
     again = shell("scalercli conformance replay s.yaml --target reference --via core")
