@@ -201,7 +201,7 @@ def _file(session: Session, name: str) -> int:
     try:
         stream = sys.stdin if name == "-" else Path(name).open(encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise CliError(f"can't read {name}: {error.strerror}") from None
+        raise CliError(f"can't read {name}: {error.strerror}", "scalercli trace --help") from None
     with stream:
         begun = False
         for found in record.read(stream, "stdin" if name == "-" else name):
@@ -291,7 +291,9 @@ def _must_answer(address: Any) -> None:
         socket.create_connection((address.host, address.port), timeout=5).close()
     except OSError as error:
         raise CliError(
-            f"no scheduler answers at {address}: {error.strerror or error}", "is it running?", ExitCode.UNREACHABLE
+            f"no scheduler answers at {address}: {error.strerror or error}",
+            f"scalercli doctor --cluster {address}",
+            ExitCode.UNREACHABLE,
         ) from None
 
 
