@@ -68,7 +68,7 @@ class SpillFiles:
     def __init__(self, root: Path | None = None, disk: Disk | None = None) -> None:
         """``root`` None: ``default_root()``. Nothing is made before the first write, but a root that is given must be
         usable: raises SpillError."""
-        self._root = root or default_root()
+        self.root = root or default_root()
         self._disk = disk or Disk()
         self._directory: Path | None = None
         self._lock = -1
@@ -83,7 +83,7 @@ class SpillFiles:
         try:
             if root is not None:
                 _private_directory(root)
-            _remove_left_overs(self._root)
+            _remove_left_overs(self.root)
         except BaseException:
             self._close_sockets()
             raise
@@ -146,7 +146,7 @@ class SpillFiles:
                 _lock_path(self._directory).unlink()
             os.close(self._lock)
             with suppress(OSError):
-                self._root.rmdir()  # only if nobody else uses it
+                self.root.rmdir()  # only if nobody else uses it
         self._close_sockets()
 
     def _close_sockets(self) -> None:
@@ -187,7 +187,7 @@ class SpillFiles:
         """The reason why not, or nothing."""
         try:
             if self._directory is None:
-                self._directory, self._lock = _own_directory(self._root)
+                self._directory, self._lock = _own_directory(self.root)
                 logger.info("objects are spilled to %s", self._directory)
             path = self._path(file)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
