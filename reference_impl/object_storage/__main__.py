@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +13,8 @@ from reference_impl.object_storage.room import Limits
 from reference_impl.object_storage.server import BindError, Server
 from reference_impl.options import USAGE_ERROR, RoleParser, address, announce_ready, fail, magic, size
 from reference_impl.processes import StopSignals
-from reference_impl.resources import lies_in_memory, usable_memory
+from reference_impl.resources import usable_memory
 
-_LOG = logging.getLogger("object-storage")
 _MEMORY_SHARE = 2  # the default limit is the memory divided by this
 
 
@@ -101,18 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     except BindError as error:
         files.close()
         return fail(str(error), error.hint)
-    if memory is not None:
-        _say_limit(memory, options.disk_limit, files.root)
     with closing(server), closing(StopSignals()) as stop:
         announce_ready("object-storage", address=server.address)
         server.run(stop)
     return 0
-
-
-def _say_limit(memory: int, disk: int | None, root: Path) -> None:
-    _LOG.info("objects may take %.1f MiB of memory; above that, large ones go to %s", memory / (1 << 20), root)
-    if disk != 0 and lies_in_memory(root):
-        _LOG.warning("%s lies in memory: it saves none; choose a --spill-directory on a disk", root)
 
 
 if __name__ == "__main__":

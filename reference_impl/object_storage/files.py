@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from protocol.storage import Buffer
+from reference_impl.resources import lies_in_memory
 
 _PIECE_BYTES = 1 << 22
 _LOCK_SUFFIX = ".lock"
@@ -188,7 +189,9 @@ class SpillFiles:
         try:
             if self._directory is None:
                 self._directory, self._lock = _own_directory(self.root)
-                logger.info("objects are spilled to %s", self._directory)
+                logger.info("the memory limit is reached: objects go to files in %s", self._directory)
+                if lies_in_memory(self._directory):
+                    logger.warning("%s lies in memory: that saves none; choose a --spill-directory", self._directory)
             path = self._path(file)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
