@@ -70,6 +70,7 @@ class SpillFiles:
         """``root`` None: ``default_root()``. Nothing is made before the first write, but a root that is given must be
         usable: raises SpillError."""
         self.root = root or default_root()
+        self._keep_root = root is not None and root.exists()  # the user's own
         self._disk = disk or Disk()
         self._directory: Path | None = None
         self._lock = -1
@@ -146,8 +147,9 @@ class SpillFiles:
             with suppress(OSError):
                 _lock_path(self._directory).unlink()
             os.close(self._lock)
-            with suppress(OSError):
-                self.root.rmdir()  # only if nobody else uses it
+            if not self._keep_root:
+                with suppress(OSError):
+                    self.root.rmdir()  # only if nobody else uses it
         self._close_sockets()
 
     def _close_sockets(self) -> None:
