@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from conformance_tests.engine import diagram
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.scenario import Scenario
 from conformance_tests.engine.suite import Suite
+from protocol.sequence import diagram
 
 
 def test_scenario(suite: Suite, scenario: Scenario) -> None:

@@ -11,7 +11,19 @@ import struct as _struct
 from protocol import codec
 from protocol.errors import MalformedMessage
 from protocol.identifiers import TASK_ID_BYTES, ClientId, TaskId
-from protocol.messages import KIND_OF, GraphTask, Kind, Message, Task, TaskCancel, TaskCancelConfirm, TaskResult
+from protocol.messages import (
+    KIND_OF,
+    GraphTask,
+    Kind,
+    Message,
+    Task,
+    TaskCancel,
+    TaskCancelConfirm,
+    TaskCancelConfirmType,
+    TaskResult,
+    TaskResultType,
+)
+from protocol.shapes import Shape
 
 _KINDS = {int(kind): kind for kind in Kind}
 _WITH_TASK_ID = frozenset(
@@ -24,6 +36,12 @@ _WITH_TASK_ID = frozenset(
         Kind.GRAPH_TASK,
     )
 )
+_DETAILS = {
+    Kind.TASK_RESULT: ("resultType", len(TaskResultType) - 1),
+    Kind.TASK_CANCEL_CONFIRM: ("cancelConfirmType", len(TaskCancelConfirmType) - 1),
+    Kind.TASK_CANCEL: ("flags.force", 1),
+}
+"""Which field ``detail`` is, and its highest value."""
 _FRAME_HEAD = _struct.Struct("<IIiHH").unpack_from  # segments - 1, words, root pointer: offset, data words, pointers
 _STRUCT_POINTER = _struct.Struct("<iHH").unpack_from
 _LIST_POINTER = _struct.Struct("<iI").unpack_from
@@ -39,7 +57,7 @@ class Envelope:
     ``detail`` is the ordinal of the result type or confirm type, or 1 for a forced TaskCancel.
     """
 
-    __slots__ = ("_frame", "_message", "detail", "kind", "source", "task_id")
+    __slots__ = ("_frame", "_message", "_shape", "detail", "kind", "source", "task_id")
 
     def __init__(
         self,
@@ -49,6 +67,7 @@ class Envelope:
         detail: int,
         frame: bytes | None,
         message: Message | None,
+        shape: Shape | None = None,
     ) -> None:
         self.kind = kind
         self.task_id = task_id
@@ -56,6 +75,7 @@ class Envelope:
         self.detail = detail
         self._frame = frame
         self._message = message
+        self._shape = shape
 
     @classmethod
     def of(cls, message: Message) -> Envelope:
@@ -76,8 +96,18 @@ class Envelope:
     @classmethod
     def parse(cls, frame: bytes) -> Envelope:
         """The envelope of a frame that came in; raises MalformedMessage where ``peek`` finds out."""
-        kind, task_id, source, detail = peek(frame)
-        return cls(kind, task_id, source, detail, frame, None)
+        shape = codec.SHAPES.find(frame)
+        if shape is None:
+            return cls(*peek(frame), frame, None)
+        kind, task_id, source, detail_at, most = shape.head or _head(shape)
+        detail = 0
+        if most == 1:
+            detail = frame[detail_at] & 1
+        elif most:
+            detail = _U16(frame, detail_at)[0]
+            if detail > most:
+                raise MalformedMessage(f"unknown value {detail} in a {kind.name}")
+        return cls(kind, TaskId(frame[task_id]), ClientId(frame[source]), detail, frame, None, shape)
 
     @property
     def frame(self) -> bytes:
@@ -92,7 +122,7 @@ class Envelope:
         """The decoded message; raises MalformedMessage."""
         if self._message is None:
             assert self._frame is not None
-            self._message = codec.decode(self._frame)
+            self._message = codec.decode_as(self._shape, self._frame)
         return self._message
 
     def check(self) -> Message:
@@ -100,7 +130,7 @@ class Envelope:
         if self._message is not None:
             return self._message
         assert self._frame is not None
-        return codec.decode(self._frame)
+        return codec.decode_as(self._shape, self._frame)
 
     def __repr__(self) -> str:
         return f"Envelope({self._message!r})" if self._message else f"Envelope({self.kind.name}, {self.task_id.hex()})"
@@ -150,6 +180,23 @@ def peek(frame: bytes) -> tuple[Kind, TaskId, ClientId, int]:
         raise MalformedMessage("a pointer out of the message") from error
     except _Far:
         return _peek_slowly(frame)
+
+
+_NOWHERE = slice(0, 0)
+
+
+def _head(shape: Shape) -> tuple[Kind, slice, slice, int, int]:
+    """Of the frames of a shape: the kind; where task id and source are; the byte of the detail, its highest value."""
+    kind, where = _KINDS[shape.discriminant], shape.where
+    task_id, source, detail_at, most = _NOWHERE, _NOWHERE, 0, 0
+    if kind in _WITH_TASK_ID:
+        task_id = slice(*where["taskId"])
+        source = slice(*where.get("source", (0, 0)))
+        field, highest = _DETAILS.get(kind, ("", 0))
+        if field in where:
+            detail_at, most = where[field][0], highest
+    shape.head = kind, task_id, source, detail_at, most
+    return kind, task_id, source, detail_at, most
 
 
 class _Far(Exception):

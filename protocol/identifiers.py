@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from enum import Enum
+from functools import lru_cache
 from typing import NewType
 
 Identity = bytes
@@ -90,6 +91,7 @@ def serializer_object_id(owner: Identity) -> ObjectId:
     return ObjectId(owner_digest(owner) + _SERIALIZER_TAG)
 
 
+@lru_cache(4096)
 def owner_digest(owner: Identity) -> bytes:
     """The first 16 bytes of the ids of all objects of ``owner``."""
     return hashlib.md5(owner, usedforsecurity=False).digest()

@@ -9,11 +9,15 @@ from protocol.errors import MalformedMessage
 
 _TASK = struct.Struct("!?i?")
 _RESULT = struct.Struct("!fQf")
+MAX_PRIORITY = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class TaskMetadata:
-    """``Task.metadata``. Empty bytes mean the defaults."""
+    """``Task.metadata``: one byte, a big-endian signed 32-bit integer, one byte. Empty bytes mean the defaults.
+
+    A task of a higher ``priority`` suspends a running one of a lower priority (SPEC section 5.8).
+    """
 
     profiling: bool = True
     priority: int = 0

@@ -29,9 +29,11 @@ PATH = _INSTALLED if _INSTALLED.exists() else _SOURCE
 """SPEC.md: in a wheel it lies inside the package."""
 
 ROLES = ("client", "scheduler", "worker", "storage", "manager", "all")
-CAPABILITIES = ("balancing", "graphs", "information", "managers", "monitor", "placement")
+CAPABILITIES = (
+    "balancing", "bounded", "dependencies", "graphs", "information", "managers", "monitor", "placement", "priorities",
+)  # fmt: skip
 PREFIXES = (
-    *("TRN", "IDN", "MSG", "TSK", "WRK", "GRA", "CAN", "BAL", "OBJ"),
+    *("TRN", "IDN", "MSG", "TSK", "WRK", "PRI", "GRA", "CAN", "BAL", "OBJ"),
     *("STO", "LIV", "MAN", "FUT", "MAL", "SEC", "MON", "INF"),
 )
 
@@ -212,7 +214,7 @@ def _lifecycle_table(_: str) -> str:
         [
             f"`{state.value}`",
             f"`{event.value[0]}`",
-            row.next.value if row.next is State.AS_RESULT_SAYS else f"`{row.next.value}`",
+            f"`{row.next.value}`" if row.next in (*LIVING, *TERMINAL) else row.next.value,
             _actions(row.actions),
             row.rule,
         ]
@@ -232,17 +234,21 @@ def _lifecycle_ignored(_: str) -> str:
     return _table(["state + event", "ignored, because", "rule"], rows)
 
 
+_JUNCTIONS = {State.AS_RESULT_SAYS: "result", State.AS_NODE_ENDED: "asTheNode"}
+"""Where the diagram has one place for several terminal states."""
+
+
 def _lifecycle_diagram(_: str) -> str:
-    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> inactive: Task"]
+    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> inactive: Task", "    [*] --> waiting: GraphTask"]
     edges: dict[tuple[str, str], list[str]] = {}
     for state in LIVING[1:]:
         for event, row in TABLE[state].items():
             if row.next is not state:
-                target = "result" if row.next is State.AS_RESULT_SAYS else row.next.value
+                target = _JUNCTIONS.get(row.next, row.next.value)
                 edges.setdefault((state.value, target), []).append(event.value[0])
     lines += [f"    {a} --> {b}: {', '.join(events)}" for (a, b), events in edges.items()]
     ends = sorted({b for _, b in edges} - {s.value for s in LIVING})
-    lines += ["    result: success / failed / failedWorkerDied, as the result says"]
+    lines += [f"    {name}: {state.value}" for state, name in _JUNCTIONS.items()]
     lines += [f"    {end} --> [*]" for end in ends]
     return "\n".join([*lines, "```"])
 

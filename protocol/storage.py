@@ -137,6 +137,21 @@ def _header(number: int, kind: int, object_id: ObjectId, length: int) -> bytes:
     return _FRAMED.pack(_HEADER_BYTES, _TABLE, _ROOT, length, number, kind, _ID_POINTER, *_ID.unpack(object_id))
 
 
+def header(length: int, number: int, kind: int, object_id: ObjectId) -> bytes:
+    """The 80 bytes of a header, without the length before them: for those who keep what passes."""
+    return _header(number, kind, object_id, length)[8:]
+
+
+def read_header(raw: bytes) -> tuple[int, int, int, ObjectId]:
+    """payloadLength, request or response id, type and object id of such a header; raises MalformedMessage."""
+    if len(raw) != _HEADER_BYTES:
+        raise MalformedMessage(f"a header has {_HEADER_BYTES} bytes, not {len(raw)}")
+    _, table, root, length, number, kind, pointer, *fields = _FRAMED.unpack(_LENGTH.pack(_HEADER_BYTES) + raw)
+    if table != _TABLE or root != _ROOT or pointer != _ID_POINTER:
+        raise MalformedMessage("a header that is not laid out as one segment of nine words")
+    return length, number, kind, ObjectId(_ID.pack(*fields))
+
+
 def _header_and_length(number: int, kind: int, object_id: ObjectId, length: int) -> bytes:
     return _FRAMED_AND_LENGTH.pack(
         _HEADER_BYTES, _TABLE, _ROOT, length, number, kind, _ID_POINTER, *_ID.unpack(object_id), length
@@ -174,6 +189,11 @@ def response(response_id: int, kind: ResponseType, object_id: ObjectId, payload:
     if payload:
         return [_header_and_length(response_id, kind, object_id, len(payload)), payload]
     return [_header(response_id, kind, object_id, 0)]
+
+
+def get_ok_head(response_id: int, object_id: ObjectId, length: int) -> bytes:
+    """The bytes of a getOK up to its payload of ``length`` bytes (above 0), for a payload that is sent from a file."""
+    return _header_and_length(response_id, ResponseType.GET_OK, object_id, length)
 
 
 def _pages(length: int) -> memoryview:

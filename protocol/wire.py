@@ -31,11 +31,11 @@ _HEAD = _struct.Struct("<IIQ")  # a one-segment message: segment count - 1, segm
 _BYTE_LIST = 2
 _POINTER_LIST = 6
 _COMPOSITE_LIST = 7
-_FORMATS = {
+FORMATS = {
     "Int8": "b", "Int16": "h", "Int32": "i", "Int64": "q",
     "UInt8": "B", "UInt16": "H", "UInt32": "I", "UInt64": "Q", "Float32": "f", "Float64": "d",
 }  # fmt: skip
-_LIST_SIZES = {1: 2, 2: 3, 4: 4, 8: 5}  # bytes of an element to the list pointer's size code
+LIST_SIZES = {1: 2, 2: 3, 4: 4, 8: 5}  # bytes of an element to the list pointer's size code
 
 Lengths = dict[tuple[str, str], int]
 """(struct, field) to the only legal length in bytes of a Data field, or of each element of a List(Data)."""
@@ -371,8 +371,8 @@ class Codec:
             kind, offset = row["type"], row["offset"]
             if kind == "Bool":
                 data_fields[row["name"]] = (offset // 8, "B", offset % 8)
-            elif kind in _FORMATS or kind in self._enums:
-                form = _FORMATS.get(kind, "H")
+            elif kind in FORMATS or kind in self._enums:
+                form = FORMATS.get(kind, "H")
                 data_fields[row["name"]] = (offset * _struct.calcsize(form), form, -1)
             elif kind != "Void":
                 pointer_fields[row["name"]] = (offset, *self._pointer_codec(kind, codec.name, row["name"]))
@@ -391,7 +391,7 @@ class Codec:
                 continue
             if name in pointer_fields:
                 index, read, write = pointer_fields[name]
-                codec.readers.append(_pointer_reader(index, read, _default(row["type"])))
+                codec.readers.append(_pointer_reader(index, read, default_of(row["type"])))
                 codec.pointer_writers.append((attribute, index, write))
             else:
                 byte, form, bit = data_fields[name]
@@ -427,8 +427,8 @@ class Codec:
                 return _struct_list(self._structs[element])
             if element in ("Data", "Text"):
                 return _pointer_list(*self._pointer_codec(element, struct, field))
-            if element in _FORMATS or element in self._enums:
-                return _number_list(_FORMATS.get(element, "H"), self._enums.get(element), element)
+            if element in FORMATS or element in self._enums:
+                return _number_list(FORMATS.get(element, "H"), self._enums.get(element), element)
         raise TypeError(f"{struct}.{field}: {kind} is not supported")
 
 
@@ -445,7 +445,7 @@ def _root_union(message: _Input) -> tuple[int, int]:
     return discriminant, start + 8 * data_words if pointers else 0
 
 
-def _default(kind: str) -> Any:
+def default_of(kind: str) -> Any:
     if kind == "Data":
         return b""
     if kind == "Text":
@@ -559,7 +559,7 @@ def _pointer_list(read_element: Read, write_element: Write) -> tuple[Read, Write
 
 def _number_list(form: str, members: tuple[IntEnum, ...] | None, kind: str) -> tuple[Read, Write]:
     width = _struct.calcsize(form)
-    code = _LIST_SIZES[width]
+    code = LIST_SIZES[width]
 
     def read(message: _Input, pos: int, depth: int) -> Any:
         found = message.list(pos)

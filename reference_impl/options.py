@@ -31,7 +31,7 @@ class RoleParser(argparse.ArgumentParser):
             "--log-level",
             default="INFO",
             type=str.upper,
-            choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+            choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
             help="how much is logged on stderr",
         )
         self.add_argument("--die-with-parent", type=int, metavar="PID", help=argparse.SUPPRESS)
@@ -66,6 +66,19 @@ def magic(text: str) -> bytes:
     if len(value) > storage.MAX_MAGIC_BYTES:
         raise argparse.ArgumentTypeError(f"a magic of {len(value)} bytes, the limit is {storage.MAX_MAGIC_BYTES}")
     return value
+
+
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def size(text: str) -> int | None:
+    """argparse type: a number of bytes, or of KiB, MiB, GiB or TiB with the letter; None for ``unlimited``."""
+    if text == "unlimited":
+        return None
+    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if unit not in _SIZE_UNITS or not digits.isascii() or not digits.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: 1000000, 64K, 512M, 2G and unlimited are examples")
+    return int(digits) * _SIZE_UNITS[unit]
 
 
 def add_magic(parser: argparse.ArgumentParser) -> None:

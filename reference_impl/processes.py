@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -24,21 +25,37 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT as readiness of a socket: poll ``fileno()``, then stop. For the main thread only."""
+    """SIGTERM and SIGINT as readiness of a socket: poll ``fileno()``, then stop. For the main thread only.
 
-    def __init__(self) -> None:
+    ``others`` are signals that do not stop; ``take`` tells which of them came."""
+
+    def __init__(self, *others: signal.Signals) -> None:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self.received: signal.Signals | None = None
+        self._others: set[signal.Signals] = set()
         self._old_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._old = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._old.update({s: signal.signal(s, self._note_other) for s in others})
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
 
+    def _note_other(self, number: int, frame: FrameType | None) -> None:
+        self._others.add(signal.Signals(number))
+
     def fileno(self) -> int:
         return self._reader.fileno()
+
+    def take(self) -> set[signal.Signals]:
+        """The other signals that came since this was last called. ``fileno()`` is not readable after it, unless it is
+        time to stop."""
+        if self.received is None:
+            with contextlib.suppress(BlockingIOError):
+                self._reader.recv(4096)
+        others, self._others = self._others, set()
+        return others
 
     def close(self) -> None:
         """Restores what was there before; but a process that was told to end ignores being told again."""

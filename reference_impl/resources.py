@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 import psutil
 
 from protocol.messages import Resource
@@ -25,3 +28,12 @@ class ResourceMeter:
 def free_memory() -> int:
     """Bytes that this machine could still give."""
     return int(psutil.virtual_memory().available)
+
+
+def usable_memory() -> int:
+    """Bytes of memory of this machine, or what the control group of this process may use, if that is less."""
+    total = int(psutil.virtual_memory().total)
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # none, or "max"
+            total = min(total, int(Path(path).read_text()))
+    return total

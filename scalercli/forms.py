@@ -13,7 +13,7 @@ from protocol.control import NO_OPTIONS, NewTask, Submit, TaskKind, TaskOptions
 from scalercli import callables
 from scalercli.callables import ANYWHERE, Place
 from scalercli.errors import CliError
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
 
 _IS_COMMAND = "scalercli.is_command"
 FIRST_POSITIONAL = {"allow_interspersed_args": False}
@@ -81,14 +81,16 @@ def printable(text: str) -> str:
 def job(words: Sequence[str], *, command: bool, cluster: str, where: Place = ANYWHERE) -> Job:
     """The task that these words mean; raises CliError, with nothing sent."""
     if not words:
-        raise CliError("what is to be run?", "MODULE:FUNCTION [ARG…], or -- COMMAND [ARG…]")
+        raise CliError(
+            "what is to be run? MODULE:FUNCTION or -- COMMAND was expected", "scalercli run math:factorial 20"
+        )
     if command:
         if not words[0]:
             raise CliError("the command is empty")
         cwd = where.cwd or os.getcwd()  # noqa: PTH109
         details = (("command", shlex.join(words)), ("directory", cwd), ("environment", environment_note(cluster)))
         argv = callables.pickled_argument(list(words), "the command")
-        function = callables.command_function(cluster == EMBEDDED, where)
+        function = callables.command_function(is_local(cluster), where)
         return Job(TaskKind.COMMAND, words[0], function, (argv,), shlex.join(words), details)
     call = callables.bind(callables.resolve(words[0]), words[1:], where)
     shown = tuple((f"argument {i + 1}", repr(value)) for i, value in enumerate(call.bound))
@@ -97,4 +99,4 @@ def job(words: Sequence[str], *, command: bool, cluster: str, where: Place = ANY
 
 def environment_note(cluster: str) -> str:
     """A command gets this shell's environment in the embedded cluster; elsewhere it would carry secrets away."""
-    return "of this shell" if cluster == EMBEDDED else "of the worker"
+    return "of this shell" if is_local(cluster) else "of the worker"

@@ -24,8 +24,8 @@ _STYLES = {
     "success": "32", "canceled": "33", "running": "36", "canceling": "33", "queued": "34", "pending": "34",
     "waiting": "35", "timed-out": "31",
     "failed": "31", "worker-died": "31", "lost": "31", "not-found": "31", "refused": "31", "unconfirmed": "31",
-    "already-done": "33", "requested": "33", "up": "32", "down": "33", "id": "2", "error": "1;31",
-    "hint": "36",
+    "already-done": "33", "requested": "33", "up": "32", "down": "33", "died": "31", "no-answer": "31",
+    "id": "2", "error": "1;31", "hint": "36",
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class Output:
         self.quiet = quiet
         self.terminal = sys.stdout.isatty()
         self._single = single
-        self.colour = _wants_colour(sys.stdout)
+        self.colour = wants_colour(sys.stdout)
         self._documents: list[dict[str, Any]] = []
         self._table: list[Sequence[Cell]] = []
 
@@ -155,6 +155,15 @@ def _styled(cell: Cell, text: str, colour: bool) -> str:
     return f"\x1b[{code}m{text}{_RESET}" if code and colour and text else text
 
 
+def can_show(text: str) -> bool:
+    """Whether stdout can encode it."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def tasks(count: int) -> str:
     """``1 task``, ``2 tasks``."""
     return f"{count} task{'' if count == 1 else 's'}"
@@ -175,7 +184,7 @@ def show_error(error: CliError, *, as_json: bool) -> None:
         body = {"schema": "scalercli.error/1", "error": error.message, "hint": error.hint, "exit": int(error.code)}
         message(_json(body))
         return
-    colour = _wants_colour(sys.stderr)
+    colour = wants_colour(sys.stderr)
     for word, text in (("error", error.message), ("hint", error.hint)):
         if text:
             message(f"\x1b[{_STYLES[word]}m{word}:{_RESET} {text}" if colour else f"{word}: {text}")
@@ -185,7 +194,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=repr)
 
 
-def _wants_colour(stream: TextIO) -> bool:
+def wants_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -10,11 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from conformance_tests.engine import fields as message_fields
-from conformance_tests.engine.fields import Fields
 from conformance_tests.engine.scenario import Actor
 from protocol import codec
+from protocol import fields as message_fields
 from protocol.errors import MalformedMessage
+from protocol.fields import Fields
 from protocol.identifiers import Identity
 
 MALFORMED = "malformed"

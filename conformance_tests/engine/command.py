@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from conformance_tests.engine import diagram, junit, records, replays, shrink, verdicts
+from conformance_tests.engine import junit, records, replays, shrink, verdicts
 from conformance_tests.engine import scenario as scenario_files
 from conformance_tests.engine import targets as target_files
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.scenario import Scenario
 from conformance_tests.engine.suite import Options, Result, Suite
 from conformance_tests.engine.suite import stability as run_stability
+from protocol.sequence import diagram
 
 DIVERGED = 13
 _STYLES = {"pass": "success", "fail": "failed", "inconclusive": "failed"}
@@ -62,6 +63,8 @@ class Choice:
     attach: str = ""
     directory: Path | None = None
     jobs: int = 4
+    strict: bool = False
+    """Whether known deviations are failures."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,18 @@ def chosen_scenarios(choice: Choice) -> list[Scenario]:
     if not found:
         wanted = " ".join(choice.patterns) or str(root)
         raise UsageProblem(f"no scenario matches {wanted}", "scalercli conformance list shows them")
+    for pattern in choice.patterns:
+        if not any(scenario_files.matches(s, pattern) for s in found):
+            raise UsageProblem(f"no scenario matches {pattern}", "scalercli conformance list shows them")
     return found
+
+
+def chosen_target(choice: Choice) -> target_files.Target:
+    """The target of a choice, ``strict`` without its known deviations; raises BadTarget."""
+    target = target_files.load(choice.target)
+    if not choice.strict:
+        return target
+    return replace(target, roles={name: replace(role, deviations=()) for name, role in target.roles.items()})
 
 
 def options_of(choice: Choice, patience: float | None, max_orders: int) -> Options:
@@ -112,7 +126,7 @@ def options_of(choice: Choice, patience: float | None, max_orders: int) -> Optio
 def run(printer: Printer, choice: Choice, reports: Reports, patience: float | None, max_orders: int) -> int:
     """Runs scenarios and reports; the exit code."""
     scenarios = chosen_scenarios(choice)
-    target = target_files.load(choice.target)
+    target = chosen_target(choice)
     if choice.role is None:
         scenarios = [s for s in scenarios if s.role in target.roles] or scenarios
     options = options_of(choice, patience, max_orders)
@@ -155,7 +169,8 @@ def _flags(choice: Choice) -> str:
         "attach": choice.attach,
         "scenarios": str(choice.directory or ""),
     }
-    return "".join(f" --{name} {shlex.quote(value)}" for name, value in flags.items() if value)
+    chosen = "".join(f" --{name} {shlex.quote(value)}" for name, value in flags.items() if value)
+    return chosen + (" --strict" if choice.strict else "")
 
 
 def _wrong(target: target_files.Target, results: list[Result], complete: bool) -> list[verdicts.Wrong]:
@@ -222,7 +237,14 @@ def _print_summary(
     )
     if summary["brokenRequirements"]:
         printer.message(f"broken: {', '.join(summary['brokenRequirements'])}")
+    if summary["knownDeviations"]:
+        shown = ", ".join(summary["knownDeviations"])
+        printer.message(f"known deviations: {shown} (with --strict they are failures)")
     conforms = "conforms" if summary["exit"] == 0 else "does not conform"
+    if summary["exit"] == 0 and summary["knownDeviations"]:
+        conforms = "conforms but for its known deviations"
+    elif summary["exit"] and not summary["mustFailed"] and not wrong:
+        conforms = "could not be judged completely"
     judged = ", ".join(sorted({r.scenario.role for r in results}))
     failed = f"MUST failed: {summary['mustFailed']}, SHOULD failed: {summary['shouldFailed']}"
     printer.message(f"{summary['target']} {conforms} ({judged}; {failed})")
@@ -261,7 +283,7 @@ def _save(path: Path, text: str) -> None:
 def stability(printer: Printer, choice: Choice, times: int, seed: int, patience: float | None, max_orders: int) -> int:
     """Runs everything N times in shuffled order; 0 if no verdict ever differed."""
     scenarios = chosen_scenarios(choice)
-    target = target_files.load(choice.target)
+    target = chosen_target(choice)
     scenarios = [s for s in scenarios if s.role in target.roles] or scenarios
     differing = 0
     with Suite(target, options_of(choice, patience, max_orders)) as suite:
@@ -378,7 +400,7 @@ def diff(printer: Printer, files: Sequence[Path], page: Path | None = None) -> i
 def replay(printer: Printer, choice: Choice, file: Path, patience: float | None) -> int:
     """One scenario file, and what was said."""
     scenario = scenario_files.load(file, file.resolve().parent)
-    target = target_files.load(choice.target)
+    target = chosen_target(choice)
     options = options_of(replace(choice, role=scenario.role if choice.attach else None), patience, 100_000)
     with Suite(target, options) as suite:
         found = suite.judge(scenario)
@@ -388,9 +410,10 @@ def replay(printer: Printer, choice: Choice, file: Path, patience: float | None)
             printer.text(diagram.text(found.trace))
         printer.message(f"it passes, {found.orders} orders")
         return 0
-    if found.verdict is not Verdict.FAIL:
-        printer.message(f"{found.verdict.value}: {found.cause + ': ' if found.cause else ''}{found.reason}")
-    return verdicts.NOT_CONFORMANT if found.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) else 0
+    if found.verdict is Verdict.FAIL:
+        return DIVERGED
+    printer.message(f"{found.verdict.value}: {found.cause + ': ' if found.cause else ''}{found.reason}")
+    return verdicts.NOT_CONFORMANT if found.verdict is Verdict.INCONCLUSIVE else 0
 
 
 def by_requirement(results: Sequence[Result]) -> dict[str, list[Result]]:

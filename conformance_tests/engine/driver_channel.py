@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from conformance_tests.engine.channels import MALFORMED, Channel, ChannelClosed, Fence, Incoming, SetupFailed
-from conformance_tests.engine.fields import BadFields, Fields
 from conformance_tests.engine.processes import Process
+from protocol.fields import BadFields, Fields
 
 _OPEN_SECONDS = 20.0
 _END = object()

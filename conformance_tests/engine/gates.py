@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
-from conformance_tests.engine.fields import BadFields, Fields
+from protocol.fields import BadFields, Fields
 
 
 class GateServer:

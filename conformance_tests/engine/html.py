@@ -19,10 +19,11 @@ import yaml
 import zmq
 from markupsafe import Markup, escape
 
-from conformance_tests.engine import diagram, records, svg, verdicts
+from conformance_tests.engine import records, verdicts
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.suite import Result
 from conformance_tests.engine.targets import Target
+from protocol.sequence import PAGES, diagram, svg
 
 LEVELS = ("MUST", "SHOULD")
 STYLES = {
@@ -81,7 +82,7 @@ def render(template: str, *, data: Any, **values: Any) -> str:
         .render(
             **values,
             data=Markup(embedded),
-            style=Markup((_PAGES / "style.css").read_text()),
+            style=Markup((PAGES / "style.css").read_text()),
             script=Markup((_PAGES / "page.js").read_text()),
         )
     )
@@ -90,7 +91,7 @@ def render(template: str, *, data: Any, **values: Any) -> str:
 @cache
 def _templates() -> jinja2.Environment:
     found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_PAGES),
+        loader=jinja2.FileSystemLoader((_PAGES, PAGES)),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from conformance_tests.engine import diagram
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.suite import Result
+from protocol.sequence import diagram
 
 
 def document(target: str, results: Sequence[Result]) -> str:

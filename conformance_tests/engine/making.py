@@ -6,10 +6,10 @@ import re
 import secrets
 from typing import Any
 
-from conformance_tests.engine import fields as message_fields
-from conformance_tests.engine.fields import BadFields, Fields
 from conformance_tests.engine.matching import SYMBOL
 from conformance_tests.engine.names import Names
+from protocol import fields as message_fields
+from protocol.fields import BadFields, Fields
 from protocol.identifiers import CLIENT_PREFIX, Identity, serializer_object_id
 
 _SERIALIZER = re.compile(r"^\$\{serializer:(\w+)\}$")

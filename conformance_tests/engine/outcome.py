@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from conformance_tests.engine.names import Names
-from conformance_tests.engine.trace import Trace
+from protocol.sequence.trace import Trace
 
 
 class Verdict(Enum):

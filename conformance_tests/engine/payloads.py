@@ -14,7 +14,7 @@ from typing import Any
 import cloudpickle
 import tblib.pickling_support
 
-from conformance_tests.engine.fields import BadFields, Fields
+from protocol.fields import BadFields, Fields
 
 SERIALIZER = b"\x80\x02cscaler.client.serializer.default\nDefaultSerializer\n)\x81."
 """The serializer object of a client of opengris-scaler: an instance of this class by reference (OBJ-13)."""

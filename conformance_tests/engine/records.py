@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from conformance_tests.engine import diagram, verdicts
+from conformance_tests.engine import verdicts
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.scenario import Scenario
 from conformance_tests.engine.steps import Concurrently, interleave_names
 from conformance_tests.engine.suite import Result
 from conformance_tests.engine.verdicts import Wrong
+from protocol.sequence import diagram
 
 RESULT = "scalercli.conformance.result/1"
 SUMMARY = "scalercli.conformance.summary/1"
@@ -78,6 +79,10 @@ def order_names(scenario: Scenario, combination: Sequence[tuple[int, ...]]) -> l
     return names
 
 
+def _broken(results: Sequence[Result], verdict: Verdict) -> list[str]:
+    return sorted({i for r in results if r.verdict is verdict for i in r.requirements})
+
+
 def summary(target: str, results: Sequence[Result], wrong: Sequence[Wrong], seconds: float) -> dict[str, Any]:
     """The counts, and whether the target conforms."""
     verdict_counts = Counter(r.verdict.value for r in results)
@@ -89,7 +94,8 @@ def summary(target: str, results: Sequence[Result], wrong: Sequence[Wrong], seco
         "verdicts": {v.value: verdict_counts.get(v.value, 0) for v in Verdict},
         "mustFailed": sum(r.verdict is Verdict.FAIL and r.level == "MUST" for r in results),
         "shouldFailed": sum(r.verdict is Verdict.FAIL and r.level != "MUST" for r in results),
-        "brokenRequirements": sorted({i for r in results if r.verdict is Verdict.FAIL for i in r.requirements}),
+        "brokenRequirements": _broken(results, Verdict.FAIL),
+        "knownDeviations": _broken(results, Verdict.KNOWN),
         "deviationsThatDoNotHold": [
             {"requirement": w.deviation.requirement, "scenario": w.deviation.scenario, "why": w.why} for w in wrong
         ],

@@ -12,7 +12,6 @@ from contextlib import suppress
 from conformance_tests.engine import frames as raw_frames
 from conformance_tests.engine.channels import ChannelClosed, CoreRaised, HarnessError, Incoming, Session, SetupFailed
 from conformance_tests.engine.conversation import HEARTBEATS, Conversation, Peer, make_identity
-from conformance_tests.engine.fields import BadFields, Fields
 from conformance_tests.engine.matching import match_message
 from conformance_tests.engine.names import UnknownSymbol
 from conformance_tests.engine.outcome import Failed, Failure, Outcome, Verdict
@@ -35,8 +34,9 @@ from conformance_tests.engine.steps import (
     SendRaw,
     Silent,
 )
-from conformance_tests.engine.trace import LOST, NOTE, SENT, Entry
+from protocol.fields import BadFields, Fields
 from protocol.identifiers import Role, role_of
+from protocol.sequence.trace import LOST, NOTE, SENT, Entry
 
 __all__ = ["Failure", "Outcome", "Run", "Verdict"]
 
@@ -204,9 +204,9 @@ class Run:
         peer = self._talk.peers[step.actor]
         self._talk.settle(peer)
         fields = self._talk.fill(peer, step.kind, step.fields)
-        if step.kind in HEARTBEATS.values():
+        if step.kind == HEARTBEATS.get(peer.actor.role):
             peer.own.append(False)
-            peer.registered = peer.registered or step.kind == HEARTBEATS.get(peer.actor.role)
+            peer.registered = True
         peer.unfenceable = False
         if step.kind == "clientDisconnect" or step.kind == "workerDisconnectNotification":
             peer.registered = False
@@ -226,6 +226,7 @@ class Run:
         for frames in messages:
             self._talk.channel(peer).send(frames)
         peer.unfenced = True
+        peer.interrupted = step.may_close
         peer.unfenceable = peer.actor.role == "connection"
 
     def _heartbeat(self, step: Heartbeat) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 
-from conformance_tests.engine import fields as message_fields
 from conformance_tests.engine.channels import Channel, Fence
-from conformance_tests.engine.fields import Fields
 from conformance_tests.engine.scenario import Actor
+from protocol import fields as message_fields
+from protocol.fields import Fields
 
 _ECHOES = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager": "workerManagerHeartbeat"}
 

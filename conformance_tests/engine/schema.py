@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conformance_tests.engine import fields as message_fields
+from protocol import fields as message_fields
 from protocol import layout
 
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
-    "balancing", "graphs", "information", "managers", "monitor", "placement",  # of SPEC.md
+    "balancing", "bounded", "dependencies", "graphs", "information", "managers", "monitor", "placement",
+    "priorities",  # so far of SPEC.md
     "clear", "clock", "signals", "sockets", "storage", "unforced-cancel", "force-refusal", "task-log", "processes",
     "await", "timeouts",
 )  # fmt: skip
@@ -49,10 +50,13 @@ STORAGE_STUB = {
     "hangUp": set(),
     "stop": set(),
     "start": set(),
+    "refuse": {"above"},
+    "accept": set(),
 }
 PROCESS: dict[str, set[str]] = {"terminate": set(), "kill": set(), "ended": {"exitCode"}}
 DRIVER_COMMANDS: dict[str, set[str]] = {
     "submit": {"future", "function", "args", "kwargs"},
+    "graph": {"futures", "entries"},
     "cancel": {"future", "force", "timeout", "how", "of"},
     "result": {"future", "timeout"},
     "state": {"future"},
@@ -62,6 +66,7 @@ DRIVER_COMMANDS: dict[str, set[str]] = {
 DRIVER_EVENTS: dict[str, set[str]] = {
     "opened": {"identity"},
     "submitted": {"future", "taskId", "error"},
+    "graphed": {"futures", "error"},
     "canceled": {"future", "returned", "error"},
     "resulted": {"future", "outcome", "value", "error"},
     "stated": {"future", "state"},
@@ -150,6 +155,7 @@ def make() -> dict[str, Any]:
                         ]
                     },
                 },
+                "mayClose": {"const": True},
             },
             ["actor"],
             oneOf=[{"required": ["frames"]}, {"required": ["each"]}],
@@ -217,6 +223,7 @@ def make() -> dict[str, Any]:
                     "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "string"}},
                 },
                 "needs": {"type": "array", "uniqueItems": True, "items": {"enum": list(CAPABILITIES)}},
+                "unless": {"type": "array", "uniqueItems": True, "items": {"enum": list(CAPABILITIES)}},
                 "settings": {"type": "object"},
                 "actors": {
                     "type": "object",

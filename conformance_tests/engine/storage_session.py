@@ -19,11 +19,11 @@ from conformance_tests.engine.channels import (
     Session,
     SetupFailed,
 )
-from conformance_tests.engine.fields import BadFields, Fields
 from conformance_tests.engine.processes import Process, ProcessChannel
 from conformance_tests.engine.scenario import Actor
 from protocol import storage
 from protocol.errors import MalformedMessage, ProtocolError
+from protocol.fields import BadFields, Fields
 from protocol.identifiers import Identity, ObjectId
 from protocol.storage import Buffer, Response, ResponseType
 

@@ -17,9 +17,9 @@ from contextlib import suppress
 
 from conformance_tests.engine import payloads
 from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
-from conformance_tests.engine.fields import BadFields, Fields
 from protocol import storage
 from protocol.errors import ProtocolError
+from protocol.fields import BadFields, Fields
 from protocol.identifiers import ObjectId
 from protocol.storage import Request, RequestType, ResponseType
 
@@ -60,6 +60,7 @@ class StorageStub:
         self._closing = False
         self._connections: set[_Connection] = set()
         self._held: list[tuple[_Connection, list[storage.Buffer]]] | None = None  # answers, while they are held back
+        self._refused_above: int | None = None  # bytes of a setObject that is refused
         self._commands: queue.Queue[tuple[Callable[[], None], threading.Event]] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="storage-stub", daemon=True)
         self._thread.start()
@@ -105,8 +106,19 @@ class StorageStub:
         """Welcomes new connections, at the same port."""
         self._command(self._listen_again)
 
+    def refuse(self, above: int) -> None:
+        """From now on a setObject of more than ``above`` bytes is refused, as if there were no room (STO-22)."""
+        with self.changed:
+            self._refused_above = above
+
+    def accept(self) -> None:
+        """There is room again."""
+        with self.changed:
+            self._refused_above = None
+
     def restore(self) -> None:
         """As it was in the beginning, objects apart."""
+        self.accept()
         self.resume()
         self.listen_again()
 
@@ -214,7 +226,10 @@ class StorageStub:
         object_id = bytes(request.object_id)
         if request.type != RequestType.INFO_GET_TOTAL:
             self.records.append((name, object_id))
-        if request.type == RequestType.SET_OBJECT:
+        limit = self._refused_above
+        if request.type == RequestType.SET_OBJECT and limit is not None and len(request.payload) > limit:
+            self._answer(connection, request, ResponseType.DEL_NOT_EXISTS)
+        elif request.type == RequestType.SET_OBJECT:
             self._store(object_id, bytes(request.payload))
             self._answer(connection, request, ResponseType.SET_OK)
         elif request.type == RequestType.DELETE_OBJECT:
@@ -263,6 +278,7 @@ _CONTROLS: dict[str, Callable[[StorageStub], None]] = {
     "hangUp": StorageStub.hang_up,
     "stop": StorageStub.stop_listening,
     "start": StorageStub.listen_again,
+    "accept": StorageStub.accept,
 }
 
 
@@ -286,6 +302,8 @@ class StorageChannel(Channel):
             self._stub.put(object_id, prefix + payloads.content(fields, self._gate_port))
         elif kind == "drop":
             self._stub.drop(object_id)
+        elif kind == "refuse":
+            self._stub.refuse(fields.get("above", 0))
         elif kind in _CONTROLS:
             _CONTROLS[kind](self._stub)
         elif kind == "read":
@@ -298,7 +316,7 @@ class StorageChannel(Channel):
                 found = payloads.read(content[len(prefix) :])
             self._read.append(Incoming("content", {"objectId": object_id, **found}))
         else:
-            raise BadFields(f"the storage can't send {kind}; it can put, drop, read, {', '.join(_CONTROLS)}")
+            raise BadFields(f"the storage can't send {kind}; it can put, drop, read, refuse, {', '.join(_CONTROLS)}")
 
     def send(self, frames: Sequence[bytes]) -> None:
         raise SetupFailed("this storage only answers")

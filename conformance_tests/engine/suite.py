@@ -22,7 +22,7 @@ from conformance_tests.engine.orders import Order
 from conformance_tests.engine.runner import Failure, Outcome, Run, Verdict
 from conformance_tests.engine.scenario import Scenario, linear
 from conformance_tests.engine.targets import RoleTarget, Target
-from conformance_tests.engine.trace import Trace
+from protocol.sequence.trace import Trace
 
 SOCKETS, CORE = "sockets", "core"
 _LOG_LINES = 20
@@ -170,6 +170,9 @@ class Suite:
         missing = sorted(needs - role.capabilities - {"clock", "sockets"})
         if missing:
             return SOCKETS, f"the target does not have: {', '.join(missing)}"
+        excluded = sorted(set(scenario.unless) & role.capabilities)
+        if excluded:
+            return SOCKETS, f"it is about targets without: {', '.join(excluded)}"
         unknown = sorted(set(scenario.settings) - set(role.settings))
         has_sockets = bool(role.start or role.attach or attached)
         only_core = "clock" in needs and "clock" not in role.capabilities

@@ -6,13 +6,13 @@ from typing import Any
 
 import yaml
 
-from conformance_tests.engine import diagram
-from conformance_tests.engine.trace import CAME, NOTE, SENT, Trace
 from conformance_tests.explorer.search import Counterexample, Options
 from conformance_tests.explorer.walk import DIED, RESULTS, show
 from conformance_tests.explorer.world import CLIENTS, NAMES, OWNERS, QUEUE_SIZES, TASK_IDS, TIMEOUT, WORKERS, describe
 from protocol import messages
 from protocol.messages import Message, TaskCancelConfirmType, TaskResultType
+from protocol.sequence import diagram
+from protocol.sequence.trace import CAME, NOTE, SENT, Trace
 
 _BEATS = (messages.ClientHeartbeat, messages.WorkerHeartbeat)
 _ECHOES = (messages.ClientHeartbeatEcho, messages.WorkerHeartbeatEcho)

@@ -4,7 +4,8 @@ Theory of operation. Peers conform to the protocol, but take their time. A messa
 the core, the same as a peer that has it and has not acted yet; so messages to a worker wait in ``held`` and
 ``cancels`` until it acts, and messages to the core need no transit of their own (a late one is one that is sent late).
 That is the only reduction; no order in which the core can see messages is lost by it. A worker runs its oldest task
-and answers each ``TaskCancel`` when it likes, by what it holds then (WRK-07 to WRK-12). A worker or client that has
+and answers each ``TaskCancel`` when it likes, by what it holds then (WRK-07 to WRK-12). What is said of one task takes
+effect in its order: a Task that comes after a cancel waits until that is answered (WRK-20). A worker or client that has
 timed out is still there: a worker goes on sending answers, a client goes on sending cancels. Once in a history some
 peer does what it must not: it cancels another client's task, sends a Task again, answers for a task that it does not
 hold, or confirms what nobody asked for.
@@ -30,6 +31,8 @@ NAMES: dict[bytes, str] = dict(zip((*CLIENT_IDS, *WORKER_IDS), (*CLIENTS, *WORKE
 
 HERE, LEFT, LOST, AWAY = "here", "left", "lost", "away"
 NOBODY = -1
+AGAIN = 2
+"""In a worker's ``cancels``: the Task came again after the cancels before it (WRK-20)."""
 CONFIRM_NAMES = ("canceled", "cancelFailed", "cancelNotFound")
 """By the numbers of TaskCancelConfirmType."""
 
@@ -48,6 +51,7 @@ class Task(NamedTuple):
     submitted: bool = False
     answered: bool = False
     cancels: int = 0  # that its client has sent: bit 0 unforced, bit 1 forced
+    late: int = NOBODY  # the worker whose result was dropped, which CAN-07 allows: the client's answer may come later
 
 
 class Worker(NamedTuple):
@@ -55,7 +59,7 @@ class Worker(NamedTuple):
 
     presence: str
     held: tuple[int, ...] = ()  # oldest first; the first one runs
-    cancels: tuple[tuple[int, bool], ...] = ()  # (task, forced), not answered
+    cancels: tuple[tuple[int, int], ...] = ()  # (task, 0 or 1: forced), not answered; (task, AGAIN) behind them
 
 
 class World(NamedTuple):
@@ -100,8 +104,8 @@ def actions(world: World, balancing: bool, returning: bool) -> Iterator[Action]:
         if worker.presence in (HERE, LOST):
             if worker.held:
                 yield "finish", w
-            for t, forced in dict.fromkeys(worker.cancels):
-                yield "answer", w, t, int(forced)
+            for t, forced in answerable(worker):
+                yield "answer", w, t, forced
                 if forced and worker.held[:1] == (t,):
                     yield "refuse", w, t, 1
         if worker.presence == HERE:
@@ -109,6 +113,16 @@ def actions(world: World, balancing: bool, returning: bool) -> Iterator[Action]:
             yield "workerTimeout", w
     if balancing and any(task.state == "running" for task in world.tasks):
         yield ("balance",)
+
+
+def answerable(worker: Worker) -> Iterator[tuple[int, int]]:
+    """The cancels (task, forced) that it may answer next: those before the same Task came again."""
+    waits: set[int] = set()
+    for t, what in dict.fromkeys(worker.cancels):
+        if what == AGAIN:
+            waits.add(t)
+        elif t not in waits:
+            yield t, what
 
 
 def describe(action: Action) -> str:

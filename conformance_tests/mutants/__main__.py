@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import re
 import sys
 import time
+from pathlib import Path
 
 from conformance_tests.mutants import catalog
 from conformance_tests.mutants.judge import Judge, Killed
 from conformance_tests.mutants.model import Mutant
+
+_README = Path(__file__).parents[2] / "README.md"
+_CLAIM = re.compile(r"(\d+) of (\d+) mutants")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +57,20 @@ def main(argv: list[str] | None = None) -> int:
         f"score: {killed} of {judged} killed ({score:.1f} %), {survivors} survived, {equivalent} equivalent, "
         f"in {time.monotonic() - started:.0f} s"
     )
-    return 1 if survivors or not judged else 0
+    claim = _wrong_claim(killed, judged) if given.role is None and not given.mutants else ""
+    if claim:
+        print(claim)
+    return 1 if survivors or not judged or claim else 0
+
+
+def _wrong_claim(killed: int, judged: int) -> str:
+    """What README.md says of the score, if it is not so; empty where there is no README.md."""
+    if not _README.is_file():
+        return ""
+    said = _CLAIM.search(_README.read_text())
+    if said is not None and said.groups() == (str(killed), str(judged)):
+        return ""
+    return f"README.md says {said[0] if said else 'nothing'}, but it is {killed} of {judged} mutants"
 
 
 def _wanted(mutant: Mutant, patterns: list[str]) -> bool:

@@ -1,12 +1,14 @@
 """``python -m conformance_tests.mutants.run ROLE MUTANT -- ARGUMENTS``: a role of the reference, with a fault in it.
 
-Processes that the role forks have the fault, too; programs that it starts anew do not.
+Processes that the role forks have the fault, too, and so has a worker's zygote; other programs that it starts do not.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from pathlib import Path
 
 from conformance_tests.mutants import catalog
 from conformance_tests.mutants.model import applied
@@ -32,6 +34,11 @@ def main(argv: list[str]) -> int:
         return 2
     module = importlib.import_module(_MAINS[role])
     sys.argv = [f"{role} ({name})", *arguments]
+    if role == "worker":
+        from reference_impl.worker import zygote
+
+        os.environ["_SCALER_MUTANT"] = name
+        zygote._BOOT = Path(__file__).with_name("boot.py")
     with applied(mutant):
         return int((module.main(arguments) if arguments or role != "client" else module.main()) or 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from conformance_tests.mutants.model import Mutants, Patcher
@@ -9,8 +10,10 @@ from protocol import storage
 from protocol.errors import ProtocolError
 from protocol.storage import Request, RequestType, Response, ResponseType, Total
 from reference_impl.object_storage import server
-from reference_impl.object_storage.contents import Contents
+from reference_impl.object_storage.contents import Contents, OnDisk
 from reference_impl.object_storage.core import Close, ObjectStorage, Respond
+from reference_impl.object_storage.files import SpillFiles
+from reference_impl.object_storage.room import Outcome, Put
 
 mutant = MUTANTS = Mutants("object-storage")
 
@@ -60,8 +63,8 @@ def get_does_not_wait(p: Patcher) -> None:
 
 @mutant("STO-11", "of several gets that wait for an object only the first is answered")
 def only_the_first_waiter(p: Patcher) -> None:
-    def serve(self: ObjectStorage, object_id: Any, content: Any) -> Any:
-        return before(self, object_id, content)[:1]
+    def serve(self: ObjectStorage, object_id: Any, content: Any, payload: Any) -> Any:
+        return before(self, object_id, content, payload)[:1]
 
     before = ObjectStorage._serve_waiting
     p.set(ObjectStorage, "_serve_waiting", serve)
@@ -300,3 +303,91 @@ def _responses(p: Patcher, change: Any) -> None:
 
     before = server.Server._perform
     p.set(server.Server, "_perform", perform)
+
+
+@mutant("STO-22", "a set for which there is no room is confirmed all the same")
+def full_says_ok(p: Patcher) -> None:
+    def ended(self: ObjectStorage, put: Put, outcome: Outcome, instructions: Any) -> None:
+        if outcome is Outcome.REFUSED:
+            done = Response(put.request.request_id, ResponseType.SET_OK, put.request.object_id, b"")
+            instructions.append(Respond(put.connection, done))
+        else:
+            before(self, put, outcome, instructions)
+
+    before = ObjectStorage._put_ended
+    p.set(ObjectStorage, "_put_ended", ended)
+
+
+@mutant("STO-22", "a set for which there is no room closes the connection")
+def full_closes(p: Patcher) -> None:
+    def ended(self: ObjectStorage, put: Put, outcome: Outcome, instructions: Any) -> None:
+        if outcome is Outcome.REFUSED:
+            instructions += self.disconnected(put.connection, 0.0)
+            instructions.append(Close(put.connection, "full"))
+        else:
+            before(self, put, outcome, instructions)
+
+    before = ObjectStorage._put_ended
+    p.set(ObjectStorage, "_put_ended", ended)
+
+
+@mutant("STO-22", "a set that is refused deletes what was there")
+def full_deletes(p: Patcher) -> None:
+    def ended(self: ObjectStorage, put: Put, outcome: Outcome, instructions: Any) -> None:
+        if outcome is Outcome.REFUSED:
+            self._contents.delete(put.request.object_id)
+        before(self, put, outcome, instructions)
+
+    before = ObjectStorage._put_ended
+    p.set(ObjectStorage, "_put_ended", ended)
+
+
+@mutant("STO-23", "what lies in a file is stored a second time when it is set again")
+def files_are_not_shared(p: Patcher) -> None:
+    p.set(Contents, "like", lambda self, key: None)
+
+
+@mutant("STO-23", "what is taken for equal to a file is not compared with it")
+def files_are_not_compared(p: Patcher) -> None:
+    def key(payload: Any) -> Any:
+        return len(payload)
+
+    from reference_impl.object_storage import room
+
+    p.set(room, "key_of", key)
+    p.set(SpillFiles, "_equal", lambda self, file, payload: True)
+
+
+@mutant("STO-23", "the disk of a deleted object is never used again")
+def disk_is_not_given_back(p: Patcher) -> None:
+    def release(self: Contents, content: Any) -> None:
+        disk = self.disk_bytes
+        before(self, content)
+        if self.disk_bytes < disk:
+            self.disk_bytes, self.total_bytes = disk, self.total_bytes + disk - self.disk_bytes
+
+    before = Contents._release
+    p.set(Contents, "_release", release)
+
+
+@mutant("STO-23", "a get of an object in a file ignores the wanted length")
+def whole_file(p: Patcher) -> None:
+    def from_file(self: Any, connection: Any, what: Any) -> None:
+        whole = self._files.open(what.payload.file)
+        length = os.fstat(whole).st_size
+        os.close(whole)
+        before(self, connection, what._replace(payload=OnDisk(what.payload.file, length)))
+
+    before = server.Server._queue_file
+    p.set(server.Server, "_queue_file", from_file)
+
+
+@mutant("STO-25", "the storage ends when it is full")
+def full_ends(p: Patcher) -> None:
+    def ended(self: ObjectStorage, put: Put, outcome: Outcome, instructions: Any) -> None:
+        if outcome is Outcome.REFUSED:
+            os._exit(1)
+        before(self, put, outcome, instructions)
+
+    before = ObjectStorage._put_ended
+    p.set(ObjectStorage, "_put_ended", ended)

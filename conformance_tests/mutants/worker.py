@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
 from typing import Any
 
+from conformance_tests.mutants import priorities
 from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.envelope import Envelope
 from protocol.messages import (
@@ -18,11 +22,13 @@ from protocol.messages import (
 )
 from reference_impl.worker import core as worker_core
 from reference_impl.worker import zygote
+from reference_impl.worker.channel import SUCCESS
 from reference_impl.worker.core import Held, WorkerCore
 from reference_impl.worker.instructions import Kill, Send
 from reference_impl.worker.processor import _Processor
 
 mutant = MUTANTS = Mutants("worker")
+MUTANTS.extend(priorities.MUTANTS)
 _CANCELED = TaskCancelConfirmType.CANCELED
 _FAILED = TaskCancelConfirmType.CANCEL_FAILED
 _NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
@@ -47,6 +53,31 @@ def duplicate_runs(p: Patcher) -> None:
     before, stored_before = WorkerCore._task, WorkerCore.stored
     p.set(WorkerCore, "_task", task)
     p.set(WorkerCore, "stored", stored)
+
+
+@mutant("WRK-20", "a Task that comes after a cancel which is not answered yet is ignored as a duplicate")
+def later_task_lost(p: Patcher) -> None:
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+        for held in self._held.values():
+            held.again = None
+        return before(self, pid, status, now)
+
+    before = WorkerCore.processor_gone
+    p.set(WorkerCore, "processor_gone", gone)
+
+
+@mutant("WRK-20", "a Task that came after a cancel runs although it was canceled in its turn")
+def later_task_not_canceled(p: Patcher) -> None:
+    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+        held = self._held.get(task_id)
+        again = held.again if held is not None else None
+        out = before(self, task_id, force, now)
+        if held is not None:
+            held.again = again
+        return out
+
+    before = WorkerCore._cancel
+    p.set(WorkerCore, "_cancel", cancel)
 
 
 @mutant("WRK-11", "the cancel of an unknown id is not answered")
@@ -117,8 +148,10 @@ def forced_answered_early(p: Patcher) -> None:
             out = [*out, Send(TaskCancelConfirm(task_id, _CANCELED))]
         return out
 
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
-        return [i for i in gone_before(self, status, now) if not (isinstance(i, Send) and _about(i, "_early", self))]
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+        return [
+            i for i in gone_before(self, pid, status, now) if not (isinstance(i, Send) and _about(i, "_early", self))
+        ]
 
     before, gone_before = WorkerCore._cancel, WorkerCore.processor_gone
     p.set(WorkerCore, "_cancel", cancel)
@@ -127,8 +160,8 @@ def forced_answered_early(p: Patcher) -> None:
 
 @mutant("WRK-10", "the end of a killed task is not confirmed")
 def forced_not_confirmed(p: Patcher) -> None:
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
-        return [i for i in before(self, status, now) if not isinstance(i, Send)]
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+        return [i for i in before(self, pid, status, now) if not isinstance(i, Send)]
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)
@@ -136,9 +169,13 @@ def forced_not_confirmed(p: Patcher) -> None:
 
 @mutant("WRK-10", "only the process of the task is ended, not those that it started")
 def forced_spares_children(p: Patcher) -> None:
-    import os
+    def kill_one(pid: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
-    p.set(zygote, "_kill_group", lambda pid, number: os.kill(pid, number))
+    p.set(zygote, "_kill_group", kill_one)
+    p.set(zygote, "_group_exists", lambda pid: False)
+    p.set(zygote._Server, "_kill_strays", lambda self: False)
 
 
 @mutant("WRK-12", "a canceled task sends a TaskResult, too")
@@ -147,8 +184,8 @@ def canceled_has_a_result(p: Patcher) -> None:
         out = before(self, envelope, now)
         return [*out, *_results_of_canceled(out)]
 
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
-        out = gone_before(self, status, now)
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+        out = gone_before(self, pid, status, now)
         return [*out, *_results_of_canceled(out)]
 
     before, gone_before = WorkerCore.received, WorkerCore.processor_gone
@@ -160,7 +197,7 @@ def canceled_has_a_result(p: Patcher) -> None:
 def queued_cancel_runs(p: Patcher) -> None:
     def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
-        if held is not None and held.state is Held.READY:
+        if held is not None and held.state in (Held.READY, Held.FETCHING):
             return [Send(TaskCancelConfirm(task_id, _CANCELED))]
         return before(self, task_id, force, now)
 
@@ -222,6 +259,30 @@ def result_twice(p: Patcher) -> None:
     p.set(WorkerCore, "stored", stored)
 
 
+@mutant("WRK-03", "a result is announced only after it has been stored")
+def announced_late(p: Patcher) -> None:
+    def storing(self: WorkerCore, *args: Any) -> Any:
+        self._late = before(self, *args)  # type: ignore[attr-defined]
+        return []
+
+    def stored(self: WorkerCore, *args: Any) -> Any:
+        return [*self._late, *stored_before(self, *args)]  # type: ignore[attr-defined]
+
+    before, stored_before = WorkerCore.storing, WorkerCore.stored
+    p.set(WorkerCore, "storing", storing)
+    p.set(WorkerCore, "stored", stored)
+
+
+@mutant("STO-24", "a task whose result the storage refuses is never answered")
+def refused_result_not_answered(p: Patcher) -> None:
+    p.set(WorkerCore, "not_stored", lambda self, task_id: [])
+
+
+@mutant("STO-24", "a result that the storage refuses is answered as if it were stored")
+def refused_result_is_success(p: Patcher) -> None:
+    p.set(WorkerCore, "not_stored", lambda self, task_id: self._answer(task_id, ()))
+
+
 @mutant("WRK-05", "a task that cannot be carried out is dropped without an answer")
 def hopeless_task_dropped(p: Patcher) -> None:
     def fail(self: WorkerCore, task_id: Any, held: Any, failure: Any) -> Any:
@@ -251,7 +312,7 @@ def missing_object_fails(p: Patcher) -> None:
 def own_serializer(p: Patcher) -> None:
     from reference_impl import serialization
 
-    p.set(serialization, "load_serializer", lambda payload: serialization.__dict__["DefaultSerializer"]())
+    p.set(serialization, "load_serializer", lambda payload: serialization.PlainSerializer())
 
 
 @mutant("LIV-03", "the worker heartbeats only once")
@@ -301,11 +362,11 @@ def malformed_ends_the_worker(p: Patcher) -> None:
 
 @mutant("WRK-15", "a task whose process ends is never answered")
 def lost_processor_hangs(p: Patcher) -> None:
-    def gone(self: WorkerCore, status: Any, now: float) -> Any:
+    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
         task_id = self._current
         if task_id is not None and self._held[task_id].state is Held.RUNNING:
             return []  # the task is never answered
-        return before(self, status, now)
+        return before(self, pid, status, now)
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)
@@ -314,10 +375,8 @@ def lost_processor_hangs(p: Patcher) -> None:
 @mutant("WRK-04", "an exception is reported as its text only")
 def exception_as_text(p: Patcher) -> None:
     def run(self: _Processor, work: Any, arguments: Any) -> Any:
-        import pickle
-
         what, payload = before(self, work, arguments)
-        return (what, payload) if what == 0 or not payload else (what, pickle.dumps(str(len(payload))))
+        return what, payload if what == SUCCESS else pickle.dumps(str(pickle.loads(payload)))
 
     before = _Processor._run
     p.set(_Processor, "_run", run)

@@ -16,12 +16,12 @@ from typing import Any
 
 from conformance_tests.engine.channels import MALFORMED, Incoming, Session
 from conformance_tests.engine.conversation import Conversation, Peer, make_identity
-from conformance_tests.engine.fields import KIND_NAMES, build, kind_of, to_fields
 from conformance_tests.engine.scenario import Scenario, from_data
 from conformance_tests.explorer.cores import Sent
 from conformance_tests.explorer.walk import TASKS, Violation
 from conformance_tests.explorer.world import CLIENT_IDS, CLIENTS, NAMES, OWNERS, QUEUE_SIZES, WORKERS
 from protocol import messages
+from protocol.fields import KIND_NAMES, build, kind_of, to_fields
 from protocol.identifiers import TASK_ID_BYTES, new_object_id
 from protocol.messages import Message
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
+from pathlib import Path
 
 from protocol import storage
+from reference_impl.object_storage.files import SpillError, SpillFiles, default_root
+from reference_impl.object_storage.room import Limits
 from reference_impl.object_storage.server import BindError, Server
-from reference_impl.options import RoleParser, address, announce_ready, magic
+from reference_impl.options import USAGE_ERROR, RoleParser, address, announce_ready, fail, magic, size
 from reference_impl.processes import StopSignals
+from reference_impl.resources import usable_memory
 
-UNREACHABLE = 10
+_MEMORY_SHARE = 2  # the default limit is the memory divided by this
 
 
 def _identity(text: str) -> bytes:
@@ -42,6 +46,29 @@ def _parser() -> RoleParser:
         "594d5101)",
     )
     parser.add_argument(
+        "--memory-limit",
+        type=size,
+        default=argparse.SUPPRESS,
+        metavar="BYTES[K|M|G|T]",
+        help="how much memory the objects may take; above it the least recently used ones of 64 KiB and more go to "
+        "files, one each; 'unlimited' for no limit (default: half of this machine's memory)",
+    )
+    parser.add_argument(
+        "--disk-limit",
+        type=size,
+        default="unlimited",
+        metavar="BYTES[K|M|G|T]",
+        help="how much disk the files may take; 0: none; when memory and disk are full, objects are refused",
+    )
+    parser.add_argument(
+        "--spill-directory",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="where the files go, each server's into a private directory in it that is removed when the server ends; "
+        f"choose a real disk (default: {default_root()})",
+    )
+    parser.add_argument(
         "--logging-level",
         "-ll",
         dest="log_level",
@@ -56,11 +83,22 @@ def _parser() -> RoleParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT. Exit code 0; 2 for bad options, 10 for an address that can't be listened on."""
     options = _parser().start(argv)
+    memory: int | None = options.memory_limit if "memory_limit" in options else usable_memory() // _MEMORY_SHARE
     try:
-        server = Server(options.address, identity=options.identity, magic=options.magic)
+        files = SpillFiles(options.spill_directory if "spill_directory" in options else None)
+    except SpillError as error:
+        return fail(str(error), "give another --spill-directory", USAGE_ERROR)
+    try:
+        server = Server(
+            options.address,
+            identity=options.identity,
+            magic=options.magic,
+            limits=Limits(memory, options.disk_limit),
+            files=files,
+        )
     except BindError as error:
-        sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
-        return UNREACHABLE
+        files.close()
+        return fail(str(error), error.hint)
     with closing(server), closing(StopSignals()) as stop:
         announce_ready("object-storage", address=server.address)
         server.run(stop)

@@ -1,8 +1,8 @@
 """The rules of the object storage (SPEC section 7.3), sans-IO: events in, instructions out.
 
-An event is a method call: ``connected``, ``identified``, ``request``, ``disconnected``, ``tick``. ``connection`` is a
-number that the shell gives to a connection and never uses again; ``now`` is a monotonic time in seconds. Each returns
-the list of instructions that follow, in order.
+An event is a method call: ``connected``, ``identified``, ``request``, ``disconnected``, ``tick``, and of the files
+``written``, ``not_written``, ``compared``. ``connection`` is a number that the shell gives to a connection and never
+uses again; ``now`` is a monotonic time in seconds. Each returns the list of instructions that follow, in order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import NamedTuple, Union
 
 from protocol.identifiers import Identity, ObjectId
 from protocol.storage import Buffer, Request, RequestType, Response, ResponseType, Total
-from reference_impl.object_storage.contents import Content, Contents
+from reference_impl.object_storage.contents import Content, Contents, OnDisk
+from reference_impl.object_storage.room import UNLIMITED, Chore, Compare, Limits, Outcome, Put, Remove, Room, Write
 
 GONE_SECONDS = 600.0
 """How long the pending requests and unsent responses of an identity are kept after it disconnected."""
@@ -50,13 +51,42 @@ class Close(NamedTuple):
     reason: str
 
 
-Instruction = Union[Respond, Close]
+class RespondFrom(NamedTuple):
+    """The same, for a getOK whose payload lies in a file."""
+
+    connection: int
+    response_id: int
+    object_id: ObjectId
+    payload: OnDisk
+
+
+class Pause(NamedTuple):
+    """Do not read from ``connection``, which may be paused already: a set of it is held until there is room."""
+
+    connection: int
+
+
+class Resume(NamedTuple):
+    """Read from ``connection`` again."""
+
+    connection: int
+
+
+class Refused(NamedTuple):
+    """Log that a set of ``connection`` was refused, and why."""
+
+    connection: int
+    size: int
+    reason: str
+
+
+Instruction = Union[Respond, RespondFrom, Close, Pause, Resume, Refused, Write, Compare, Remove]
 
 
 class _Peer:
     """An identity that is connected, or gone and not yet forgotten."""
 
-    __slots__ = ("connection", "gone_since", "identity", "unsent", "unsent_bytes", "waiting")
+    __slots__ = ("connection", "gone_since", "held", "identity", "unsent", "unsent_bytes", "waiting")
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
@@ -65,6 +95,7 @@ class _Peer:
         self.unsent: list[Response] = []  # responses that became due while it was gone
         self.unsent_bytes = 0
         self.gone_since = 0.0
+        self.held: deque[Request] | None = None  # what came after a set that is held; None: none is
 
 
 class _Waiting:
@@ -86,11 +117,13 @@ class ObjectStorage:
     until it exists. What waits belongs to the identity, not to the connection: it survives a disconnect, and the
     response goes to the next connection with that identity. Nothing is kept for ever: see GONE_SECONDS,
     GONE_REQUESTS and GONE_BYTES (beyond them, who is gone longest is forgotten first, duplicates that it had
-    pending included) and PENDING_REQUESTS. The objects themselves are kept until they are deleted.
+    pending included) and PENDING_REQUESTS. The objects themselves are kept until they are deleted, in memory or, where
+    that is bounded, in files: see ``room``. While a set is held, so is everything that its connection asked for later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = UNLIMITED) -> None:
         self._contents = Contents()
+        self._room = Room(self._contents, limits)
         self._waiting: dict[ObjectId, dict[_Waiting, None]] = {}  # what is awaited, to who waits, in order of arrival
         self._waiting_count = 0
         self._connections: dict[int, _Peer | None] = {}  # None: not identified yet
@@ -112,14 +145,20 @@ class ObjectStorage:
         if peer is None:
             peer = self._peers[identity] = _Peer(identity)
         elif peer.connection is not None:
-            del self._connections[peer.connection]
             instructions.append(Close(peer.connection, "a newer connection has its identity"))
+            self._drop_held(peer, instructions, now)
+            del self._connections[peer.connection]
         else:
             self._remove_gone(peer)
         peer.connection = connection
         self._connections[connection] = peer
         instructions += [Respond(connection, response) for response in peer.unsent]
         peer.unsent, peer.unsent_bytes = [], 0
+        for waiting in list(peer.waiting):  # for what lies in a file: only then
+            content = self._contents.get(waiting.awaited)
+            if content is not None:
+                self._done_waiting(waiting)
+                instructions.append(_get_ok(connection, waiting.request, content.payload))
         return instructions
 
     def request(self, connection: int, request: Request, now: float) -> list[Instruction]:
@@ -127,36 +166,127 @@ class ObjectStorage:
         peer = self._connections.get(connection)
         if peer is None:
             return []
+        if peer.held is not None:
+            peer.held.append(request)
+            return []
+        instructions: list[Instruction] = []
+        self._carry_out(peer, connection, request, now, instructions)
+        if self._room.held or self._contents.left:
+            self._continue(now, instructions)
+        return instructions
+
+    def _carry_out(
+        self, peer: _Peer, connection: int, request: Request, now: float, instructions: list[Instruction]
+    ) -> None:
         number, kind, object_id, length, payload = request
+        contents, room = self._contents, self._room
         if kind == _GET:
-            content = self._contents.get(object_id)
+            content = contents.get(object_id)
             if content is None:
-                return self._wait(peer, request, object_id, now)
-            return [Respond(connection, Response(number, _GET_OK, object_id, _cut(content.payload, length)))]
-        if kind == _SET:
-            content = self._contents.set(object_id, payload)
-            done = Respond(connection, Response(number, _SET_OK, object_id, b""))
-            if object_id in self._waiting:
-                return [*self._serve_waiting(object_id, content), done]
-            return [done]
-        if kind == _DELETE:
-            outcome = _DEL_OK if self._contents.delete(object_id) else _DEL_NOT_EXISTS
-            return [Respond(connection, Response(number, outcome, object_id, b""))]
-        if kind == _DUPLICATE:
+                instructions += self._wait(peer, request, object_id, now)
+            elif isinstance(content.payload, OnDisk):
+                instructions.append(_get_ok(connection, request, content.payload))
+            else:
+                cut = _cut(content.payload, length)
+                instructions.append(Respond(connection, Response(number, _GET_OK, object_id, cut)))
+        elif kind == _SET:
+            # Nothing in files, nobody waiting for room, and it fits: so it is nearly always.
+            if not contents.disk_bytes and not room.held and contents.total_bytes + len(payload) <= room.memory:
+                content = contents.set(object_id, payload)
+                if object_id in self._waiting:
+                    instructions += self._serve_waiting(object_id, content, payload)
+                instructions.append(Respond(connection, Response(number, _SET_OK, object_id, b"")))
+                return
+            put = Put(connection, request)
+            chores: list[Chore] = []
+            outcome = room.put(put, now, chores)
+            instructions += chores
+            if outcome is Outcome.HELD:
+                peer.held = deque()
+                instructions.append(Pause(connection))
+            else:
+                self._put_ended(put, outcome, instructions)
+        elif kind == _DELETE:
+            outcome_type = _DEL_OK if contents.delete(object_id) else _DEL_NOT_EXISTS
+            instructions.append(Respond(connection, Response(number, outcome_type, object_id, b"")))
+        elif kind == _DUPLICATE:
             source = ObjectId(bytes(payload))
-            content = self._contents.get(source)
+            content = contents.get(source)
             if content is None:
-                return self._wait(peer, request, source, now)
-            self._contents.name(object_id, content)
-            done = Respond(connection, Response(number, _DUPLICATE_OK, object_id, b""))
-            return [*self._serve_waiting(object_id, content), done]
-        if kind == _TOTAL:
-            return [Respond(connection, Response(number, _TOTAL_OK, object_id, self.total(now).to_bytes()))]
-        return []
+                instructions += self._wait(peer, request, source, now)
+                return
+            contents.name(object_id, content)
+            instructions += self._serve_waiting(object_id, content, content.payload)
+            instructions.append(Respond(connection, Response(number, _DUPLICATE_OK, object_id, b"")))
+        elif kind == _TOTAL:
+            instructions.append(Respond(connection, Response(number, _TOTAL_OK, object_id, self.total(now).to_bytes())))
+
+    def _put_ended(self, put: Put, outcome: Outcome, instructions: list[Instruction]) -> None:
+        connection, request = put.connection, put.request
+        object_id = request.object_id
+        if outcome is Outcome.REFUSED:
+            instructions.append(Refused(connection, len(request.payload), self._room.refused))
+            instructions.append(Respond(connection, Response(request.request_id, _DEL_NOT_EXISTS, object_id, b"")))
+            return
+        assert put.content is not None
+        if object_id in self._waiting:
+            instructions += self._serve_waiting(object_id, put.content, request.payload)
+        instructions.append(Respond(connection, Response(request.request_id, _SET_OK, object_id, b"")))
+
+    def written(self, file: int, now: float) -> list[Instruction]:
+        """A Write has been done."""
+        chores: list[Chore] = []
+        self._room.written(file, chores)
+        return self._continue(now, [*chores])
+
+    def not_written(self, file: int, reason: str, now: float) -> list[Instruction]:
+        """A Write has failed; there is no such file."""
+        self._room.not_written(file, reason, now)
+        return self._continue(now, [])
+
+    def compared(self, ticket: int, equal: bool, now: float) -> list[Instruction]:
+        """The answer to a Compare; False also if it can't be told."""
+        self._room.compared(ticket, equal)
+        return self._continue(now, [])
+
+    def _continue(self, now: float, instructions: list[Instruction]) -> list[Instruction]:
+        """Removes files that nothing names any more, and carries on with the sets that are held, and with what came
+        after them on their connections."""
+        while True:
+            left = self._contents.left
+            instructions += [Remove(file) for file in left]
+            left.clear()
+            chores: list[Chore] = []
+            ended = self._room.retry(now, chores)
+            instructions += chores
+            if ended is None:
+                return instructions
+            put, outcome = ended
+            self._put_ended(put, outcome, instructions)
+            peer = self._connections[put.connection]
+            assert peer is not None
+            later, peer.held = peer.held or deque(), None
+            while later and peer.held is None and put.connection in self._connections:
+                self._carry_out(peer, put.connection, later.popleft(), now, instructions)
+            if peer.held is not None:
+                peer.held = later
+            elif put.connection in self._connections:
+                instructions.append(Resume(put.connection))
+
+    def _drop_held(self, peer: _Peer, instructions: list[Instruction], now: float) -> None:
+        if peer.held is not None:
+            assert peer.connection is not None
+            self._room.drop(peer.connection)
+            peer.held = None
+            self._continue(now, instructions)
 
     def disconnected(self, connection: int, now: float) -> list[Instruction]:
         """The connection is no more."""
-        peer = self._connections.pop(connection, None)
+        instructions: list[Instruction] = []
+        peer = self._connections.get(connection)
+        if peer is not None:
+            self._drop_held(peer, instructions, now)
+        self._connections.pop(connection, None)
         if peer is not None:
             peer.connection = None
             peer.gone_since = now
@@ -165,7 +295,7 @@ class ObjectStorage:
                 self._gone_requests += len(peer.waiting)
             else:
                 del self._peers[peer.identity]
-        return self.tick(now)
+        return instructions + self.tick(now)
 
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed. Due at ``deadline()``; more often does no harm."""
@@ -201,26 +331,39 @@ class ObjectStorage:
         self._forget(peer)
         return [Close(connection, f"more than {PENDING_REQUESTS} pending requests")]
 
-    def _serve_waiting(self, object_id: ObjectId, content: Content) -> list[Instruction]:
+    def _serve_waiting(self, object_id: ObjectId, content: Content, payload: Buffer | OnDisk) -> list[Instruction]:
         """``object_id`` has come to exist: the responses of all that waits for it, and for the copies that this
-        makes."""
+        makes. A get of who is gone goes on waiting for what lies in a file, which may go before it comes back."""
         instructions: list[Instruction] = []
         created = deque([object_id])
         while created:
-            for waiting in self._waiting.pop(created.popleft(), ()):
-                self._waiting_count -= 1
-                del waiting.peer.waiting[waiting]
-                request = waiting.request
-                if request.type == _GET:
-                    payload = _cut(content.payload, request.length)
-                    response = Response(request.request_id, _GET_OK, request.object_id, payload)
-                else:
+            for waiting in list(self._waiting.get(created.popleft(), ())):
+                request, connection = waiting.request, waiting.peer.connection
+                if request.type == _DUPLICATE:
                     self._contents.name(request.object_id, content)
                     created.append(request.object_id)
                     response = Response(request.request_id, _DUPLICATE_OK, request.object_id, b"")
+                elif connection is not None:
+                    self._done_waiting(waiting)
+                    instructions.append(_get_ok(connection, request, payload))
+                    continue
+                elif isinstance(payload, OnDisk):
+                    continue
+                else:
+                    cut = _cut(payload, request.length)
+                    response = Response(request.request_id, _GET_OK, request.object_id, cut)
+                self._done_waiting(waiting)
                 self._respond_later_or_now(waiting.peer, response, instructions)
         self._limit_gone(None)
         return instructions
+
+    def _done_waiting(self, waiting: _Waiting) -> None:
+        self._waiting_count -= 1
+        del waiting.peer.waiting[waiting]
+        others = self._waiting[waiting.awaited]
+        del others[waiting]
+        if not others:
+            del self._waiting[waiting.awaited]
 
     def _respond_later_or_now(self, peer: _Peer, response: Response, instructions: list[Instruction]) -> None:
         if peer.connection is not None:
@@ -247,12 +390,18 @@ class ObjectStorage:
 
     def _forget(self, peer: _Peer) -> None:
         del self._peers[peer.identity]
-        for waiting in peer.waiting:
-            others = self._waiting[waiting.awaited]
-            del others[waiting]
-            self._waiting_count -= 1
-            if not others:
-                del self._waiting[waiting.awaited]
+        for waiting in list(peer.waiting):
+            self._done_waiting(waiting)
+
+
+def _get_ok(connection: int, request: Request, payload: Buffer | OnDisk) -> Respond | RespondFrom:
+    number, object_id = request.request_id, request.object_id
+    if not isinstance(payload, OnDisk):
+        return Respond(connection, Response(number, _GET_OK, object_id, _cut(payload, request.length)))
+    length = min(request.length, payload.length)
+    if not length:
+        return Respond(connection, Response(number, _GET_OK, object_id, b""))
+    return RespondFrom(connection, number, object_id, OnDisk(payload.file, length))
 
 
 def _cut(payload: Buffer, length: int) -> Buffer:

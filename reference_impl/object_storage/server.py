@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import selectors
 import socket
 import time
 from collections import deque
+from collections.abc import Iterable
 from itertools import count, islice
-from typing import Protocol
+from typing import Protocol, Union
 
 from protocol import storage
 from protocol.errors import ProtocolError
 from protocol.identifiers import Identity
 from protocol.storage import Buffer
 from reference_impl.addresses import Address
-from reference_impl.object_storage.core import Close, Instruction, ObjectStorage
+from reference_impl.object_storage.contents import OnDisk
+from reference_impl.object_storage.core import (
+    Close,
+    Instruction,
+    ObjectStorage,
+    Pause,
+    Refused,
+    Respond,
+    RespondFrom,
+    Resume,
+)
+from reference_impl.object_storage.files import SpillFiles, Written
+from reference_impl.object_storage.room import UNLIMITED, Compare, Limits, Remove, Write
 from reference_impl.options import PeerLog
 
 WRITE_LIMIT_BYTES = 1 << 23
@@ -28,6 +42,8 @@ queued by reference: the same object, queued often, is in memory once."""
 _JOIN_AVERAGE_BYTES = 1 << 14  # buffers smaller than this are joined: cheaper than one iovec for each
 _JOIN_COUNT = 1 << 13
 _IOVECS = 512
+_SENDS = 8  # in a row on one connection, while something of them lies in files
+_SENDFILE_BYTES = 1 << 20  # at once: what is not in the page cache is read from the disk meanwhile
 _BACKLOG = 1024
 _ACCEPT_PAUSE_SECONDS = 1.0
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -51,8 +67,38 @@ class BindError(OSError):
         self.hint = hint
 
 
+class _FilePart:
+    """Bytes of a file that are still to be sent. The file is opened only when it is its turn."""
+
+    __slots__ = ("end", "fd", "file", "offset")
+
+    def __init__(self, part: OnDisk) -> None:
+        self.file = part.file
+        self.fd = -1
+        self.offset = 0
+        self.end = part.length
+
+    def __len__(self) -> int:
+        return self.end - self.offset
+
+
+_Outgoing = Union[Buffer, _FilePart]
+
+
 class _Connection:
-    __slots__ = ("events", "host", "identified", "number", "out", "out_bytes", "port", "side", "socket")
+    __slots__ = (
+        "events",
+        "file_parts",
+        "host",
+        "identified",
+        "number",
+        "out",
+        "out_bytes",
+        "paused",
+        "port",
+        "side",
+        "socket",
+    )
 
     def __init__(self, number: int, sock: socket.socket, peer: tuple[str, int], magic: bytes) -> None:
         self.number = number
@@ -60,9 +106,11 @@ class _Connection:
         self.host, self.port = peer
         self.side = storage.ServerSide(magic)
         self.identified = False
-        self.out: deque[Buffer] = deque()
+        self.out: deque[_Outgoing] = deque()
         self.out_bytes = 0
-        self.events = selectors.EVENT_READ  # registered for
+        self.file_parts = 0  # in ``out``
+        self.paused = False  # not read from until a set of it has ended
+        self.events = selectors.EVENT_READ  # registered for; 0: not registered
 
     @property
     def log_key(self) -> bytes:
@@ -74,19 +122,27 @@ class Server:
     """Listens from the moment it is made; ``run`` serves. ``close`` it in the end."""
 
     def __init__(
-        self, address: Address, *, identity: Identity = storage.SERVER_IDENTITY, magic: bytes = storage.MAGIC
+        self,
+        address: Address,
+        *,
+        identity: Identity = storage.SERVER_IDENTITY,
+        magic: bytes = storage.MAGIC,
+        limits: Limits = UNLIMITED,
+        files: SpillFiles | None = None,
     ) -> None:
-        """Raises BindError."""
+        """``files`` is where objects are spilled to, and closed with the server. Raises BindError."""
         self._magic = magic
         self._greeting = storage.greeting(identity, magic)
-        self._core = ObjectStorage()
+        self._core = ObjectStorage(limits)
         self._connections: dict[int, _Connection] = {}
         self._numbers = count(1)
         self._dirty: dict[_Connection, None] = {}  # has something to send since this pass
         self._peer_log = PeerLog(logger)
         self._accept_again: float | None = None  # when accepting resumes after running out of file descriptors
         self._listener = listen(address)
+        self._files = SpillFiles() if files is None else files
         self._selector = selectors.DefaultSelector()
+        self._selector.register(self._files, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ)
         host, port = self._listener.getsockname()[:2]
         self.address = Address(host, port)
@@ -104,7 +160,10 @@ class Server:
                     if key.fileobj is stop:
                         self._selector.unregister(stop)
                         return
-                    self._accept()
+                    if key.fileobj is self._files:
+                        self._files_finished()
+                    else:
+                        self._accept()
                 elif connection.number in self._connections:  # else closed by another one of this pass
                     if events & selectors.EVENT_WRITE:
                         self._dirty[connection] = None
@@ -116,12 +175,13 @@ class Server:
                 self._flush(self._dirty.popitem()[0])
 
     def close(self) -> None:
-        """Closes every socket."""
+        """Closes every socket, and removes the files."""
         for connection in self._connections.values():
             connection.socket.close()
         self._connections.clear()
         self._listener.close()
         self._selector.close()
+        self._files.close()
 
     def _timeout(self) -> float | None:
         """Seconds until a timer is due; None: no timer runs."""
@@ -197,21 +257,61 @@ class Server:
     def _drop(self, connection: _Connection, level: int, reason: str) -> None:
         del self._connections[connection.number]
         self._dirty.pop(connection, None)
-        self._selector.unregister(connection.socket)
+        if connection.events:
+            self._selector.unregister(connection.socket)
         connection.socket.close()
+        for part in connection.out if connection.file_parts else ():
+            if isinstance(part, _FilePart):
+                self._close_part(part)
+        connection.out.clear()
         text = f"connection from {connection.host}:{connection.port} closed: {reason}"
         if level > logging.DEBUG:
             self._peer_log.note(level, connection.log_key, text)
         else:
             logger.debug("%s", text)
 
+    def _close_part(self, part: _FilePart) -> None:
+        if part.fd >= 0:
+            os.close(part.fd)
+        self._files.release(part.file)
+
+    def _files_finished(self) -> None:
+        now = time.monotonic()
+        for finished in self._files.finished():
+            if not isinstance(finished, Written):
+                self._perform(self._core.compared(finished.ticket, finished.equal, now))
+            elif finished.reason:
+                self._peer_log.note(logging.ERROR, b"disk", f"an object can't be spilled: {finished.reason}")
+                self._perform(self._core.not_written(finished.file, finished.reason, now))
+            else:
+                self._perform(self._core.written(finished.file, now))
+
     def _perform(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
-            connection = self._connections[instruction.connection]
-            if isinstance(instruction, Close):
-                self._drop(connection, logging.WARNING, instruction.reason)
+            if isinstance(instruction, Respond):
+                self._queue(self._connections[instruction.connection], storage.response(*instruction.response))
+            elif isinstance(instruction, RespondFrom):
+                self._queue_file(self._connections[instruction.connection], instruction)
+            elif isinstance(instruction, Close):
+                self._drop(self._connections[instruction.connection], logging.WARNING, instruction.reason)
             else:
-                self._queue(connection, storage.response(*instruction.response))
+                self._perform_rarer(instruction)
+
+    def _perform_rarer(self, instruction: Instruction) -> None:
+        if isinstance(instruction, Write):
+            self._files.write(*instruction)
+        elif isinstance(instruction, Compare):
+            self._files.compare(*instruction)
+        elif isinstance(instruction, Remove):
+            self._files.remove(instruction.file)
+        elif isinstance(instruction, (Pause, Resume)):
+            connection = self._connections[instruction.connection]
+            connection.paused = isinstance(instruction, Pause)
+            self._dirty[connection] = None
+        elif isinstance(instruction, Refused):
+            connection = self._connections[instruction.connection]
+            text = f"an object of {instruction.size} bytes is refused: {instruction.reason}"
+            self._peer_log.note(logging.ERROR, connection.log_key, text)
 
     def _queue(self, connection: _Connection, buffers: list[Buffer]) -> None:
         for buffer in buffers:
@@ -219,34 +319,106 @@ class Server:
             connection.out_bytes += len(buffer)
         self._dirty[connection] = None
 
+    def _queue_file(self, connection: _Connection, what: RespondFrom) -> None:
+        length = what.payload.length
+        self._queue(connection, [storage.get_ok_head(what.response_id, what.object_id, length)])
+        self._files.hold(what.payload.file)
+        connection.out.append(_FilePart(what.payload))
+        connection.out_bytes += length
+        connection.file_parts += 1
+
     def _flush(self, connection: _Connection) -> None:
         """Sends what the socket takes: usually all of a pass in one system call."""
         out = connection.out
-        if 1 < len(out) <= _JOIN_COUNT and connection.out_bytes < len(out) * _JOIN_AVERAGE_BYTES:
-            joined = b"".join(out)
-            out.clear()
-            out.append(joined)
         try:
-            sent = connection.socket.sendmsg(islice(out, _IOVECS))
-        except BlockingIOError:
-            sent = 0
+            if not connection.file_parts:
+                if 1 < len(out) <= _JOIN_COUNT and connection.out_bytes < len(out) * _JOIN_AVERAGE_BYTES:
+                    joined = b"".join(out)  # type: ignore[arg-type]  # there are only buffers
+                    out.clear()
+                    out.append(joined)
+                self._send_buffers(connection, islice(out, _IOVECS))  # type: ignore[arg-type]
+            else:
+                for _ in range(_SENDS):
+                    if not out or not self._send(connection):
+                        break
         except OSError as error:
             self._lost(connection, logging.DEBUG, error.strerror or str(error))
+            return
+        except _FileLost as error:
+            self._lost(connection, logging.ERROR, str(error))
+            return
+        self._register(connection)
+
+    def _send(self, connection: _Connection) -> bool:
+        """Sends what comes first, from memory or from a file: whether there may be room for more."""
+        first = connection.out[0]
+        if isinstance(first, _FilePart):
+            return self._send_file(connection, first)
+        buffers: list[Buffer] = []
+        for buffer in islice(connection.out, _IOVECS):
+            if isinstance(buffer, _FilePart):
+                break
+            buffers.append(buffer)
+        left = len(connection.out) - len(buffers)
+        self._send_buffers(connection, buffers)
+        return len(connection.out) == left
+
+    def _send_buffers(self, connection: _Connection, buffers: Iterable[Buffer]) -> None:
+        """One system call for the first of what is queued."""
+        out = connection.out
+        try:
+            sent = connection.socket.sendmsg(buffers)
+        except BlockingIOError:
             return
         connection.out_bytes -= sent
         while sent:
             first = out[0]
+            assert not isinstance(first, _FilePart)
             if sent < len(first):
                 out[0] = memoryview(first)[sent:]
                 break
             sent -= len(first)
             out.popleft()
-        events = selectors.EVENT_READ if connection.out_bytes <= WRITE_LIMIT_BYTES else 0
-        if out:
+
+    def _send_file(self, connection: _Connection, part: _FilePart) -> bool:
+        if part.fd < 0:
+            try:
+                part.fd = self._files.open(part.file)
+            except OSError as error:
+                raise _FileLost(f"a spilled object can't be read: {error}") from error
+        try:
+            sent = os.sendfile(connection.socket.fileno(), part.fd, part.offset, min(len(part), _SENDFILE_BYTES))
+        except BlockingIOError:
+            return False
+        if not sent:
+            raise _FileLost("a spilled object can't be read: its file is too short")
+        part.offset += sent
+        connection.out_bytes -= sent
+        if not len(part):
+            connection.out.popleft()
+            connection.file_parts -= 1
+            self._close_part(part)
+        return True
+
+    def _register(self, connection: _Connection) -> None:
+        """Waits for what the connection can do next."""
+        reading = connection.out_bytes <= WRITE_LIMIT_BYTES and not connection.paused
+        events = selectors.EVENT_READ if reading else 0
+        if connection.out:
             events |= selectors.EVENT_WRITE
-        if events != connection.events:
-            connection.events = events
+        if events == connection.events:
+            return
+        if not connection.events:
+            self._selector.register(connection.socket, events, connection)
+        elif events:
             self._selector.modify(connection.socket, events, connection)
+        else:
+            self._selector.unregister(connection.socket)
+        connection.events = events
+
+
+class _FileLost(Exception):
+    """A file that was written can't be read."""
 
 
 def listen(address: Address) -> socket.socket:

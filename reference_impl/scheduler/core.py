@@ -13,12 +13,13 @@ noted. Whatever a client caused here is gone when the client is gone and the wor
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ClientId, Identity, ObjectId, Role, TaskId, WorkerId, role_of
+from protocol.identifiers import ClientId, Identity, ObjectId, Role, TaskId, WorkerId, owner_digest, role_of
 from protocol.lifecycle import IGNORED, TABLE, Action, Event, State
 from protocol.messages import (
     ClientDisconnect,
@@ -45,23 +46,29 @@ from protocol.messages import (
     TaskState,
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
+    WorkerManagerHeartbeat,
     WorkerManagerHeartbeatEcho,
     WorkerState,
 )
+from protocol.payloads import TaskMetadata
 from reference_impl.scheduler import information
+from reference_impl.scheduler.balancing import balance, make_room
+from reference_impl.scheduler.graphs import Graphs
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.objects import ObjectRegistry
-from reference_impl.scheduler.placement import Placement, TaskQueue, balance
-from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
+from reference_impl.scheduler.placement import Placement, TaskQueue
+from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRecord, WorkerRecord, names_of
+from reference_impl.scheduler.story import add as add_to_story
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
-_CONFIRM_EVENTS = {
+_CONFIRM_EVENTS: dict[int, Event] = {
     TaskCancelConfirmType.CANCELED: Event.CONFIRM_CANCELED,
     TaskCancelConfirmType.CANCEL_NOT_FOUND: Event.CONFIRM_NOT_FOUND,
     TaskCancelConfirmType.CANCEL_FAILED: Event.CONFIRM_FAILED,
 }
-_RESULT_STATES = {
+_RESULT_STATES: dict[int, State] = {
     TaskResultType.SUCCESS: State.SUCCESS,
     TaskResultType.FAILED: State.FAILED,
     TaskResultType.FAILED_WORKER_DIED: State.FAILED_WORKER_DIED,
@@ -79,6 +86,7 @@ class Settings:
     lost_workers_limit: int = 3  # after as many lost workers a task is failedWorkerDied (TSK-07)
     protected: bool = False  # refuses to be shut down by a client
     version: str = ""  # of the implementation, for InformationResponse
+    ended_stories: int = 1000  # of each client, kept until it leaves; 0: no stories at all
 
 
 class SchedulerCore:
@@ -91,16 +99,23 @@ class SchedulerCore:
         """Whether anybody listens to the monitor stream; the shell sets it."""
         self.tasks: dict[TaskId, TaskRecord] = {}
         self.clients: dict[Identity, ClientRecord] = {}
+        self._owners: dict[bytes, ClientRecord] = {}  # the same, by what the ids of their objects begin with
         self.workers: dict[Identity, WorkerRecord] = {}
         self.queue = TaskQueue()
+        self.managers = Managers()
         self.objects = ObjectRegistry()
+        self.graphs = Graphs(self)
         self.ended: dict[TaskState, int] = {}
         """How many tasks have ended in each terminal state since the start."""
         self.malformed = 0
         """How many messages were dropped because they could not be understood."""
         self._placement = Placement()
+        self._accepted_at = now
+        self._room_wanted = False
         self._next_balance = now + settings.load_balance
         self._out: list[Instruction] = []
+        self._now = now
+        self._stories = settings.ended_stories > 0
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
         self._worker_echo = Envelope.of(WorkerHeartbeatEcho(settings.storage_address))
 
@@ -109,6 +124,7 @@ class SchedulerCore:
     def receive(self, sender: Identity, envelope: Envelope, now: float) -> list[Instruction]:
         """One message of one peer."""
         self._out = []
+        self._now = now
         client = self.clients.get(sender)
         if client is not None:
             client.last_seen = now
@@ -133,12 +149,15 @@ class SchedulerCore:
         """Time has passed: peers that are silent for too long are lost, and work is balanced. Call it each second
         or more often."""
         self._out = []
+        self._now = now
         for worker in [w for w in self.workers.values() if now - w.last_seen > self.settings.worker_timeout]:
             self._note(worker.worker_id, f"no heartbeat for {self.settings.worker_timeout} s: lost")
             self._worker_lost(worker)
         for client in [c for c in self.clients.values() if now - c.last_seen > self.settings.client_timeout]:
             self._note(client.client_id, f"silent for {self.settings.client_timeout} s: lost")
             self._client_lost(client)
+        for manager in self.managers.forget_silent(now, self.settings.worker_timeout):
+            self._note(manager, f"no heartbeat for {self.settings.worker_timeout} s: this worker manager is lost")
         self._fill()
         if self.settings.load_balance >= 0 and now >= self._next_balance:
             self._next_balance = now + self.settings.load_balance
@@ -155,36 +174,66 @@ class SchedulerCore:
         if record is not None:
             self._happen(record, Event.TASK, sender)
             return
-        envelope.check()  # a worker must be able to read it
-        client = self._client(sender, now)
-        record = TaskRecord(envelope.task_id, sender, envelope, now)
-        self.tasks[record.task_id] = client.tasks[record.task_id] = record
-        self._happen(record, Event.TASK, sender)
+        if self.graphs.get(envelope.task_id) is not None:
+            self._note(sender, f"a Task with the id of the living graph {envelope.task_id.hex()}")
+            return
+        self._happen(self._new_record(sender, envelope, now), Event.TASK, sender)
+
+    def _new_record(self, client_id: Identity, envelope: Envelope, now: float) -> TaskRecord:
+        """Of a Task that a worker must be able to read; raises MalformedMessage if it is not."""
+        message = envelope.check()
+        assert isinstance(message, Task)
+        if now > self._accepted_at:
+            self._accepted_at = now
+        priority = _priority(message.metadata)
+        if message.capabilities or priority:
+            needs = names_of(message.capabilities)
+            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs, priority)
+            self._room_wanted = self._room_wanted or priority > 0
+        else:
+            record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
+        self._stand_behind(record)
+        self.tasks[record.task_id] = self._client(client_id, now).tasks[record.task_id] = record
+        return record
+
+    def _stand_behind(self, task: TaskRecord) -> None:
+        """Its place in the queue will be behind all that have one."""
+        task.accepted_at = self._accepted_at
+        if isinstance(task, DemandingTask):
+            # Before and after all others, also where the clock stands still: it is compared across queues.
+            task.accepted_at = math.nextafter(self._accepted_at, math.inf)
+            self._accepted_at = math.nextafter(task.accepted_at, math.inf)
 
     def _on_cancel(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self.tasks.get(envelope.task_id)
-        if record is None:
-            self._refuse(sender, envelope.task_id)
-        elif record.client_id == sender:
-            self._happen(record, Event.CANCEL, sender, envelope)
-        else:
+        graph = self.graphs.get(envelope.task_id) if record is None else record.graph
+        owner = record.client_id if record is not None else graph.client_id if graph is not None else sender
+        if owner != sender:
             self._note(sender, f"a TaskCancel for another client's task {envelope.task_id.hex()}")
-            self._happen(record, Event.FOREIGN_CANCEL, sender, envelope)
+        if graph is not None and owner == sender:
+            self.graphs.cancel(graph, sender, envelope)
+        elif record is None:
+            self._refuse(sender, envelope.task_id)
+        else:
+            self._happen(record, Event.CANCEL if owner == sender else Event.FOREIGN_CANCEL, sender, envelope)
 
     def _on_result(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self._held_by(sender, envelope)
         if record is None:
+            self._stray_result(sender, envelope)
             return
         message = envelope.check()
-        if record.state is State.ABANDONED and isinstance(message, TaskResult) and message.results:
-            self._delete_objects(self.objects.owned_by(record.client_id, message.results))
+        assert isinstance(message, TaskResult)
+        if record.state is State.ABANDONED and message.results:
+            self._drop_objects(record.client_id, self.objects.owned_by(record.client_id, message.results))
+        self.graphs.about_to_fail(record, message)
         self._happen(record, Event.RESULT, sender, envelope)
 
     def _on_confirm(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self._held_by(sender, envelope)
         if record is None:
             return
-        event = _CONFIRM_EVENTS[TaskCancelConfirmType(envelope.detail)]
+        event = _CONFIRM_EVENTS[envelope.detail]
         if event is Event.CONFIRM_FAILED and record.force_wanted and not record.force_sent:
             event = Event.CONFIRM_FAILED_UNFORCED
         self._happen(record, event, sender, envelope)
@@ -201,8 +250,10 @@ class SchedulerCore:
         if role_of(sender) is not Role.CLIENT or envelope.source != sender:
             self._note(sender, f"a GraphTask in the name of {envelope.source!r}")
             return
-        self._note(sender, "a GraphTask: graphs are not supported yet")
-        self._answer(sender, TaskResult(envelope.task_id, TaskResultType.FAILED))
+        if envelope.task_id in self.tasks or self.graphs.get(envelope.task_id) is not None:
+            self._note(sender, f"a GraphTask with the id {envelope.task_id.hex()}, which is alive")
+            return
+        self.graphs.accept(sender, envelope, now)
 
     def _held_by(self, sender: Identity, envelope: Envelope) -> TaskRecord | None:
         """The living task that an answer is about, if its sender holds it (TSK-04)."""
@@ -228,21 +279,46 @@ class SchedulerCore:
             reason = ignored.because if ignored is not None else "neither in the table nor ignored"
             level = logging.INFO if ignored is not None and ignored.possible else logging.ERROR
             self._note(sender, f"{event.value[0]} for {before.value} task {task.task_id.hex()}: {reason}", level)
+            if self._stories:
+                self._tell(task, event, f"from {sender.decode('ascii', 'backslashreplace')}, ignored: {reason}")
             return
         after = row.next
-        if after is State.AS_RESULT_SAYS:
+        if after is State.AS_RESULT_SAYS or after is State.AS_NODE_ENDED:
             assert envelope is not None
-            after = _RESULT_STATES[TaskResultType(envelope.detail)]
+            after = _RESULT_STATES[envelope.detail]
         task.state = after
         for action in row.actions:
             _ACTIONS[action](self, task, sender, envelope)
         if before is State.INACTIVE and event is not Event.HAS_CAPACITY:
             if after is not State.INACTIVE:
-                self.queue.leave()
+                self.queue.leave(task)
         elif after is State.RUNNING and before is not State.INACTIVE:
             task.force_wanted = task.force_sent = False  # the cancel that was refused is over
+            if before is State.BALANCE_CANCELING and holder is not None:
+                holder.refused.add(task.task_id)  # it has started: no use asking again
+                self._room_wanted = True
+        if self._stories and event is not Event.TASK:
+            # As _tell does it, without the call: this is the busiest place of the scheduler.
+            worker = task.worker or holder
+            more = "with force" if event is Event.CANCEL and envelope is not None and envelope.detail else ""
+            happened = (event, after, b"" if worker is None else worker.worker_id, self._now, more)
+            if task.story is None:
+                task.story = [happened]
+            else:
+                add_to_story(task.story, happened)
         if self.monitored:
             self._publish_task(task, task.worker or holder, event, envelope)
+        if task.graph is not None and row.actions[-1:] == (Action.FORGET,):
+            self.graphs.ended(task, sender, envelope)
+
+    def _tell(self, task: TaskRecord, event: Event, detail: str) -> None:
+        """Adds an event that has changed nothing to the story of a task."""
+        worker = task.worker
+        happened = (event, task.state, b"" if worker is None else worker.worker_id, self._now, detail)
+        if task.story is None:
+            task.story = [happened]
+        else:
+            add_to_story(task.story, happened)
 
     def _enqueue(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         self.queue.append(task)
@@ -267,8 +343,8 @@ class SchedulerCore:
         self._out.append(Send(task.worker.worker_id, Envelope.of(cancel)))
 
     def _want_force(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
-        # Without an envelope it is not a client's request, but the loss of the client: always with force.
-        if envelope is None or envelope.detail:
+        # What is no client's request is the loss of the client, or the failure of another node: always with force.
+        if envelope is None or envelope.kind is not Kind.TASK_CANCEL or envelope.detail:
             task.force_wanted = True
 
     def _forward_result(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
@@ -287,6 +363,10 @@ class SchedulerCore:
     def _answer_worker_died(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         self._answer(task.client_id, TaskResult(task.task_id, TaskResultType.FAILED_WORKER_DIED))
 
+    def _answer_node_failed(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
+        assert envelope is not None
+        self.graphs.answer_failed(task, envelope)
+
     def _refuse_sender(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         self._refuse(sender, task.task_id)
 
@@ -295,6 +375,8 @@ class SchedulerCore:
         assert worker is not None
         before = len(worker.held)
         del worker.held[task.task_id]
+        if worker.refused:
+            worker.refused.discard(task.task_id)
         self._placement.update(worker, before)
         task.worker = None
 
@@ -303,21 +385,33 @@ class SchedulerCore:
         client = self.clients.get(task.client_id)
         if client is not None:
             client.tasks.pop(task.task_id, None)
+            if self._stories:
+                if task.story is None:
+                    task.story = []
+                client.ended.append((task.task_id, task.accepted_at, task.story))
         state = task.state.wire
         self.ended[state] = self.ended.get(state, 0) + 1
 
     def _fill(self) -> None:
-        """Gives queued tasks to workers until one of the two runs out (TSK-05)."""
-        while len(self.queue):
-            worker = self._placement.least_loaded()
-            if worker is None:
-                return
-            self._happen(self.queue.take(), Event.HAS_CAPACITY, worker.worker_id)
+        """Gives queued tasks to workers until no worker with room can take one (TSK-05, TSK-12)."""
+        following = self.queue.next
+        while (pair := following(self._placement)) is not None:
+            self._happen(pair[0], Event.HAS_CAPACITY, pair[1].worker_id)
+        if self._room_wanted:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Takes back tasks that wait in workers, for tasks of a higher priority that wait here (PRI-11)."""
+        self._room_wanted = False
+        if self.settings.load_balance >= 0:
+            self._take_back(make_room(self.queue.above(), self.workers.values()))
 
     def _balance(self) -> None:
-        if len(self.queue):
-            return  # whoever is idle gets work from the queue
-        for task in balance(self._placement.idle(), list(self.workers.values())):
+        self._make_room()  # what has started meanwhile, or is taken back by now, changes what can be done
+        self._take_back(balance(self._placement.idle(), list(self.workers.values())))
+
+    def _take_back(self, tasks: list[TaskRecord]) -> None:
+        for task in tasks:
             assert task.worker is not None
             if self.monitored:
                 self._out.append(Publish(StateBalanceAdvice(task.worker.worker_id, (task.task_id,))))
@@ -334,7 +428,9 @@ class SchedulerCore:
     def _client(self, identity: Identity, now: float) -> ClientRecord:
         client = self.clients.get(identity)
         if client is None:
-            client = self.clients[identity] = ClientRecord(identity, now)
+            client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(
+                identity, now, self.settings.ended_stories
+            )
         return client
 
     def _on_client_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
@@ -377,17 +473,39 @@ class SchedulerCore:
             accepted = not self.settings.protected
             self._out.append(Send(sender, Envelope.of(ClientShutdownResponse(accepted))))
             if accepted:
-                shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
-                self._out.extend(Send(worker, shutdown) for worker in self.workers)
-                self._out.append(Stop())
+                self._shut_down()
         else:
             client = self.clients.get(sender)
             if client is not None:
                 self._client_lost(client)
 
+    def _shut_down(self) -> None:
+        """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
+        for task in self.tasks.values():
+            if task.state is not State.ABANDONED:
+                self._answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
+        objects = tuple(object_id for client in self.clients.values() for object_id in client.objects)
+        if objects:
+            self._out.append(DeleteObjects(objects))
+        shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
+        self._out.extend(Send(worker, shutdown) for worker in self.workers)
+        self._out.append(Stop())
+
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
-        envelope.check()
+        if role_of(sender) is not Role.OTHER:
+            self._note(sender, "a WorkerManagerHeartbeat from an identity that is a client's or a worker's")
+            return
+        message = envelope.message
+        assert isinstance(message, WorkerManagerHeartbeat)
         self._out.append(Send(sender, Envelope.of(WorkerManagerHeartbeatEcho())))
+        name = message.worker_manager_id
+        if not name:
+            return  # no worker can name it as its manager
+        before = self.managers.seen(sender, message, now)
+        if before is not None:
+            self._note(sender, f"it is the worker manager {name!r} from now on, which was {before!r}", logging.WARNING)
+        command = self.managers.command(name, self.workers.values(), self.queue.waiting(), now)
+        self._out.append(Send(sender, Envelope.of(command)))
 
     def _worker_lost(self, worker: WorkerRecord) -> None:
         """Each task that it held is lost with it; they go back to the front of the queue in their old order."""
@@ -398,10 +516,11 @@ class SchedulerCore:
             task.lost_workers += 1
             too_often = task.lost_workers >= self.settings.lost_workers_limit
             self._happen(task, Event.WORKER_LOST_LIMIT if too_often else Event.WORKER_LOST, worker.worker_id)
-        worker.held = {}
+        worker.held, worker.refused = {}, set()
 
     def _client_lost(self, client: ClientRecord) -> None:
-        del self.clients[client.client_id]
+        del self.clients[client.client_id], self._owners[owner_digest(client.client_id)]
+        self.graphs.client_lost(client.client_id)
         for task in list(client.tasks.values()):
             self._happen(task, Event.CLIENT_LOST, client.client_id)
         self._delete_objects(list(client.objects))
@@ -448,6 +567,34 @@ class SchedulerCore:
             return
         client.objects.update(self.objects.create(owner, message.object_metadata)[0])
 
+    def _stray_result(self, sender: Identity, envelope: Envelope) -> None:
+        """The results of a worker that was lost meanwhile, or answers twice: they go with their client (OBJ-17)."""
+        message = envelope.check()
+        if sender not in self.workers or not isinstance(message, TaskResult):
+            return
+        nobodys: list[ObjectId] = []
+        for result in message.results:
+            owner = self._owners.get(result[:16])
+            if owner is not None:
+                owner.objects.add(result)
+            else:
+                nobodys.append(result)
+        if nobodys:
+            self._out.append(DeleteObjects(tuple(nobodys)))
+
+    def _track(self, owner: Identity, metadata: ObjectMetadata) -> None:
+        """Objects that the scheduler itself makes for a client."""
+        client = self.clients.get(owner)
+        if client is not None:
+            client.objects.update(self.objects.create(owner, metadata)[0])
+
+    def _drop_objects(self, owner: Identity, ids: list[ObjectId]) -> None:
+        """Objects of a client that nobody needs any more."""
+        client = self.clients.get(owner)
+        if client is not None:
+            client.objects.difference_update(ids)
+        self._delete_objects(ids)
+
     def _delete_objects(self, ids: list[ObjectId]) -> None:
         if not ids:
             return
@@ -473,6 +620,7 @@ class SchedulerCore:
     ) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
+        used = [ObjectId(message.func_object_id), *(ObjectId(argument.data) for argument in message.function_args)]
         result = envelope.check() if event is Event.RESULT and envelope is not None else None
         self._out.append(
             Publish(
@@ -483,7 +631,7 @@ class SchedulerCore:
                     worker.worker_id if worker is not None and task.state is not State.INACTIVE else b"",
                     message.capabilities,
                     result.metadata if isinstance(result, TaskResult) else b"",
-                    0,
+                    self.objects.size(used),
                     ClientId(task.client_id),
                     event.monitor_name,
                 )
@@ -500,6 +648,16 @@ class SchedulerCore:
 
 _Handler = Callable[[SchedulerCore, Identity, Envelope, float], None]
 _Act = Callable[[SchedulerCore, TaskRecord, Identity, "Envelope | None"], None]
+
+
+def _priority(metadata: bytes) -> int:
+    """What cannot be read is for the worker to complain about."""
+    if not metadata or metadata[1:5] == bytes(4):
+        return 0
+    try:
+        return TaskMetadata.from_bytes(metadata).priority
+    except MalformedMessage:
+        return 0
 
 
 def _of_older_peer(kind: Kind) -> str:
@@ -537,6 +695,7 @@ _ACTIONS: dict[Action, _Act] = {
     Action.ANSWER_NOT_FOUND: SchedulerCore._answer_not_found,
     Action.ANSWER_WORKER_DIED: SchedulerCore._answer_worker_died,
     Action.PASS_CANCEL_FAILED: SchedulerCore._pass_cancel_failed,
+    Action.ANSWER_NODE_FAILED: SchedulerCore._answer_node_failed,
     Action.REFUSE: SchedulerCore._refuse_sender,
     Action.RELEASE: SchedulerCore._release,
     Action.FORGET: SchedulerCore._forget,

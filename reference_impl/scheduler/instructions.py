@@ -28,6 +28,14 @@ class DeleteObjects(NamedTuple):
     object_ids: tuple[ObjectId, ...]
 
 
+class DuplicateObject(NamedTuple):
+    """Copy an object in the object storage, under each of these ids. It must have been asked for before what is sent
+    after it in the same list can arrive."""
+
+    source: ObjectId
+    copies: tuple[ObjectId, ...]
+
+
 class Note(NamedTuple):
     """Log what a peer did, rate-limited per peer; ``level`` is that of ``logging``."""
 
@@ -40,4 +48,4 @@ class Stop(NamedTuple):
     """End the scheduler: a client has asked for it and may."""
 
 
-Instruction = Union[Send, Publish, DeleteObjects, Note, Stop]
+Instruction = Union[Send, Publish, DeleteObjects, DuplicateObject, Note, Stop]

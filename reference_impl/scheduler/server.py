@@ -7,9 +7,11 @@ for deleting what clients leave behind.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -27,7 +29,15 @@ from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.scheduler import information
 from reference_impl.scheduler.core import SchedulerCore, Settings
-from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.instructions import (
+    DeleteObjects,
+    DuplicateObject,
+    Instruction,
+    Note,
+    Publish,
+    Send,
+    Stop,
+)
 from reference_impl.storage_connection import StorageConnection, StorageLost
 
 _LOG = logging.getLogger("scheduler")
@@ -39,9 +49,11 @@ _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
 _STORAGE_RETRY_SECONDS = 2.0
 _STORAGE_CONNECT_SECONDS = 0.5
-_MAX_PENDING_DELETES = 1_000_000
+_STORAGE_FINISH_SECONDS = 2.0
+_MAX_PENDING_REQUESTS = 1_000_000
 _FREE_PORT_TRIES = 50
 _IDENTITY = b"Scheduler|"
+_READ, _READ_AND_WRITE = int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT)  # an | of flags is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +159,7 @@ class SchedulerServer:
             if self._monitor in ready:
                 self._subscriptions()
             self._storage.handle(ready, poller)
+        self._storage.finish(time.monotonic() + _STORAGE_FINISH_SECONDS)
 
     def _tick_seconds(self) -> float:
         settings = self.core.settings
@@ -188,6 +201,8 @@ class SchedulerServer:
                 self._publish(codec.encode(instruction.message))
             elif isinstance(instruction, DeleteObjects):
                 self._storage.delete(instruction.object_ids)
+            elif isinstance(instruction, DuplicateObject):
+                self._storage.duplicate(instruction.source, instruction.copies)
             elif isinstance(instruction, Note):
                 self._peers.note(instruction.level, instruction.peer, instruction.text)
             elif isinstance(instruction, Stop):
@@ -232,8 +247,13 @@ def _bound_address(socket: zmq.Socket[bytes]) -> Address:
     return Address.parse(endpoint.rstrip(b"\0").decode())
 
 
+_Request = tuple[ObjectId, "ObjectId | None"]
+"""An object to delete; or to make, as a copy of the second one."""
+
+
 class _StorageLink:
-    """Deletes objects in the object storage, also when it is away for a while, and asks it for its totals."""
+    """Deletes and copies objects in the object storage, also when it is away for a while, and asks it for its
+    totals."""
 
     def __init__(self, address: Address, name: bytes, magic: bytes) -> None:
         self._address = address
@@ -242,21 +262,35 @@ class _StorageLink:
         self._connection: StorageConnection | None = None
         self._registered = 0  # what the poller waits for, on this connection
         self._retry_at = 0.0
-        self._waiting: deque[ObjectId] = deque(maxlen=_MAX_PENDING_DELETES)
-        self._unanswered: dict[int, ObjectId] = {}  # sent on this connection, by request id
+        self._waiting: deque[_Request] = deque(maxlen=_MAX_PENDING_REQUESTS)
+        self._unanswered: dict[int, _Request] = {}  # sent on this connection, by request id
         self._asked = False
         self.status = ObjectStorageStatus()
         """What the last infoGetTotal said."""
 
     def delete(self, object_ids: tuple[ObjectId, ...]) -> None:
+        self._ask([(object_id, None) for object_id in object_ids])
+
+    def duplicate(self, source: ObjectId, copies: tuple[ObjectId, ...]) -> None:
+        """The requests are on their way when this returns, unless the storage is away."""
+        self._ask([(object_id, source) for object_id in copies])
+        if self._connection is not None:
+            with contextlib.suppress(StorageLost):  # the next ``update`` meets the same error, and handles it
+                self._connection.flush()
+
+    def _ask(self, requests: Iterable[_Request]) -> None:
         connection = self._connection
         if connection is None:
-            self._waiting.extend(object_ids)
+            self._waiting.extend(requests)
             return
-        for object_id in object_ids:
+        for request in requests:
+            object_id, source = request
             request_id = connection.next_id()
-            self._unanswered[request_id] = object_id
-            connection.send(storage.delete_request(request_id, object_id))
+            self._unanswered[request_id] = request
+            if source is None:
+                connection.send(storage.delete_request(request_id, object_id))
+            else:
+                connection.send(storage.duplicate_request(request_id, object_id, source))
 
     def ask_total(self) -> None:
         if self._connection is not None and not self._asked:
@@ -275,8 +309,8 @@ class _StorageLink:
             _LOG.warning("%s; next try in %g s", error, _STORAGE_RETRY_SECONDS)
             self._retry_at = now + _STORAGE_RETRY_SECONDS
             return
-        waiting, self._waiting = tuple(self._waiting), deque(maxlen=_MAX_PENDING_DELETES)
-        self.delete(waiting)
+        waiting, self._waiting = tuple(self._waiting), deque(maxlen=_MAX_PENDING_REQUESTS)
+        self._ask(waiting)
 
     def update(self, poller: zmq.Poller) -> None:
         """Sends what can be sent, and lets the poller wait for what the connection waits for."""
@@ -288,7 +322,7 @@ class _StorageLink:
         except StorageLost as error:
             self._lost(error, poller)
             return
-        wanted = zmq.POLLIN | (zmq.POLLOUT if self._connection.wants_write else 0)
+        wanted = _READ_AND_WRITE if self._connection.wants_write else _READ
         if wanted != self._registered:
             poller.register(self._connection.fileno(), wanted)
             self._registered = wanted
@@ -306,8 +340,16 @@ class _StorageLink:
         except (StorageLost, MalformedMessage) as error:
             self._lost(error, poller)
 
+    def finish(self, deadline: float) -> None:
+        """Waits until everything is deleted, for a bounded time. It serves nothing else from then on."""
+        poller, self._registered = zmq.Poller(), 0
+        self.maintain(time.monotonic())
+        while self._unanswered and self._connection is not None and time.monotonic() < deadline:
+            self.update(poller)
+            self.handle(dict(poller.poll(int(1000 * (deadline - time.monotonic())) + 1)), poller)
+
     def _lost(self, error: Exception, poller: zmq.Poller) -> None:
-        _LOG.warning("%s; deletions wait until it is back", error)
+        _LOG.warning("%s; deletions and copies wait until it is back", error)
         if self._connection is not None:
             if self._registered:
                 poller.unregister(self._connection.fileno())

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
 import resource
+import signal
 import socket
 import sys
+from functools import partial
 
-from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail
+from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail, size
 from reference_impl.processes import StopSignals
+from reference_impl.worker.family import become_subreaper
 from reference_impl.worker.zygote import Zygote
+
+_LEAST_LIMIT = 16 << 20
 
 
 def _parser() -> RoleParser:
@@ -72,6 +78,27 @@ def _parser() -> RoleParser:
         metavar="LIST",
         help='what tasks may ask for, for example "gpu=1,linux"',
     )
+    parser.add_argument(
+        "-hps",
+        "--hard-processor-suspend",
+        action="store_true",
+        help="stop suspended tasks even if they have a client of their own; it is lost if that takes too long",
+    )
+    parser.add_argument(
+        "-wmi",
+        "--worker-manager-id",
+        type=_name,
+        metavar="ID",
+        help="the worker manager that started it; it can be asked by SIGUSR1 to leave if it holds no task",
+    )
+    parser.add_argument(
+        "--memory-limit-per-task",
+        type=_limit,
+        default=None,
+        metavar="SIZE",
+        help="how much memory a task may use, with what it starts, for example 2G (default: unlimited); one that "
+        "allocates more gets a MemoryError or is killed",
+    )
     add_magic(parser)
     return parser
 
@@ -81,6 +108,13 @@ def _count(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
+
+
+def _limit(text: str) -> int | None:
+    limit = size(text)
+    if limit is not None and limit < _LEAST_LIMIT:
+        raise argparse.ArgumentTypeError(f"a task needs {_LEAST_LIMIT >> 20}M at least, not {text!r}")
+    return limit
 
 
 def _positive(text: str) -> float:
@@ -133,6 +167,11 @@ _name.__name__ = "name (1 to 200 bytes, no '|')"
 _capabilities.__name__ = "list of capabilities (NAME or NAME=NUMBER, separated by commas)"
 
 
+def check_options(scheduler_address: str, options: list[str]) -> None:
+    """For who starts workers with these options: ends this process with a usage error if they are wrong."""
+    _parser().parse_args([scheduler_address, *options])
+
+
 def _raise_descriptor_limit() -> None:
     """Each slot takes about ten descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -143,9 +182,11 @@ def _raise_descriptor_limit() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 ended as asked, 2 usage, 10 the scheduler is silent, 125 the worker itself is broken."""
     options = _parser().start(argv)
-    stop = StopSignals()
+    stop = StopSignals(signal.SIGUSR1)
     try:
-        zygote = Zygote()  # it imports what tasks need while this process imports what it needs itself
+        become_subreaper()  # of what a killed zygote leaves behind
+        # It imports what tasks need while this process imports what it needs itself.
+        zygote = Zygote(str(options.scheduler_address), options.memory_limit_per_task or 0)
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
         from reference_impl.worker.agent import Agent, Serve
@@ -159,6 +200,8 @@ def main(argv: list[str] | None = None) -> int:
             options.cancel_grace_seconds,
             parse_capabilities(options.capabilities),
             socket.gethostname(),
+            (options.worker_manager_id or "").encode(),
+            options.memory_limit_per_task or 0,
         )
         serve = Serve(
             options.scheduler_address,
@@ -166,10 +209,12 @@ def main(argv: list[str] | None = None) -> int:
             options.name,
             options.object_cache_bytes,
             options.object_storage_magic,
+            options.hard_processor_suspend,
         )
         facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
         try:
-            with Agent(serve, settings, zygote, lambda: announce_ready("worker", **facts)) as agent:
+            ready, busy = partial(announce_ready, "worker", **facts), partial(print, "busy", flush=True)
+            with Agent(serve, settings, zygote, ready, busy) as agent:
                 lost = agent.run(stop)
         except WorkerBroken as error:
             return fail(str(error), "the lines above may say why; is the machine out of memory or processes?", 125)

@@ -1,13 +1,15 @@
 """The worker's shell: its sockets, its processors, its clock (SPEC sections 5 to 8).
 
 One thread, one poller. Each slot is a protocol worker of its own: a DEALER with its identity, a ``WorkerCore``, and
-a processor. The slots share the connection to the object storage, the cache of objects, the zygote, and one spare
-processor that takes the place of one that died or was killed.
+a processor, or several: those of suspended tasks. The slots share the connection to the object storage, the cache of
+objects, the zygote, and spare processors that take the place of one that died, was killed, or was suspended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -31,6 +33,7 @@ from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.worker.channel import SUCCESS, Record
+from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.core import WorkerCore
 from reference_impl.worker.instructions import (
     End,
@@ -39,13 +42,18 @@ from reference_impl.worker.instructions import (
     Instruction,
     Kill,
     Note,
+    ReadOutput,
     Release,
+    Resume,
     Send,
     Show,
+    Spare,
     Start,
     Store,
+    Suspend,
     UseStorage,
 )
+from reference_impl.worker.memory import family_bytes
 from reference_impl.worker.objects import ObjectCache
 from reference_impl.worker.pool import Pool
 from reference_impl.worker.processors import Output, Processor
@@ -59,6 +67,9 @@ _DRAIN_MESSAGES = 200  # from one slot's socket before looking at the others aga
 _GOODBYE_MILLISECONDS = 500
 _MAX_MESSAGE_BYTES = 64 << 20
 _LATE_SECONDS = 1.0
+_NO_USAGE = Usage()
+_SPARES = 4
+"""So many idle processors without a slot are kept; a slot needs one each time that it suspends a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class Serve:
     name: str = "worker"
     cache_bytes: int = 512 << 20
     storage_magic: bytes = MAGIC
+    hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
 
 
 class _Slot:
@@ -79,25 +91,43 @@ class _Slot:
         self.socket = socket
         self.core = core
         self.processor: Processor | None = None
-        self.meter: ResourceMeter | None = None
+        self.others: dict[int, Processor] = {}  # by pid: of tasks that are suspended, or were when they were canceled
+        self.meters: dict[int, ResourceMeter] = {}
+
+    def find(self, pid: int) -> Processor | None:
+        """The processor with this pid, if it is of this slot."""
+        if self.processor is not None and self.processor.pid == pid:
+            return self.processor
+        return self.others.get(pid)
 
 
 class Agent:
     """A worker that connects. Use as a context manager; ``run`` serves until it is told to stop."""
 
-    def __init__(self, serve: Serve, settings: Settings, zygote: Zygote, ready: Callable[[], None]) -> None:
-        """``ready`` is called once, when every slot is registered and has a processor."""
+    def __init__(
+        self,
+        serve: Serve,
+        settings: Settings,
+        zygote: Zygote,
+        ready: Callable[[], None],
+        busy: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``ready`` is called once, when every slot is registered and has a processor; ``busy`` each time that it is
+        asked to leave while it holds a task."""
+        self._busy = busy
         self._serve = serve
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
         self._log = PeerLog(_LOG)
         self._meter = ResourceMeter()
         self._memory = psutil.virtual_memory().total
+        self._memory_limit = settings.memory_limit
         self._usage = Usage()
         self._usage_at = 0.0
         self._objects = ObjectCache(serve.cache_bytes)
         self._storage = StorageLink(new_worker_id(serve.name), self._fetched, serve.storage_magic)
         self._storage_descriptor = -1
+        self._clients = ClientFinder(serve.scheduler.port)
         self._reactor = Reactor()
         self._spares: list[Processor] = []
         self._context = zmq.Context()
@@ -110,9 +140,13 @@ class Agent:
             Release: self._release,
             Start: self._start,
             Kill: self._kill,
+            Suspend: self._suspend,
+            Resume: self._resume,
+            Spare: self._spare,
             Store: self._store,
             Forget: self._forget,
             UseStorage: self._use_storage,
+            ReadOutput: self._read_output,
             Show: self._show,
             Note: self._note,
             End: self._end,
@@ -152,7 +186,7 @@ class Agent:
         """Serves until a stop signal or the cluster's end (returns ""), or until the scheduler is lost (returns what
         is known of that). Raises WorkerBroken."""
         if stop is not None:
-            self._reactor.register(stop.fileno(), partial(self._end, None, End("")))
+            self._reactor.register(stop.fileno(), partial(self._signalled, stop))
         storage = self._storage
         while self._ended is None:
             now = time.monotonic()
@@ -168,6 +202,23 @@ class Agent:
             self._watch_storage()
             self._reactor.once(due - now)
         return self._ended
+
+    def _signalled(self, stop: StopSignals) -> None:
+        asked = stop.take()
+        if stop.received is not None:
+            self._end(None, End(""))
+        elif signal.SIGUSR1 in asked:
+            self._retire()
+
+    def _retire(self) -> None:
+        """Asked to leave if no task would suffer (SPEC 8.4). A task that is on its way just now goes to another worker:
+        the scheduler hears that this one has left."""
+        for slot in self._slots:
+            self._receive(slot)  # what is here already counts
+        if any(slot.core.held for slot in self._slots):
+            self._busy()
+        else:
+            self._end(None, End(""))
 
     def _watch_storage(self) -> None:
         """Keeps the reactor's view of the storage connection."""
@@ -185,21 +236,24 @@ class Agent:
             if now > slot.core.deadline + _LATE_SECONDS:
                 self._receive(slot)  # this process was stopped for a while: the answer may be there already
             if now >= slot.core.deadline:
-                self._carry_out(slot, slot.core.tick(now, self._sample(slot, now)))
+                self._carry_out(
+                    slot, slot.core.tick(now, self._sample(slot, now) if slot.core.wants_usage(now) else _NO_USAGE)
+                )
 
     def _sample(self, slot: _Slot, now: float) -> Usage:
         """What a heartbeat reports; that of the agent is sampled once for all slots."""
         if now - self._usage_at > 0.25 or not self._usage_at:
             self._usage_at = now
-            self._usage = Usage(self._meter.sample(), Resource(), free_memory(), self._memory)
-        if slot.processor is None:
-            return self._usage
-        try:
-            if slot.meter is None:
-                slot.meter = ResourceMeter(slot.processor.pid)
-            return self._usage._replace(processor=slot.meter.sample())
-        except psutil.Error:
-            return self._usage
+            self._usage = Usage(self._meter.sample(), {}, free_memory(), self._memory)
+        pids = [*slot.others] if slot.processor is None else [slot.processor.pid, *slot.others]
+        meters, slot.meters = slot.meters, {}
+        samples: dict[int, Resource] = {}
+        for pid in pids:
+            with contextlib.suppress(psutil.Error):
+                meter = slot.meters[pid] = meters.get(pid) or ResourceMeter(pid)
+                samples[pid] = meter.sample()
+        families = {pid: family_bytes(pid) for pid in pids} if self._memory_limit else {}
+        return self._usage._replace(processors=samples, families=families)
 
     # ---- events ----
 
@@ -236,8 +290,11 @@ class Agent:
             slot = self._slots[index]
             self._carry_out(slot, slot.core.objects_arrived(task_id, time.monotonic()))
 
-    def _stored(self, slot: _Slot, task_id: TaskId, name: ObjectId, size: int) -> None:
-        self._carry_out(slot, slot.core.stored(task_id, name, size))
+    def _stored(self, slot: _Slot, task_id: TaskId, name: ObjectId) -> None:
+        self._carry_out(slot, slot.core.stored(task_id, name))
+
+    def _refused(self, slot: _Slot, task_id: TaskId) -> None:
+        self._carry_out(slot, slot.core.not_stored(task_id))
 
     def processor_ready(self, processor: Processor) -> None:
         self._spares.append(processor)
@@ -250,31 +307,40 @@ class Agent:
         what, task_id, seconds, peak_bytes, cpu_seconds, payload = record
         metadata = ResultMetadata(seconds, peak_bytes, cpu_seconds)
         now = time.monotonic()
-        self._carry_out(slot, slot.core.finished(TaskId(task_id), what == SUCCESS, payload, metadata, now))
+        pid, success = processor.pid, what == SUCCESS
+        self._carry_out(slot, slot.core.finished(pid, TaskId(task_id), success, payload, metadata, now))
 
     def processor_wrote(self, processor: Processor, output: Output, text: str) -> None:
         if processor.slot is None:
             self._show(None, Show(text))
         else:
             slot = self._slots[processor.slot]
-            self._carry_out(slot, slot.core.output(output.log_type, text))
+            self._carry_out(slot, slot.core.output(processor.pid, output.log_type, text, time.monotonic()))
 
     def processor_gone(self, processor: Processor, status: int) -> None:
         if processor.slot is None:
             self._spares.remove(processor)
             return
         slot = self._slots[processor.slot]
-        slot.processor = slot.meter = None
-        self._carry_out(slot, slot.core.processor_gone(status, time.monotonic()))
+        if processor is slot.processor:
+            slot.processor = None
+        else:
+            del slot.others[processor.pid]
+        self._carry_out(slot, slot.core.processor_gone(processor.pid, status, time.monotonic()))
         self._fill_slots()
 
     def _fill_slots(self) -> None:
-        """Spares go to slots without a processor."""
+        """Spares go to slots without a processor; there is always one spare at least, and not many more."""
         for slot in self._slots:
             if slot.processor is None and self._spares:
                 slot.processor = self._spares.pop(0)
                 slot.processor.slot = slot.index
+                self._pool.read_output(slot.processor, slot.core.reads_output)
                 self._carry_out(slot, slot.core.processor_ready(slot.processor.pid, time.monotonic()))
+        others = sum(len(slot.others) for slot in self._slots)
+        self._pool.want(len(self._slots) + others + 1)
+        for _ in range(len(self._spares) - _SPARES):
+            self._pool.retire(self._spares.pop())
         self._maybe_ready()
 
     def _maybe_ready(self) -> None:
@@ -309,25 +375,60 @@ class Agent:
 
     def _start(self, slot: _Slot, instruction: Start) -> None:
         assert slot.processor is not None
-        self._pool.start(slot.processor, instruction.task, instruction.serializer, self._objects.payload)
+        _, task, serializer, priority = instruction
+        self._pool.start(slot.processor, task, serializer, self._objects.payload, self._storage.address, priority)
 
     def _kill(self, slot: _Slot, instruction: Kill) -> None:
-        if slot.processor is not None:
-            self._pool.kill(slot.processor, instruction.signal)
+        processor = slot.find(instruction.pid)
+        if processor is not None:
+            self._pool.kill(processor, instruction.signal)
+
+    def _suspend(self, slot: _Slot, instruction: Suspend) -> None:
+        processor, slot.processor = slot.processor, None
+        assert processor is not None
+        slot.others[processor.pid] = processor
+        if self._serve.hard_suspend or not self._clients.has_client(processor.pid):
+            self._pool.kill(processor, signal.SIGSTOP)
+        self._fill_slots()
+
+    def _resume(self, slot: _Slot, instruction: Resume) -> None:
+        processor = slot.others[instruction.pid]
+        self._pool.kill(processor, signal.SIGCONT)
+        if slot.core.processor == processor.pid:
+            del slot.others[processor.pid]
+            slot.processor = processor
+
+    def _spare(self, slot: _Slot, instruction: Spare) -> None:
+        processor = slot.others.pop(instruction.pid, None)
+        if processor is None:
+            processor, slot.processor = slot.processor, None
+        assert processor is not None
+        self._pool.kill(processor, signal.SIGCONT)
+        processor.slot = None
+        self._pool.read_output(processor, True)
+        self._spares.append(processor)
+        self._reactor.soon(self._fill_slots)
 
     def _store(self, slot: _Slot, instruction: Store) -> None:
         task_id, owner, payload = instruction
         name = new_object_id(owner)
-        self._storage.store(name, payload, partial(self._stored, slot, task_id, name, len(payload)))
+        self._carry_out(slot, slot.core.storing(task_id, name, len(payload)))
+        done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
+        self._storage.store(name, payload, done, refused)
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
-        self._objects.forget(instruction.names)
+        self._storage.abandon(self._objects.forget(instruction.names))
         self._pool.forget(instruction.names)
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
         self._storage.use(instruction.address.host, instruction.address.port, time.monotonic())
         if self._announce is not None:
             self._maybe_ready()
+
+    def _read_output(self, slot: _Slot, instruction: ReadOutput) -> None:
+        for processor in (slot.processor, *slot.others.values()):
+            if processor is not None:
+                self._pool.read_output(processor, instruction.wanted)
 
     def _show(self, slot: _Slot | None, instruction: Show) -> None:
         try:

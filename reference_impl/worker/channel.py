@@ -28,7 +28,8 @@ class Work(NamedTuple):
     """One task for a processor. Payloads behind it: ``new``, then the arguments.
 
     The agent decides which loaded functions and serializers a processor keeps: ``forget`` first, then ``new`` ones
-    (object id, length) are added; ``serializer`` and ``function`` name kept ones.
+    (object id, length) are added; ``serializer`` and ``function`` name kept ones. ``storage`` and ``priority`` are what
+    a client inside the task finds out (see ``nesting``).
     """
 
     task_id: bytes
@@ -37,6 +38,8 @@ class Work(NamedTuple):
     forget: tuple[bytes, ...]
     new: tuple[tuple[bytes, int], ...]
     arguments: tuple[int, ...]
+    storage: str
+    priority: int
 
 
 class Record(NamedTuple):

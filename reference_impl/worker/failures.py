@@ -9,7 +9,7 @@ from typing import NamedTuple
 class Failure(NamedTuple):
     """How a task fails for a reason of the worker's own."""
 
-    kind: str  # died, malformed or graph
+    kind: str  # died, malformed, graph or full
     text: str
 
 
@@ -28,11 +28,13 @@ def describe_end(status: int | None) -> str:
 
 def failure_payload(failure: Failure) -> bytes:
     """The pickled exception of a failure of the worker's own."""
-    from reference_impl.errors import ProcessorDiedError
+    from reference_impl.errors import ProcessorDiedError, StorageFull
     from reference_impl.serialization import serialize_exception  # not needed by a worker all of whose tasks succeed
 
     if failure.kind == "died":
         return serialize_exception(ProcessorDiedError(failure.text))
+    if failure.kind == "full":
+        return serialize_exception(StorageFull(failure.text))
     return serialize_exception(
         NotImplementedError(failure.text) if failure.kind == "graph" else ValueError(failure.text)
     )

@@ -32,14 +32,35 @@ class Release(NamedTuple):
 class Start(NamedTuple):
     """Run this on the slot's processor, which is idle; then ``finished``, or ``processor_gone``."""
 
+    pid: int
     task: Task
     serializer: ObjectId
+    priority: int
 
 
 class Kill(NamedTuple):
-    """Send this signal to the processor and all that its task started; after SIGKILL, ``processor_gone``."""
+    """Send this signal to a processor and all that its task started; after SIGKILL, ``processor_gone``."""
 
+    pid: int
     signal: signal.Signals
+
+
+class Suspend(NamedTuple):
+    """Stop this processor and all that its task started, and give the slot another one by ``processor_ready``."""
+
+    pid: int
+
+
+class Resume(NamedTuple):
+    """Let a suspended processor go on."""
+
+    pid: int
+
+
+class Spare(NamedTuple):
+    """The slot has no use for this processor any more; it is idle (and may be suspended)."""
+
+    pid: int
 
 
 class Store(NamedTuple):
@@ -62,6 +83,12 @@ class UseStorage(NamedTuple):
     address: ObjectStorageAddress
 
 
+class ReadOutput(NamedTuple):
+    """Read what the slot's processors write, or leave it in their pipes for now."""
+
+    wanted: bool
+
+
 class Show(NamedTuple):
     """Output of a task that did not ask for it to be sent."""
 
@@ -81,4 +108,6 @@ class End(NamedTuple):
     error: str
 
 
-Instruction = Union[Send, Fetch, Release, Start, Kill, Store, Forget, UseStorage, Show, Note, End]
+Instruction = Union[
+    Send, Fetch, Release, Start, Kill, Suspend, Resume, Spare, Store, Forget, UseStorage, ReadOutput, Show, Note, End
+]

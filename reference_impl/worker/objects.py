@@ -98,13 +98,19 @@ class ObjectCache:
         if self.bytes > self._max:
             self._shrink()
 
-    def forget(self, names: Iterable[ObjectId]) -> None:
-        """These were deleted: drop them, those in use after their last use."""
+    def forget(self, names: Iterable[ObjectId]) -> list[ObjectId]:
+        """These were deleted: drop them, those in use after their last use. Returns those that are on their way, and
+        that nobody waits for any more: they may never come."""
+        gone: list[ObjectId] = []
         for name in names:
             if name in self._idle:
                 self._drop(name)
             elif name in self._users:
                 self._stale.add(name)
+            elif name in self._fetching:
+                del self._fetching[name]
+                gone.append(name)
+        return gone
 
     def outstanding(self) -> list[ObjectId]:
         """What was asked for and has not come, to be asked for again on a new connection."""

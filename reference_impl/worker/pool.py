@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -21,6 +22,8 @@ from reference_impl.worker.zygote import GONE, SPAWNED, Zygote
 _LOG = logging.getLogger("worker")
 _STILLBORN_LIMIT = 3
 """So many new processors in a row may end before they are ready."""
+_LOSSES_LIMIT, _LOSSES_SECONDS = 5, 60.0
+"""So many zygotes may be lost in so short a time."""
 
 
 class WorkerBroken(RuntimeError):
@@ -44,7 +47,8 @@ class Owner(Protocol):
 
 
 class Pool:
-    """Keeps ``size`` processors alive. Raises WorkerBroken out of its handlers when it can't."""
+    """Keeps ``size`` processors alive, or as many as ``want`` said last. Raises WorkerBroken out of its handlers when
+    it can't."""
 
     def __init__(self, size: int, zygote: Zygote, reactor: Reactor, owner: Owner) -> None:
         self._zygote = zygote
@@ -53,9 +57,22 @@ class Pool:
         self._starting: dict[int, Processor] = {}  # by token
         self._processors: dict[int, Processor] = {}  # by pid
         self._stillborn = 0
+        self._size = size
+        self._retired: set[int] = set()
+        self._losses: list[float] = []  # of zygotes, when
         reactor.register(zygote.fileno(), self._reports)
-        for _ in range(size):
+        self.want(size)
+
+    def want(self, size: int) -> None:
+        """From now on ``size`` processors are kept alive, at least."""
+        self._size = size
+        for _ in range(size - len(self._processors) - len(self._starting) + len(self._retired)):
             self._spawn()
+
+    def retire(self, processor: Processor) -> None:
+        """Ends an idle processor that its owner does not need; its end is not reported."""
+        self._retired.add(processor.pid)
+        self._zygote.kill(processor.pid, signal.SIGKILL)
 
     def forget(self, names: Sequence[ObjectId]) -> None:
         """These objects were deleted."""
@@ -63,14 +80,29 @@ class Pool:
             processor.forget(names)
 
     def kill(self, processor: Processor, number: signal.Signals) -> None:
-        """Signals the processor and what its task started; SIGKILL is followed by ``processor_gone``."""
+        """Signals the processor and what its task started; SIGKILL is followed by ``processor_gone``, also when it is
+        stopped."""
         self._zygote.kill(processor.pid, number)
 
+    def read_output(self, processor: Processor, wanted: bool) -> None:
+        """Reads what it writes from now on, or leaves it in the pipes until it ends a task."""
+        for output in processor.outputs:
+            if not wanted:
+                self._reactor.unregister(output.descriptor)
+            elif not output.ended and not self._reactor.knows(output.descriptor):
+                self._reactor.register(output.descriptor, partial(self._output_ready, processor, output))
+
     def start(
-        self, processor: Processor, task: Task, serializer: ObjectId, payload: Callable[[ObjectId], Buffer]
+        self,
+        processor: Processor,
+        task: Task,
+        serializer: ObjectId,
+        payload: Callable[[ObjectId], Buffer],
+        storage: str,
+        priority: int,
     ) -> None:
         """Hands over a task."""
-        processor.start(task, serializer, payload)
+        processor.start(task, serializer, payload, storage, priority)
         if processor.channel.wants_write:
             self._reactor.watch_writing(processor.channel.fileno(), True)
 
@@ -95,12 +127,33 @@ class Pool:
         try:
             reports = self._zygote.reports()
         except EOFError:
-            raise WorkerBroken("the process that starts processors ended") from None
+            self._zygote_lost()
+            return
         for what, number, extra in reports:
             if what == SPAWNED:
                 self._spawned(self._starting.pop(number), extra)
             elif what == GONE:
                 self._gone(self._processors.pop(number), extra)
+
+    def _zygote_lost(self) -> None:
+        """A task has killed it, or a person: all processors are gone with it, and come again with another one."""
+        now = time.monotonic()
+        self._losses = [at for at in self._losses if now - at < _LOSSES_SECONDS] + [now]
+        if len(self._losses) > _LOSSES_LIMIT:
+            raise WorkerBroken(f"the process that starts processors ended {len(self._losses)} times in a short while")
+        _LOG.warning("the process that starts processors was killed: all running tasks have failed")
+        self._reactor.unregister(self._zygote.fileno())
+        self._zygote = self._zygote.again(self._processors)
+        self._reactor.register(self._zygote.fileno(), self._reports)
+        for processor in self._starting.values():
+            processor.close()
+        self._starting.clear()
+        for pid, processor in list(self._processors.items()):
+            if not processor.ready:
+                self._retired.add(pid)
+            del self._processors[pid]
+            self._gone(processor, signal.SIGKILL)
+        self.want(self._size)
 
     def _spawned(self, processor: Processor, pid: int) -> None:
         if pid <= 0:
@@ -157,8 +210,11 @@ class Pool:
         for output in processor.outputs:
             self._reactor.unregister(output.descriptor)
         processor.close()
+        if processor.pid in self._retired:
+            self._retired.remove(processor.pid)
+            return
         if not processor.ready:
             self._stillborn_again(f"a new processor {describe_end(status)} before it was ready")
             return
-        self._spawn()
+        self.want(self._size)
         self._owner.processor_gone(processor, status)

@@ -15,10 +15,15 @@ import sys
 import time
 from typing import Any
 
-from reference_impl import serialization
+from reference_impl import nesting, serialization
+from reference_impl.worker import peer_clients
 from reference_impl.worker.channel import FAILED, HEAD, READY, RECORD, SUCCESS, Work
+from reference_impl.worker.family import children, is_zombie
+from reference_impl.worker.memory import LIMIT_VARIABLE, MemoryLimit
 
 _SMALL = 1 << 16
+_ORPHAN_SECONDS = 2.0
+"""A process that has ended so long ago, and that nobody has waited for, was not started by a task, but adopted."""
 
 
 def warm_up() -> None:
@@ -73,8 +78,35 @@ class _Output:
                 self._open(number)
 
 
+class _Orphans:
+    """A processor adopts the orphans of its tasks (see ``family``), and reaps them when they have ended.
+
+    What a task started itself is left to the task, which may have kept it for a later one.
+    """
+
+    def __init__(self) -> None:
+        self._ended: dict[int, float] = {}  # by process: since when it is known
+
+    def reap(self) -> None:
+        try:
+            if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return
+        except (ChildProcessError, AttributeError):  # no children; no waitid
+            return
+        now = time.monotonic()
+        self._ended = {pid: self._ended.get(pid, now) for pid in children(os.getpid()) if is_zombie(pid)}
+        for pid, since in self._ended.items():
+            if now - since >= _ORPHAN_SECONDS:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+
 class _Processor:
     def __init__(self, channel: int, output: _Output) -> None:
+        self._orphans = _Orphans()
+        limit = int(os.environ.pop(LIMIT_VARIABLE, "0"))
+        self._memory = MemoryLimit(limit) if limit else None
+        self._scheduler = os.environ.get(nesting.SCHEDULER_VARIABLE, "")
         self._channel = channel
         self._output = output
         self._reader = open(channel, "rb", 1 << 16, closefd=False)  # noqa: SIM115
@@ -98,12 +130,14 @@ class _Processor:
             for name, length in work.new:
                 self._payloads[name] = read(length)
             arguments = [read(length) for length in work.arguments]
+            nesting.enter(nesting.Inside(self._scheduler, work.storage, work.priority))
             started, cpu = time.perf_counter(), time.process_time()
             what, payload = run(work, arguments)
             if os.getpid() != pid:
                 os._exit(0)  # a task forked, and this is the child coming back from it: only one of the two answers
             del arguments
             settle()
+            self._orphans.reap()
             self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
 
     def _run(self, work: Work, arguments: list[bytes]) -> tuple[int, bytes]:
@@ -113,6 +147,9 @@ class _Processor:
             values = [serializer.deserialize(payload) for payload in arguments]
             arguments.clear()
             return SUCCESS, serializer.serialize(function(*values))
+        except MemoryError as error:
+            with self._memory.relaxed(error) if self._memory else contextlib.nullcontext():
+                return FAILED, _pack(error)
         except BaseException as error:  # whatever a task raises, SystemExit too, is its outcome
             return FAILED, _pack(error)
 
@@ -166,6 +203,7 @@ def main(channel: int, stdout: int, stderr: int) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
+        peer_clients.install()
         _Processor(channel, _Output(stdout, stderr)).serve()
         code = 0
     except (BrokenPipeError, ConnectionError):

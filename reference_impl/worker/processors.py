@@ -88,7 +88,14 @@ class Processor:
         self._kept: OrderedDict[ObjectId, None] = OrderedDict()
         self._forget: list[ObjectId] = []
 
-    def start(self, task: Task, serializer: ObjectId, payload: Callable[[ObjectId], Buffer]) -> None:
+    def start(
+        self,
+        task: Task,
+        serializer: ObjectId,
+        payload: Callable[[ObjectId], Buffer],
+        storage: str = "",
+        priority: int = 0,
+    ) -> None:
         """Hands over a task, with what of it the processor does not have."""
         function = ObjectId(task.func_object_id)
         new: list[tuple[bytes, int]] = []
@@ -107,7 +114,8 @@ class Processor:
         arguments = [payload(ObjectId(argument.data)) for argument in task.function_args]
         forget, self._forget = tuple(self._forget), []
         sizes = tuple(map(len, arguments))
-        self.channel.send(Work(task.task_id, serializer, function, forget, tuple(new), sizes), payloads + arguments)
+        work = Work(task.task_id, serializer, function, forget, tuple(new), sizes, storage, priority)
+        self.channel.send(work, payloads + arguments)
 
     def forget(self, names: Iterable[ObjectId]) -> None:
         """These objects were deleted; the processor is told with its next task."""

@@ -17,6 +17,7 @@ class Reactor:
         self._poller = zmq.Poller()
         self._handlers: dict[Any, Handler] = {}
         self._writing: set[int] = set()
+        self._soon: list[Handler] = []
 
     def register(self, key: Any, handler: Handler) -> None:
         """Calls ``handler`` when ``key`` can be read."""
@@ -38,8 +39,15 @@ class Reactor:
             self._writing ^= {descriptor}
             self._poller.register(descriptor, zmq.POLLIN | zmq.POLLOUT if wanted else zmq.POLLIN)
 
+    def soon(self, handler: Handler) -> None:
+        """Calls it once, before the next wait."""
+        if handler not in self._soon:
+            self._soon.append(handler)
+
     def once(self, seconds: float) -> None:
         """Waits until something is ready, at most so long, and handles it."""
+        while self._soon:
+            self._soon.pop(0)()
         handlers = self._handlers
         for key, _ in self._poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0):
             handler = handlers.get(key)  # an earlier handler may have closed it

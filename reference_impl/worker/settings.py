@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from protocol.messages import Resource, TaskCapability
@@ -11,11 +13,14 @@ class Usage(NamedTuple):
     """Of the whole agent and its machine."""
 
     agent: Resource = Resource()
-    processor: Resource = Resource()
+    processors: Mapping[int, Resource] = MappingProxyType({})
+    """By pid."""
     rss_free: int = 0
     mem_limit: int = 0
     net_sent_bytes: int = 0
     net_received_bytes: int = 0
+    families: Mapping[int, int] = MappingProxyType({})
+    """Bytes that a processor and all that its task started use, by pid; only if there is a limit."""
 
 
 class Settings(NamedTuple):
@@ -27,6 +32,10 @@ class Settings(NamedTuple):
     cancel_grace_seconds: float = 0.0
     capabilities: tuple[TaskCapability, ...] = ()
     hostname: str = ""
+    manager_id: bytes = b""
+    """Of the worker manager that started it, if one did."""
+    memory_limit: int = 0
+    """Of a task and what it starts, in bytes; 0: not limited."""
 
 
 def parse_capabilities(text: str) -> tuple[TaskCapability, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from protocol import storage
 from protocol.identifiers import ObjectId
@@ -17,6 +18,13 @@ _CONNECT_SECONDS = 1.0
 _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
+class _Set(NamedTuple):
+    name: ObjectId
+    payload: Buffer
+    done: Callable[[], None]
+    refused: Callable[[], None]
+
+
 class StorageLink:
     """Connects when it is told where; reconnects, and asks again, when a connection is lost. Tasks wait meanwhile."""
 
@@ -25,10 +33,12 @@ class StorageLink:
         self._fetched = fetched
         self._magic = magic
         self._address: Address | None = None
+        self.address = ""
+        """Where the storage is, as ``tcp://HOST:PORT``; empty while nobody has said so."""
         self._connection: StorageConnection | None = None
         self._gets: dict[ObjectId, None] = {}
-        self._sets: dict[int, tuple[ObjectId, Buffer, Callable[[], None]]] = {}
-        self._waiting: list[tuple[ObjectId, Buffer, Callable[[], None]]] = []  # to be stored once there is a connection
+        self._sets: dict[int, _Set] = {}
+        self._waiting: list[_Set] = []  # to be stored once there is a connection
         self._failures = 0
         self.retry_at = 0.0
         """When ``maintain`` is due, if there is no connection; 0: not at all."""
@@ -46,6 +56,7 @@ class StorageLink:
         if not host or not port or self._address == (host, port):
             return
         self._address = Address(host, port)
+        self.address = str(self._address)
         self._failures = 0
         self._disconnect()
         self.maintain(now)
@@ -68,8 +79,8 @@ class StorageLink:
         for name in self._gets:
             self._connection.send(storage.get_request(self._connection.next_id(), name))
         waiting, self._waiting = self._waiting, []
-        for name, payload, done in waiting:
-            self.store(name, payload, done)
+        for entry in waiting:
+            self.store(*entry)
 
     def fetch(self, names: Iterable[ObjectId]) -> None:
         """Asks for objects; the answer may be as late as their creation."""
@@ -78,13 +89,19 @@ class StorageLink:
             if self._connection is not None:
                 self._connection.send(storage.get_request(self._connection.next_id(), name))
 
-    def store(self, name: ObjectId, payload: Buffer, done: Callable[[], None]) -> None:
-        """Stores an object; ``done`` is called when it is."""
+    def abandon(self, names: Iterable[ObjectId]) -> None:
+        """Nobody wants these any more, and they may never come."""
+        for name in names:
+            self._gets.pop(name, None)
+
+    def store(self, name: ObjectId, payload: Buffer, done: Callable[[], None], refused: Callable[[], None]) -> None:
+        """Stores an object; ``done`` is called when it is, ``refused`` when the storage has no room for it."""
+        entry = _Set(name, payload, done, refused)
         if self._connection is None:
-            self._waiting.append((name, payload, done))
+            self._waiting.append(entry)
             return
         number = self._connection.next_id()
-        self._sets[number] = (name, payload, done)
+        self._sets[number] = entry
         self._connection.send(storage.set_request(number, name, payload))
 
     def receive(self, now: float) -> None:
@@ -99,7 +116,10 @@ class StorageLink:
         for response in responses:
             if response.type is ResponseType.SET_OK:
                 if (entry := self._sets.pop(response.response_id, None)) is not None:
-                    entry[2]()
+                    entry.done()
+            elif response.type is ResponseType.DEL_NOT_EXISTS:
+                if (entry := self._sets.pop(response.response_id, None)) is not None:
+                    entry.refused()
             elif response.type is ResponseType.GET_OK and response.object_id in self._gets:
                 del self._gets[response.object_id]
                 self._fetched(response.object_id, response.payload)

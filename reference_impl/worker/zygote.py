@@ -5,19 +5,20 @@ costs 1 ms. The zygote does the imports once, has one thread (so that forking is
 a socket: SPAWN with three file descriptors (channel, stdout, stderr) is answered by SPAWNED, KILL needs no answer, and
 every processor's end is reported by one GONE.
 
-Each processor is its own session and process group, and the zygote is the reaper of every orphan below it
-(PR_SET_CHILD_SUBREAPER): GONE means that the processor and every process that its tasks left in its group have ended
-and are reaped. A kill can't hit a stranger, because only the zygote reaps: the id of a processor is not free for
-reuse before the zygote has seen its end. What a task moved into a session of its own is out of reach.
+Each processor is its own session and process group, and adopts every orphan below it (see ``family``); when it has
+ended the zygote adopts them, so that a child of the zygote that is no processor is what an ended one has left behind,
+and is killed. GONE means that the processor and every process that its tasks started have ended and are reaped, also
+those that moved to a session of their own. (Where the system has no subreapers: those in its group.) A kill can't hit
+a stranger, because only the zygote reaps: the id of a processor is not free for reuse before the zygote has seen its
+end.
 
 The zygote ends when its agent's end of the socket is closed, however the agent ended, and takes all processors
-with it. If the zygote itself is killed, the kernel kills the processors (not their children).
+with it. If the zygote itself is killed, the kernel kills the processors, and the agent what they leave behind.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import select
@@ -28,16 +29,20 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from reference_impl.nesting import SCHEDULER_VARIABLE
 from reference_impl.processes import die_with_parent
+from reference_impl.worker.family import become_subreaper, children, is_subreaper, signal_outsiders
+from reference_impl.worker.memory import LIMIT_VARIABLE
 
 SPAWN, SPAWNED, KILL, GONE = 1, 2, 3, 4
 _RECORD = struct.Struct("<iqi")  # what, pid or token, signal or wait status or pid
-_PR_SET_CHILD_SUBREAPER = 36
 _LEFTOVERS_SECONDS = 2.0
-"""How long a GONE waits for processes of the group that do not die (stuck in the kernel) before it is sent."""
+"""How long a GONE waits for processes that do not die (stuck in the kernel) before it is sent."""
+_PASSES = 10
 
 _BOOT = Path(__file__).with_name("boot.py")
 PATH_VARIABLE = "_SCALER_WORKER_PATH"  # read by boot.py
@@ -55,13 +60,21 @@ class Report(NamedTuple):
 class Zygote:
     """The agent's side. ``fileno()`` is readable when ``reports()`` has something."""
 
-    def __init__(self) -> None:
+    def __init__(self, scheduler: str = "", memory_limit: int = 0) -> None:
+        """``scheduler`` is what clients inside of tasks use if they are not told another one; ``memory_limit`` is that
+        of each process of a task, in bytes (0: none)."""
+        self._options = scheduler, memory_limit
         ours, theirs = socket.socketpair()
         with theirs:
             path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
             self._process = subprocess.Popen(
                 [sys.executable, str(_BOOT), str(theirs.fileno())],
-                env={**os.environ, PATH_VARIABLE: path},
+                env={
+                    **os.environ,
+                    PATH_VARIABLE: path,
+                    SCHEDULER_VARIABLE: scheduler,
+                    LIMIT_VARIABLE: str(memory_limit),
+                },
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C or a hang-up of the terminal is the agent's business
@@ -76,11 +89,12 @@ class Zygote:
     def spawn(self, channel: int, stdout: int, stderr: int) -> int:
         """Asks for a processor with these descriptors; returns the token that SPAWNED will name."""
         self._tokens += 1
-        socket.send_fds(self._socket, [_RECORD.pack(SPAWN, self._tokens, 0)], [channel, stdout, stderr])
+        with contextlib.suppress(OSError):  # it is dead, which ``reports`` will say
+            socket.send_fds(self._socket, [_RECORD.pack(SPAWN, self._tokens, 0)], [channel, stdout, stderr])
         return self._tokens
 
     def kill(self, pid: int, number: int) -> None:
-        """Sends a signal to a processor's whole group; SIGKILL is followed by GONE."""
+        """Sends a signal to a processor and all that its tasks started; SIGKILL is followed by GONE."""
         with contextlib.suppress(OSError):
             self._socket.sendall(_RECORD.pack(KILL, pid, number))
 
@@ -98,6 +112,20 @@ class Zygote:
         if not raw or len(raw) % _RECORD.size:
             raise EOFError("the process that starts processors is gone")
         return [Report(*record) for record in _RECORD.iter_unpack(raw)]
+
+    def again(self, processors: Iterable[int]) -> Zygote:
+        """Another one in place of this one, which is dead; its processors are dying and have been, in the end."""
+        self.close()
+        deadline = time.monotonic() + _LEFTOVERS_SECONDS
+        if is_subreaper():
+            while (orphans := children(os.getpid())) and time.monotonic() < deadline:
+                for pid in orphans:  # all of them: this process has no other children
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+                        os.waitpid(pid, 0)
+        while any(map(_group_exists, processors)) and time.monotonic() < deadline:
+            time.sleep(0.001)  # somebody else reaps them
+        return Zygote(*self._options)
 
     def close(self, timeout_seconds: float = 5.0) -> None:
         """Ends the zygote and every processor, and waits until they are gone."""
@@ -154,7 +182,7 @@ class _Server:
         if what == SPAWN:
             self._spawn(number, descriptors)
         elif what == KILL and number in self._processors:
-            _kill_group(number, extra)
+            _signal_family(number, extra)
         return True
 
     def _spawn(self, token: int, descriptors: list[int]) -> None:
@@ -179,6 +207,7 @@ class _Server:
 
         os.setsid()
         die_with_parent(parent)
+        become_subreaper()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -200,10 +229,19 @@ class _Server:
                 self._processors.discard(pid)
                 _kill_group(pid, signal.SIGKILL)
                 self._dying[pid] = (status, time.monotonic() + _LEFTOVERS_SECONDS)
+        left_behind = self._dying and self._kill_strays()
         for pid, (status, give_up) in list(self._dying.items()):
-            if not _group_exists(pid) or time.monotonic() > give_up:
+            if not (left_behind or _group_exists(pid)) or time.monotonic() > give_up:
                 del self._dying[pid]
                 self._report(GONE, pid, status)
+
+    def _kill_strays(self) -> bool:
+        """Kills what ended processors have left behind; True if there was anything."""
+        strays = [pid for pid in children(os.getpid()) if pid not in self._processors]
+        for pid in strays:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)  # a child: its number is not free before it is reaped here
+        return bool(strays)
 
     def _end(self) -> None:
         for pid in self._processors:
@@ -225,6 +263,18 @@ def _kill_group(pid: int, number: int) -> None:
             os.kill(pid, number)  # it has not yet become the leader of its group, or is gone
 
 
+def _signal_family(pid: int, number: int) -> None:
+    _kill_group(pid, number)
+    if number == signal.SIGKILL:
+        return  # what is not in the group is adopted, and then killed
+    known = -1
+    for _ in range(_PASSES):
+        count = signal_outsiders(pid, number)
+        if number != signal.SIGSTOP or count == known:
+            return
+        known = count  # again: one that was not stopped yet may have started another
+
+
 def _group_exists(pid: int) -> bool:
     try:
         os.killpg(pid, 0)
@@ -240,8 +290,7 @@ def main(descriptor: int) -> None:
     sys.argv[:] = [""]
     # A task that starts processes by multiprocessing would have them run our script again.
     sys.modules["__main__"] = types.ModuleType("__main__")
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    become_subreaper()
     processor.warm_up()
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)

@@ -22,7 +22,7 @@ from typing import Any
 
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
-from scalercli.places import EMBEDDED, Places
+from scalercli.places import Places, is_local
 
 logger = logging.getLogger("scalercli.agent")
 
@@ -140,7 +140,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         logger.warning("of an earlier session agent %d tasks are lost, %d go on", lost, len(left))
 
     def connect() -> Backend:
-        if options.cluster == EMBEDDED:
+        if is_local(options.cluster):
             return embedded_backend(options.workers, places.cluster_logs)
         return connect_backend(options.cluster)
 
@@ -177,7 +177,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         server.watch(signals.fileno(), stop)
         attach()
         session.restore(left)
-        report(options, {"ok": True})
+        report(options, {"ok": True, "lost": lost})
         try:
             reason = server.run()
             while session.stuck and session.living and not session.stopping:
@@ -207,6 +207,8 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     finally:
         backend.close()
         os.ftruncate(lock, 0)
+    if session.broken:  # the next command tells
+        os.pwrite(lock, f"\n\n{session.broken}\n".encode(), 0)
     return 0
 
 

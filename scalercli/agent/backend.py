@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from scalercli.agent.watch import MonitorWatch, Subscription
 
 logger = logging.getLogger(__name__)
+
+TRACED_CLUSTER = "SCALERCLI_TRACED_CLUSTER"
+"""Set by ``scalercli trace`` for the command that it traces: the cluster that it has here, as JSON."""
 
 
 class Backend:
@@ -124,7 +128,7 @@ def connect_backend(address: str) -> Backend:
         return Backend(Client(address), address, monitor=monitor)
     except ConnectionError as error:
         monitor.close()
-        hint = "is it running? scalercli cluster up starts a cluster on this machine"
+        hint = f"scalercli doctor --cluster {address}"
         raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
 
 
@@ -135,8 +139,13 @@ def embedded_backend(workers: int, logs: Path) -> Backend:
 
     count = workers or os.cpu_count() or 1
     logs.mkdir(mode=0o700, exist_ok=True)
+    traced = os.environ.get(TRACED_CLUSTER)
     try:
-        cluster = EmbeddedCluster.start(count, logs)
+        if traced:
+            cluster = EmbeddedCluster(log_directory=logs, **json.loads(traced))
+            count = cluster.workers
+        else:
+            cluster = EmbeddedCluster.start(count, logs)
     except (RuntimeError, OSError) as error:
         raise CliError(
             f"the embedded cluster did not start: {error}", f"see the logs in {logs}", ExitCode.UNREACHABLE

@@ -37,6 +37,9 @@ ViaOption = Annotated[str | None, typer.Option("--via", metavar="sockets|core", 
 ScenariosOption = Annotated[
     Path | None, typer.Option("--scenarios", metavar="DIRECTORY", help="Scenario files instead of those of the suite.")
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="The target's known deviations are failures, as if it listed none.")
+]
 PatienceOption = Annotated[
     float | None, options.duration_option("--patience", help="How long an expected message may take: bounds a hang.")
 ]
@@ -50,6 +53,7 @@ def run(
     via: ViaOption = None,
     peer: PeerOption = None,
     attach: AttachOption = None,
+    strict: StrictOption = False,
     scenarios: ScenariosOption = None,
     patience: PatienceOption = None,
     max_orders: Annotated[int, typer.Option("--max-orders", metavar="N", help="Per scenario.", min=1)] = 2000,
@@ -71,16 +75,13 @@ def run(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Run scenarios against a target. Exit 0: every MUST holds; 12: not conformant.
-
-    For example: scalercli conformance run --target reference --role scheduler 'CAN-*'
-    """
+    """Run scenarios against a target. Exit 0: every MUST holds; 12: not conformant."""
     from conformance_tests.engine import command
 
     out = options.output(output, json, quiet)
     with _errors():
         chosen = command.Choice(
-            target, role, tuple(patterns or ()), via or "", peer or "", attach or "", scenarios, jobs
+            target, role, tuple(patterns or ()), via or "", peer or "", attach or "", scenarios, jobs, strict
         )
         more = command.Reports(junit, html, markdown, results, counterexamples)
         if stability:
@@ -128,10 +129,7 @@ def diff(
     output: OutputOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Show the scenarios whose verdict differs between runs. Exit 0: none; 13: some.
-
-    For example: scalercli conformance diff reference.jsonl mine.jsonl --html matrix.html
-    """
+    """Show the scenarios whose verdict differs between runs. Exit 0: none; 13: some."""
     from conformance_tests.engine import command
 
     with _errors():
@@ -146,18 +144,19 @@ def replay(
     via: ViaOption = None,
     peer: PeerOption = None,
     attach: AttachOption = None,
+    strict: StrictOption = False,
     patience: PatienceOption = None,
     output: OutputOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Run one scenario file and show what was said. Exit 0: it passes; 12: it fails."""
+    """Run one scenario file and show what was said. Exit 0: it passes; 13: it diverges, which is shown."""
     from conformance_tests.engine import command
 
     if not file.is_file():
         raise CliError(f"there is no file {file}", "scalercli conformance run --counterexamples DIRECTORY writes some")
     with _errors():
-        chosen = command.Choice(target, None, (), via or "", peer or "", attach or "", None)
+        chosen = command.Choice(target, None, (), via or "", peer or "", attach or "", strict=strict)
         out = options.output(output, json, quiet, single=True)
         return _end(out, command.replay(_Printer(out), chosen, file, patience))
 
@@ -187,10 +186,7 @@ def walk(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Walk at random through what clients and workers may do with a scheduler. Exit 12: it broke a rule.
-
-    For example: scalercli conformance walk --target mine.yaml --seed 7 --walks 500
-    """
+    """Walk at random through what clients and workers may do with a scheduler. Exit 12: it broke a rule."""
     from conformance_tests.engine.command import Choice
     from conformance_tests.walker import command
 

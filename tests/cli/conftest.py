@@ -23,6 +23,8 @@ SECONDS = 60
 class Shell:
     """Runs lines as a user would type them, in a directory of their own."""
 
+    python = sys.executable
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.runtime, self.state, self.work = home / "r", home / "s", home / "w"

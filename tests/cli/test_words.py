@@ -135,28 +135,35 @@ def test_where_settings_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(f"SCALERCLI_{name}", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    settings._read.cache_clear()
+    settings.read.cache_clear()
     assert (settings.cluster(None), settings.workers(None), settings.idle_seconds()) == ("embedded", 0, 600.0)
     (tmp_path / "config/scalercli").mkdir(parents=True)
     (tmp_path / "config/scalercli/scalercli.toml").write_text(
         'workers = 3\nidle_seconds = 5\ntimeout = "2s"\n[clusters]\nlab = "tcp://10.0.0.1:1"\nb = "tcp://b:2"\n'
     )
     (tmp_path / "scalercli.toml").write_text('workers = 4\ncluster = "lab"\n[clusters]\nlab = "tcp://10.0.0.2:1"\n')
-    settings._read.cache_clear()
+    settings.read.cache_clear()
     assert settings.cluster(None) == "tcp://10.0.0.2:1"
     assert settings.cluster("b") == "tcp://b:2"
     assert (settings.workers(None), settings.idle_seconds(), settings.cancel_timeout(None)) == (4, 5.0, 2.0)
     monkeypatch.setenv("SCALERCLI_WORKERS", "5")
     assert (settings.workers(None), settings.workers(6)) == (5, 6)
-    settings._read.cache_clear()
+    monkeypatch.setenv("SCALERCLI_WORKERS", "auto")
+    assert settings.workers(None) == 0
+    assert settings.find("timeout").origin == f"{tmp_path}/config/scalercli/scalercli.toml:3"
+    assert settings.find("cluster").origin == "scalercli.toml:2"
+    assert settings.find("workers").origin == "SCALERCLI_WORKERS"
+    settings.read.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("workers =", "scalercli.toml: "),
-        ("worker = 3", "'worker' is not a setting"),
-        ('workers = "3"', "workers can't be '3'"),
+        ("# mine\nworkers =", "scalercli.toml:2: "),
+        ("# mine\n\nworker = 3", "scalercli.toml:3: 'worker' is not a setting"),
+        ('output = "text"\nworkers = "3"', "scalercli.toml:2: workers can't be '3'"),
+        ("idle_seconds = -1\nworkers = true", "scalercli.toml:2: workers can't be True"),
+        ('[clusters]\na = "tcp://a:1"\nb = "nowhere"', "scalercli.toml:3: "),
         ("clusters = 3", r"\[clusters\] holds lines"),
     ],
 )
@@ -166,10 +173,10 @@ def test_a_wrong_configuration_names_its_file(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SCALERCLI_WORKERS", raising=False)
     (tmp_path / "scalercli.toml").write_text(text)
-    settings._read.cache_clear()
+    settings.read.cache_clear()
     with pytest.raises(CliError, match=message):
         settings.workers(None)
-    settings._read.cache_clear()
+    settings.read.cache_clear()
 
 
 def test_a_long_runtime_directory_gives_a_short_socket_path(monkeypatch: pytest.MonkeyPatch) -> None:

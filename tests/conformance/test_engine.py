@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from conformance_tests.engine import diagram, junit, records, replays, shrink, verdicts
+from conformance_tests.engine import junit, records, replays, shrink, verdicts
 from conformance_tests.engine import scenario as scenario_files
 from conformance_tests.engine.runner import Verdict
 from conformance_tests.engine.scenario import Scenario
 from conformance_tests.engine.suite import Options, Result, Suite
 from conformance_tests.engine.targets import Target, load
+from protocol.sequence import diagram
 
 DEVIATION = """
     knownDeviations:

@@ -15,6 +15,7 @@ from conformance_tests.engine.suite import CORE, Options, Suite
 from conformance_tests.explorer import __main__ as command
 from conformance_tests.explorer import counterexample, search
 from conformance_tests.explorer.walk import ROWS
+from conformance_tests.explorer.world import AGAIN, HERE, Worker, answerable
 from conformance_tests.mutants import catalog
 from conformance_tests.mutants.model import applied
 
@@ -38,6 +39,18 @@ def test_the_reference_breaks_no_rule() -> None:
     assert report.interleavings > report.states > 1000
     assert len(report.rows) > 25
     assert set(report.rows) <= set(ROWS)
+
+
+def test_workers_that_come_back_lose_no_task() -> None:
+    """What they were sent before they timed out and after takes effect in its order (WRK-20)."""
+    report = explore(4, returning=True)
+    assert report.counterexample is None
+    assert report.interleavings > explore(4).interleavings
+
+
+def test_a_task_waits_for_the_cancel_before_it() -> None:
+    came_again = Worker(HERE, held=(0, 1), cancels=((1, 0), (1, 1), (1, AGAIN), (0, 1), (1, 0)))
+    assert list(answerable(came_again)) == [(1, 0), (1, 1), (0, 1)]
 
 
 def test_the_command_prints_what_was_explored(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,14 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(catalog.of_role("client"))
     assert any("client/cancel-not-sent" in line and "CAN-01" in line for line in lines)
+
+
+def test_the_score_in_the_readme_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = tmp_path / "README.md"
+    monkeypatch.setattr(command, "_README", readme)
+    assert command._wrong_claim(3, 3) == ""
+    readme.write_text("It notices 3 of 3 mutants.")
+    assert command._wrong_claim(3, 3) == ""
+    assert command._wrong_claim(3, 4) == "README.md says 3 of 3 mutants, but it is 3 of 4 mutants"
+    readme.write_text("No word.")
+    assert "says nothing" in command._wrong_claim(3, 4)

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from conformance_tests.engine import svg
-from conformance_tests.engine.trace import CAME, NOTE, SENT, Trace
+from protocol.sequence import svg
+from protocol.sequence.trace import CAME, NOTE, SENT, Trace
 from scalercli.app import main
 from tests.conformance.browser import opened
 

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from protocol import storage
 from protocol.identifiers import ObjectId
@@ -76,7 +77,7 @@ class Peer:
 
 
 @contextmanager
-def serving(**options: bytes) -> Iterator[Address]:
+def serving(**options: Any) -> Iterator[Address]:
     """A server in a thread of this process."""
     server = Server(Address("127.0.0.1", 0), **options)
     stop, trigger = socket.socketpair()

@@ -14,7 +14,14 @@ from protocol.messages import TaskState
 ROWS = [(state, event, row) for state, rows in TABLE.items() for event, row in rows.items()]
 HELD = (State.RUNNING, State.CANCELING, State.BALANCE_CANCELING, State.ABANDONED)
 CANCEL_IN_FLIGHT = HELD[1:]
-ANSWERS = {Action.FORWARD_RESULT, Action.ANSWER_CANCELED, Action.ANSWER_NOT_FOUND, Action.ANSWER_WORKER_DIED}
+ANSWERS = {
+    Action.FORWARD_RESULT,
+    Action.ANSWER_CANCELED,
+    Action.ANSWER_NOT_FOUND,
+    Action.ANSWER_NODE_FAILED,
+    Action.ANSWER_WORKER_DIED,
+}
+SEVERAL = (State.AS_RESULT_SAYS, State.AS_NODE_ENDED)
 CANCELS = {Action.SEND_CANCEL, Action.SEND_CANCEL_UNFORCED}
 LOSSES = (Event.WORKER_LOST, Event.WORKER_LOST_LIMIT)
 
@@ -22,7 +29,7 @@ each_row = pytest.mark.parametrize(("state", "event", "row"), ROWS, ids=[f"{s.va
 
 
 def ends(row: Row) -> bool:
-    return row.next in TERMINAL or row.next is State.AS_RESULT_SAYS
+    return row.next in (*TERMINAL, *SEVERAL)
 
 
 def test_every_pair_is_a_row_or_ignored_never_both() -> None:
@@ -33,9 +40,9 @@ def test_every_pair_is_a_row_or_ignored_never_both() -> None:
 
 
 def test_states_are_living_or_terminal() -> None:
-    assert {*LIVING, *TERMINAL, State.AS_RESULT_SAYS} == set(State)
+    assert {*LIVING, *TERMINAL, *SEVERAL} == set(State)
     for _, _, row in ROWS:
-        assert row.next in (*LIVING, *TERMINAL, State.AS_RESULT_SAYS)
+        assert row.next in (*LIVING, *TERMINAL, *SEVERAL)
 
 
 def test_lifecycle_json_is_the_table() -> None:
@@ -52,13 +59,16 @@ def test_what_is_ignored_has_a_reason_and_a_rule() -> None:
 def test_states_are_shown_on_the_wire() -> None:
     assert {s.wire for s in (*LIVING[1:], *TERMINAL)} == set(TaskState)
     assert State.ABANDONED.wire is TaskState.CANCELING
-    for state in (State.UNKNOWN, State.AS_RESULT_SAYS):
+    assert State.WAITING.wire is TaskState.INACTIVE
+    for state in (State.UNKNOWN, *SEVERAL):
         with pytest.raises(KeyError):
             _ = state.wire
 
 
-def test_monitor_names_are_the_peers() -> None:
+def test_monitor_names_are_the_peers_and_ours() -> None:
     assert {e.monitor_name for e in Event} == {
+        "InputsReady",
+        "NodeFailed",
         "",
         "HasCapacity",
         "TaskCancelRequested",
@@ -80,7 +90,9 @@ def test_a_task_is_forgotten_when_it_ends_and_only_then(state: State, event: Eve
 
 @each_row
 def test_one_terminal_answer_unless_the_client_is_gone(state: State, event: Event, row: Row) -> None:
+    """That is when it ends, or when its graph does."""
     wanted = ends(row) and state is not State.ABANDONED and event is not Event.CLIENT_LOST
+    wanted = wanted or event is Event.NODE_FAILED
     assert sum(action in ANSWERS for action in row.actions) == wanted
 
 
@@ -100,7 +112,8 @@ def test_a_task_is_queued_when_it_becomes_inactive(state: State, event: Event, r
     queued = row.next is State.INACTIVE and state is not State.INACTIVE
     assert sum(a in (Action.ENQUEUE, Action.REQUEUE) for a in row.actions) == queued
     if queued:
-        assert (Action.ENQUEUE in row.actions) == (event is Event.TASK), "what was accepted earlier goes first"
+        new = event in (Event.TASK, Event.INPUTS_READY)
+        assert (Action.ENQUEUE in row.actions) == new, "what was accepted earlier goes first"
 
 
 @each_row
@@ -113,7 +126,8 @@ def test_one_cancel_at_a_time_goes_to_the_worker(state: State, event: Event, row
 @each_row
 def test_force_is_never_lost(state: State, event: Event, row: Row) -> None:
     """Whoever wants a held task canceled has it remembered, and an unforced refusal is followed by a forced cancel."""
-    wants = state in HELD[:3] and event in (Event.CANCEL, Event.CLIENT_LOST)
+    wants = state in HELD[:3] and event in (Event.CANCEL, Event.NODE_FAILED, Event.CLIENT_LOST)
+    wants = wants and event in TABLE[state]
     assert (Action.WANT_FORCE in row.actions) == wants
     if event is Event.CONFIRM_FAILED_UNFORCED:
         assert row.actions == (Action.SEND_CANCEL,)
@@ -140,7 +154,7 @@ def test_every_state_can_be_reached_and_can_end() -> None:
     reached = {State.UNKNOWN}
     while more := {row.next for s in reached if s in TABLE for row in TABLE[s].values()} - reached:
         reached |= more
-    assert {*LIVING, State.AS_RESULT_SAYS, *TERMINAL[2:]} <= reached
+    assert {*LIVING, *SEVERAL, *TERMINAL[2:]} <= reached
     for state in HELD:  # the loss of the worker is enough: nothing waits for a confirm that can't come
         assert Event.WORKER_LOST in TABLE[state]
         assert ends(TABLE[state][Event.WORKER_LOST_LIMIT])
@@ -166,7 +180,8 @@ def test_all_paths_give_one_answer_and_free_what_they_took() -> None:
         answers = sum(action in ANSWERS for action in actions)
         gone = any(event is Event.CLIENT_LOST for _, event, _ in path)
         finished = ends(path[-1][2])
-        assert answers == (finished and not gone), path
+        failed = any(event is Event.NODE_FAILED for _, event, _ in path)
+        assert answers == ((finished and not gone) or failed), path
         losses = sum(event in LOSSES and state in HELD for state, event, _ in path)
         held = actions.count(Action.SEND_TASK) - actions.count(Action.RELEASE) - losses
         assert held == (not finished and path[-1][2].next in HELD), path

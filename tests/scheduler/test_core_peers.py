@@ -17,7 +17,6 @@ from protocol.messages import (
     ClientHeartbeatEcho,
     ClientShutdownResponse,
     DisconnectType,
-    GraphTask,
     InformationAnswer,
     InformationQuery,
     InformationRequest,
@@ -33,8 +32,6 @@ from protocol.messages import (
     Task,
     TaskFilter,
     TaskList,
-    TaskResult,
-    TaskResultType,
     TaskState,
     VersionInfo,
     WorkerHeartbeat,
@@ -64,7 +61,7 @@ def test_each_heartbeat_is_echoed_with_the_storage_address(world: World) -> None
         world.send(W1, WorkerHeartbeat(queue_size=1))
         assert world.take(C1) == [ClientHeartbeatEcho(ADDRESS)]
         assert world.take(W1) == [WorkerHeartbeatEcho(ADDRESS)]
-    world.send(b"manager", WorkerManagerHeartbeat(worker_manager_id=b"m"))
+    world.send(b"manager", WorkerManagerHeartbeat())
     assert world.take(b"manager") == [WorkerManagerHeartbeatEcho()]
 
 
@@ -205,11 +202,6 @@ def test_a_question_that_is_not_understood_is_answered(world: World) -> None:
     (response,) = world.take(C1)
     assert isinstance(response, InformationResponse)
     assert decode_answer(response.response).variant == "error"
-
-
-def test_a_graph_is_answered_as_failed_while_graphs_are_not_supported(world: World) -> None:
-    world.send(C1, GraphTask(b"g" * 16, C1))  # type: ignore[arg-type]
-    assert world.take(C1) == [TaskResult(b"g" * 16, TaskResultType.FAILED)]  # type: ignore[arg-type]
 
 
 def test_mal_malformed_bytes_are_counted_and_change_nothing(world: World) -> None:

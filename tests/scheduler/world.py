@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 from protocol.codec import decode
 from protocol.envelope import Envelope
@@ -13,12 +14,14 @@ from protocol.messages import (
     ClientHeartbeat,
     ClientHeartbeatEcho,
     Message,
+    ObjectInstruction,
     ObjectStorageAddress,
     Task,
     TaskCancel,
     TaskCancelConfirm,
     TaskCancelConfirmType,
     TaskCancelFlags,
+    TaskCapability,
     TaskResult,
     TaskResultType,
     WorkerDisconnectNotification,
@@ -26,7 +29,7 @@ from protocol.messages import (
     WorkerHeartbeatEcho,
 )
 from reference_impl.scheduler.core import SchedulerCore, Settings
-from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.instructions import DeleteObjects, DuplicateObject, Instruction, Note, Publish, Send, Stop
 
 CANCELED = TaskCancelConfirmType.CANCELED
 FAILED = TaskCancelConfirmType.CANCEL_FAILED
@@ -49,6 +52,8 @@ class World:
         self.published: list[Message] = []
         self.notes: list[Note] = []
         self.deleted: list[ObjectId] = []
+        self.copied: dict[ObjectId, ObjectId] = {}
+        """The copies that were asked for, and of what."""
         self.stopped = False
         self._numbers = itertools.count(1)
 
@@ -70,8 +75,11 @@ class World:
             del self.sent[client]
         return client
 
-    def worker(self, worker: WorkerId = W1, queue_size: int = 1) -> WorkerId:
-        self.send(worker, WorkerHeartbeat(queue_size=queue_size))
+    def worker(
+        self, worker: WorkerId = W1, queue_size: int = 1, offers: Iterable[str] = (), manager: bytes = b""
+    ) -> WorkerId:
+        capabilities = tuple(TaskCapability(name, -1) for name in offers)
+        self.send(worker, WorkerHeartbeat(queue_size=queue_size, capabilities=capabilities, worker_manager_id=manager))
         echoes = [m for m in self.sent[worker] if isinstance(m, WorkerHeartbeatEcho)]
         assert len(echoes) == 1
         self.sent[worker].remove(echoes[0])
@@ -79,9 +87,10 @@ class World:
             del self.sent[worker]
         return worker
 
-    def task(self, client: ClientId = C1, task_id: TaskId | None = None) -> TaskId:
+    def task(self, client: ClientId = C1, task_id: TaskId | None = None, needs: Iterable[str] = ()) -> TaskId:
         task_id = task_id or TaskId(next(self._numbers).to_bytes(16, "big"))
-        self.send(client, Task(task_id, client, b"", content_object_id(client, b"f")))
+        capabilities = tuple(TaskCapability(name, 1) for name in needs)
+        self.send(client, Task(task_id, client, b"", content_object_id(client, b"f"), (), capabilities))
         return task_id
 
     def cancel(self, task: TaskId, client: Identity = C1, force: bool = True) -> None:
@@ -116,10 +125,21 @@ class World:
         """No message is left unexplained."""
         assert self.sent == {}
 
+    def assert_silent_but_deletions(self) -> None:
+        """The same, but for what workers are told to forget."""
+        for peer, messages in list(self.sent.items()):
+            assert all(isinstance(m, ObjectInstruction) for m in messages), (peer, messages)
+        self.sent.clear()
+
+    def instructions_of_result(self, task: TaskId, kind: TaskResultType) -> list[Instruction]:
+        """What the core wants done at the result of a task, in its order."""
+        message = TaskResult(task, kind, b"", (content_object_id(C1, task),))
+        return self.core.receive(W1, Envelope.of(message), self.now)
+
     def assert_empty(self) -> None:
         """Nothing of any client or task is left (LIV-07)."""
         core = self.core
-        assert (core.tasks, core.clients, len(core.queue), len(core.objects)) == ({}, {}, 0, 0)
+        assert (core.tasks, core.clients, len(core.queue), len(core.objects), len(core.graphs)) == ({}, {}, 0, 0, 0)
         assert all(worker.held == {} for worker in core.workers.values())
 
     def _collect(self, instructions: list[Instruction]) -> None:
@@ -132,6 +152,8 @@ class World:
                 self.notes.append(instruction)
             elif isinstance(instruction, DeleteObjects):
                 self.deleted.extend(instruction.object_ids)
+            elif isinstance(instruction, DuplicateObject):
+                self.copied.update(dict.fromkeys(instruction.copies, instruction.source))
             elif isinstance(instruction, Stop):
                 self.stopped = True
 

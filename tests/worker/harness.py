@@ -248,15 +248,19 @@ class Cluster:
         to: bytes | None = None,
         stream: bool = False,
         profiling: bool = True,
+        priority: int = 0,
         name: ObjectId | None = None,
     ) -> TaskId:
         names = [self.put(serialize(argument, by_value=True)) for argument in arguments]
         function_name = name or self.put(serialize(function, by_value=True))
-        return self.submit_ids(function_name, *names, to=to, stream=stream, profiling=profiling)
+        about = TaskMetadata(profiling, priority, stream)
+        return self.submit_ids(function_name, *names, to=to, about=about)
 
-    def submit_ids(self, function: ObjectId, *arguments: ObjectId, to: bytes | None = None, **metadata: bool) -> TaskId:
+    def submit_ids(
+        self, function: ObjectId, *arguments: ObjectId, to: bytes | None = None, about: TaskMetadata | None = None
+    ) -> TaskId:
         task_id = new_task_id()
-        about = TaskMetadata(profiling=metadata.get("profiling", True), stream_output=metadata.get("stream", False))
+        about = about or TaskMetadata()
         values = tuple(Argument(ArgumentType.OBJECT_ID, name) for name in arguments)
         self.send(Task(task_id, self.client, about.to_bytes(), function, values), to)
         return task_id

@@ -9,6 +9,7 @@ from protocol.identifiers import ClientId, ObjectId, TaskId, new_object_id
 from protocol.messages import (
     Argument,
     ArgumentType,
+    LogType,
     Message,
     Task,
     TaskCancel,
@@ -40,8 +41,9 @@ class Slot:
         self.now = 100.0
         self.core = WorkerCore(Settings(**settings), self.now)  # type: ignore[arg-type]
         self.wants: list[Instruction] = []
+        self.pids = 4711  # of the next processor
         if processor:
-            self.do(self.core.processor_ready(4711, self.now))
+            self.new_processor()
 
     def do(self, instructions: list[Instruction]) -> list[Instruction]:
         self.wants += instructions
@@ -52,8 +54,10 @@ class Slot:
     def message(self, message: Message) -> list[Instruction]:
         return self.do(self.core.received(Envelope.parse(Envelope.of(message).frame), self.now))
 
-    def task(self, number: int, *, arrive: bool = True, stream: bool = False, profiling: bool = True) -> TaskId:
-        about = TaskMetadata(profiling=profiling, stream_output=stream).to_bytes()
+    def task(
+        self, number: int, priority: int = 0, *, arrive: bool = True, stream: bool = False, profiling: bool = True
+    ) -> TaskId:
+        about = TaskMetadata(profiling, priority, stream).to_bytes()
         argument = Argument(ArgumentType.OBJECT_ID, new_object_id(CLIENT))
         self.message(Task(task_id(number), CLIENT, about, FUNCTION, (argument,)))
         if arrive:
@@ -67,16 +71,26 @@ class Slot:
         return self.message(TaskCancel(task_id(number), TaskCancelFlags(force)))
 
     def finish(self, number: int, *, success: bool = True) -> list[Instruction]:
-        return self.do(self.core.finished(task_id(number), success, b"payload", PROFILE, self.now))
+        pid = self.pid(number)
+        return self.do(self.core.finished(pid, task_id(number), success, b"payload", PROFILE, self.now))
 
-    def gone(self, status: int | None = 9) -> list[Instruction]:
-        return self.do(self.core.processor_gone(status, self.now))
+    def gone(self, status: int | None = 9, pid: int | None = None) -> list[Instruction]:
+        """A processor ends: this one, or that of the slot."""
+        return self.do(self.core.processor_gone(pid or self.core.processor or 0, status, self.now))
 
     def new_processor(self) -> list[Instruction]:
-        return self.do(self.core.processor_ready(4712, self.now))
+        pid, self.pids = self.pids, self.pids + 1
+        return self.do(self.core.processor_ready(pid, self.now))
+
+    def pid(self, number: int) -> int:
+        """On which processor a task was started last; 0: on none."""
+        return next((start.pid for start in self.of(Start)[::-1] if start.task.task_id == task_id(number)), 0)
+
+    def output(self, number: int, log_type: LogType, text: str) -> list[Instruction]:
+        return self.do(self.core.output(self.pid(number), log_type, text, self.now))
 
     def stored(self, number: int) -> list[Instruction]:
-        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT), 7))
+        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT)))
 
     def tick(self, seconds: float) -> list[Instruction]:
         self.now += seconds

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import signal
 
 import pytest
 
@@ -29,7 +31,7 @@ from protocol.messages import (
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
 )
-from reference_impl.errors import ProcessorDiedError
+from reference_impl.errors import ProcessorDiedError, StorageFull
 from reference_impl.worker.core import Held
 from reference_impl.worker.failures import describe_end
 from reference_impl.worker.instructions import (
@@ -66,11 +68,36 @@ def test_a_task_is_fetched_run_stored_and_answered() -> None:
     assert slot.finish(1) == [Release(task_id(1)), Store(task_id(1), CLIENT, b"payload")]
     assert slot.core.held == {task_id(1): Held.FINISHING}
     name = new_object_id(CLIENT)
-    created, answer = slot.core.stored(task_id(1), name, 7)
+    (created,) = slot.core.storing(task_id(1), name, 7)
+    (answer,) = slot.core.stored(task_id(1), name)
     about = ObjectMetadata((name,), (ObjectContentType.OBJECT,), (b"<result 00000000>",), (7,))
     assert created == Send(ObjectInstruction(ObjectInstructionType.CREATE, CLIENT, about))
     assert answer == Send(TaskResult(task_id(1), TaskResultType.SUCCESS, PROFILE.to_bytes(), (name,)))
     assert slot.core.held == {}
+
+
+def test_a_result_that_the_storage_refuses_becomes_a_failure_that_says_so() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.finish(1)
+    (store,) = slot.core.not_stored(task_id(1))
+    assert isinstance(store, Store)
+    error = pickle.loads(bytes(store.payload))
+    assert isinstance(error, StorageFull)
+    assert str(error) == "the object storage is full: it refused the result of the task"
+    slot.stored(1)
+    assert slot.answers(1) == ["FAILED"]
+    assert slot.core.held == {}
+
+
+def test_when_that_is_refused_too_the_task_fails_without_a_result() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.finish(1)
+    slot.core.not_stored(task_id(1))
+    (answer,) = slot.core.not_stored(task_id(1))
+    assert answer == Send(TaskResult(task_id(1), TaskResultType.FAILED, PROFILE.to_bytes(), ()))
+    assert slot.core.not_stored(task_id(1)) == []
 
 
 def test_a_failure_is_stored_and_answered_too() -> None:
@@ -214,7 +241,7 @@ def test_forced_cancel_of_what_runs_is_confirmed_when_it_is_gone() -> None:
     slot = Slot()
     slot.task(1)
     slot.task(2)
-    assert slot.cancel(1) == [Kill(9)]
+    assert slot.cancel(1) == [Kill(slot.pid(1), signal.SIGKILL)]
     assert slot.answers(1) == []
     slot.gone()
     assert slot.answers(1) == ["CANCELED"]
@@ -242,6 +269,46 @@ def test_a_second_cancel_while_it_is_killed_adds_nothing(force: bool) -> None:
     assert slot.answers(1) == ["CANCELED"]
     slot.cancel(1)
     assert slot.answers(1) == ["CANCELED", "CANCEL_NOT_FOUND"]
+
+
+def test_a_task_that_comes_again_after_its_cancel_is_a_new_one() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    assert slot.core.counts["duplicate"] == 1
+    assert slot.started == [1]
+    slot.gone()
+    assert slot.answers(1) == ["CANCELED"]
+    slot.arrive(1)
+    slot.new_processor()
+    assert slot.started == [1, 1]
+    slot.finish(1)
+    slot.stored(1)
+    assert slot.answers(1) == ["CANCELED", "SUCCESS"]
+
+
+def test_the_next_cancel_is_for_the_task_that_came_again() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    assert slot.cancel(1, force=False) == []
+    slot.gone()
+    assert slot.answers(1) == ["CANCELED"]
+    assert slot.core.held == {}
+
+
+def test_a_task_that_comes_again_after_its_end_and_a_late_cancel_is_answered_by_its_result() -> None:
+    slot = Slot()
+    slot.task(1)
+    slot.finish(1)
+    slot.cancel(1)
+    slot.message(Task(task_id(1), CLIENT, b"", FUNCTION))
+    slot.stored(1)
+    assert slot.answers(1) == ["SUCCESS", "CANCEL_NOT_FOUND"]
+    assert slot.core.held == {}
 
 
 def test_a_result_that_was_first_wins_over_the_cancel() -> None:
@@ -343,15 +410,15 @@ def test_the_end_of_a_process_in_words() -> None:
 
 def test_output_goes_where_the_task_says() -> None:
     slot = Slot()
-    assert slot.core.output(LogType.STDERR, "idle") == [Show("idle")]
+    assert slot.output(9, LogType.STDERR, "idle") == [Show("idle")]
     slot.task(1, stream=True)
-    assert slot.core.output(LogType.STDERR, "x") == [Send(TaskLog(task_id(1), LogType.STDERR, "x"))]
+    assert slot.output(1, LogType.STDERR, "x\n") == [Send(TaskLog(task_id(1), LogType.STDERR, "x\n"))]
     slot.cancel(1)
-    assert slot.core.output(LogType.STDOUT, "y") == [Send(TaskLog(task_id(1), LogType.STDOUT, "y"))]
+    assert slot.output(1, LogType.STDOUT, "y\n") == [Send(TaskLog(task_id(1), LogType.STDOUT, "y\n"))]
     slot.gone()
     slot.new_processor()
     slot.task(2)
-    assert slot.core.output(LogType.STDOUT, "z") == [Show("z")]
+    assert slot.output(2, LogType.STDOUT, "z") == [Show("z")]
 
 
 # ---- heartbeats, coming and going ----

@@ -64,6 +64,16 @@ def test_deleted_objects_go_now_or_after_their_last_use() -> None:
     assert cache.bytes == 0
 
 
+def test_what_was_deleted_before_it_came_is_not_waited_for() -> None:
+    cache = ObjectCache(100)
+    cache.want(A, [name(1), name(2)])
+    cache.want(B, [name(2)])
+    cache.release(A)
+    assert cache.forget([name(1), name(2), name(3)]) == [name(1)]  # somebody still waits for the other
+    assert cache.want(A, [name(1)]) == [name(1)]
+    assert cache.arrived(name(1), b"x") == [A]
+
+
 def test_nobody_waits_any_more() -> None:
     cache = ObjectCache(100)
     cache.want(A, [name(1)])

@@ -253,7 +253,7 @@ def test_records_in_pieces_of_any_size(size: int) -> None:
     assert [bytes(record.payload) for record in channel.receive()] == [b"last"]
     with pytest.raises(ChannelLost):
         channel.receive()
-    channel.send(Work(b"", b"", b"", (), (), ()), [])  # a lost processor is no error here
+    channel.send(Work(b"", b"", b"", (), (), (), "", 0), [])  # a lost processor is no error here
     channel.close()
 
 

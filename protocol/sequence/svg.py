@@ -8,8 +8,8 @@ from __future__ import annotations
 import textwrap
 from html import escape
 
-from conformance_tests.engine.diagram import MARK, lanes_of
-from conformance_tests.engine.trace import CAME, LOST, SENT, Entry, Trace
+from protocol.sequence.diagram import MARK, lanes_of
+from protocol.sequence.trace import CAME, LOST, SENT, Entry, Trace
 
 _GAP = 280
 _MARGIN = 90
@@ -46,7 +46,7 @@ class _Drawing:
             else:
                 self._note(entry)
             if entry.diverges:
-                self._band(top)
+                self._band(top, entry.mark or MARK)
         height = self._y + 12
         lanes = "".join(self._lane(name, x, height) for name, x in self._at.items())
         return (
@@ -69,7 +69,7 @@ class _Drawing:
         )
 
     def _message(self, entry: Entry) -> None:
-        here, there = self._at[entry.actor], self._at[self._subject]
+        here, there = self._at[entry.actor], self._at[entry.other or self._subject]
         left, right = min(here, there), max(here, there)
         columns = int((right - left - 24) / _CHARACTER)
         for text, kind in [(entry.kind, "kind"), *((line, "fields") for line in _wrapped(entry.shown, columns))]:
@@ -105,9 +105,9 @@ class _Drawing:
             self._text(x, line, kind)
         self._y = top + height + 6
 
-    def _band(self, top: int) -> None:
+    def _band(self, top: int, mark: str) -> None:
         self._y += 14
-        self._text(self._width - 8, MARK, "mark")
+        self._text(self._width - 8, mark, "mark")
         self._y += 8
         self._bands.append(f'<rect class="band" x="0" y="{top}" width="{self._width}" height="{self._y - top}"/>')
 

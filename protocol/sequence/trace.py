@@ -21,6 +21,10 @@ class Entry:
     diverges: bool = False
     """The first message that is not what the scenario expects."""
     step: str = ""
+    other: str = ""
+    """The lane at the other end of the arrow, where that is not the subject's."""
+    mark: str = ""
+    """What is wrong with it, where that is not the first divergence."""
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Trace:
 
     subject: str
     entries: list[Entry] = field(default_factory=list)
+    lanes: tuple[str, ...] = ()
+    """From left to right, the subject too; where there are none, the first actors stand at the left."""
 
     def add(self, what: str, actor: str, kind: str = "", shown: str = "", **more: Any) -> Entry:
         entry = Entry(what, actor, kind, shown, **more)

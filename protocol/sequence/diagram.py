@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conformance_tests.engine.trace import CAME, LOST, NOTE, SENT, Entry, Trace
+from protocol.sequence.trace import CAME, LOST, NOTE, SENT, Entry, Trace
 
 MARK = "first divergence"
 _LANE = 26
@@ -16,9 +16,13 @@ _DULL = {
 """What is left out of a label that would be too long."""
 
 
-def text(trace: Trace, width: int = 0) -> str:
-    """Lanes, arrows and labels in plain characters; the divergence has ``>>>`` at its left and says so."""
+def text(trace: Trace, width: int = 0, *, whole: bool = True) -> str:
+    """Lanes, arrows and labels in plain characters; the divergence has ``>>>`` at its left and says so. With ``whole``
+    False, what came after it is left out."""
     entries = trace.visible()
+    if not whole:
+        last = next((i for i, entry in enumerate(entries) if entry.diverges), len(entries))
+        entries = entries[: last + 1]
     lanes = lanes_of(trace, entries)
     gap = _LANE if not width else max(16, min(_LANE, (width - 8) // max(1, len(lanes) - 1)))
     at = {name: 4 + len(lanes[0]) // 2 + gap * i for i, name in enumerate(lanes)}
@@ -30,6 +34,8 @@ def text(trace: Trace, width: int = 0) -> str:
 
 def lanes_of(trace: Trace, entries: list[Entry]) -> list[str]:
     """Clients at the left, the implementation in the middle, the others at the right."""
+    if trace.lanes:
+        return list(trace.lanes)
     actors = list(dict.fromkeys(e.actor for e in entries if e.actor))
     half = (len(actors) + 1) // 2
     return [*actors[:half], trace.subject, *actors[half:]]
@@ -47,13 +53,14 @@ def _rows(entry: Entry, at: dict[str, int], subject: str) -> list[str]:
     mark = ">>>" if entry.diverges else ""
     if entry.what in (SENT, CAME):
         label = short(entry)
-        left, right = sorted((at[entry.actor], at[subject]))
-        to_right = (at[subject] > at[entry.actor]) == (entry.what == SENT)
+        other = entry.other or subject
+        left, right = sorted((at[entry.actor], at[other]))
+        to_right = (at[other] > at[entry.actor]) == (entry.what == SENT)
         arrow = "-" * (right - left - 2)
         arrow = arrow + ">" if to_right else "<" + arrow
         rows = [_put(rails, left + 2, label), _put(rails, left + 1, arrow)]
         if entry.diverges:
-            rows = [_put(row, 0, mark) for row in rows] + [_put(rails, left + 2, f"^ {MARK}")]
+            rows = [_put(row, 0, mark) for row in rows] + [_put(rails, left + 2, f"^ {entry.mark or MARK}")]
         return rows
     where = at.get(entry.actor, at[subject])
     label = f"({entry.shown})" if entry.what in (NOTE, LOST) else entry.shown
@@ -96,11 +103,12 @@ def mermaid(trace: Trace) -> str:
 
 def _mermaid_entry(entry: Entry, subject: str) -> list[str]:
     if entry.what in (SENT, CAME):
-        sender, receiver = (entry.actor, subject) if entry.what == SENT else (subject, entry.actor)
+        other = entry.other or subject
+        sender, receiver = (entry.actor, other) if entry.what == SENT else (other, entry.actor)
         arrow = f"    {_safe(sender)}->>{_safe(receiver)}: {_escape(short(entry))}"
         if not entry.diverges:
             return [arrow]
-        note = f"    Note over {_safe(sender)},{_safe(receiver)}: {MARK}"
+        note = f"    Note over {_safe(sender)},{_safe(receiver)}: {_escape(entry.mark or MARK)}"
         return ["    rect rgb(255, 214, 214)", arrow, note, "    end"]
     where = _safe(entry.actor or subject)
     if entry.diverges:
