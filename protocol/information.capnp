@@ -57,6 +57,7 @@ struct InformationAnswer {
     offering @9 :UInt32;                            # registered workers that offer all of them
     withRoom @10 :UInt32;                           # of these, how many could be given another task now
     missing @11 :List(Text);                        # the required names that no registered worker offers
+    managersOffering @12 :UInt32;                   # worker managers whose workers would offer all of them
   }
 
   struct TaskStory {
@@ -83,6 +84,7 @@ struct InformationAnswer {
     processors @5 :List(UInt32);                    # process ids
     lastSeenMilliseconds @6 :UInt64;                # since its last heartbeat
     capabilities @7 :List(Common.TaskCapability);   # what it offers
+    suspended @8 :List(Data);                       # tasks that wait for one of a higher priority, by its last heartbeat
   }
 
   struct ClientInfo {

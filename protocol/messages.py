@@ -488,6 +488,7 @@ class TaskInfo:
     offering: int = 0
     with_room: int = 0
     missing: tuple[str, ...] = ()
+    managers_offering: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,6 +507,7 @@ class WorkerInfo:
     processors: tuple[int, ...] = ()
     last_seen_milliseconds: int = 0
     capabilities: tuple[TaskCapability, ...] = ()
+    suspended: tuple[TaskId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from protocol.control import Capability, ShownState, TaskOptions
+from reference_impl.nesting import nested_priority
 from scalercli import durations, ids
 from scalercli.callables import Place
 from scalercli.errors import CliError
@@ -105,7 +106,7 @@ def task_options(
         retries=count,
         retry_on=states,
         timeout_seconds=timeout or 0.0,
-        priority=_number("--priority", priority, -_INT32, _INT32 - 1),
+        priority=nested_priority() if priority is None else _number("--priority", priority, -_INT32, _INT32 - 1),
         capabilities=tuple(map(_capability, require or ())),
         after=_ids(after),
         after_any=_ids(after_any),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import replace
 from typing import Any
 
 from conformance_tests.mutants import urgency
 from conformance_tests.mutants.model import Mutants, Patcher
+from protocol import codec
 from protocol.envelope import Envelope
 from protocol.identifiers import Role
 from protocol.lifecycle import TABLE, Action, Event, State
@@ -505,7 +507,7 @@ def task_metadata_lost(p: Patcher) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
         stripped = Task(message.task_id, message.source, b"", message.func_object_id, message.function_args)
-        task.envelope = Envelope.of(stripped)
+        task.frame = codec.encode(stripped)
         before(self, task, sender, envelope)
 
     before = core._ACTIONS[Action.SEND_TASK]
@@ -759,7 +761,7 @@ def shutdown_not_told_to_workers(p: Patcher) -> None:
 def client_record_leaks(p: Patcher) -> None:
     def lost(self: SchedulerCore, client: Any) -> None:
         before(self, client)
-        self.clients[client.client_id] = type(client)(client.client_id, client.connected_at, 0)
+        self.clients[client.client_id] = copy.copy(client)
 
     before = SchedulerCore._client_lost
     p.set(SchedulerCore, "_client_lost", lost)

@@ -174,6 +174,8 @@ def forced_spares_children(p: Patcher) -> None:
             os.kill(pid, number)
 
     p.set(zygote, "_kill_group", kill_one)
+    p.set(zygote, "_group_exists", lambda pid: False)
+    p.set(zygote._Server, "_kill_strays", lambda self: False)
 
 
 @mutant("WRK-12", "a canceled task sends a TaskResult, too")

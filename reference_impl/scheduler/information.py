@@ -118,6 +118,7 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
                 _held_before(task),
                 _requirements(task),
                 *offers.of(task.needs),
+                core.managers.offering(task.needs),
             )
             for task in shown
         ),
@@ -166,6 +167,7 @@ def _worker_info(worker: WorkerRecord, now: float) -> WorkerInfo:
         tuple(p.pid for p in worker.heartbeat.processors),
         _milliseconds(now - worker.last_seen),
         worker.heartbeat.capabilities,
+        tuple([TaskId(p.current_task_id) for p in worker.heartbeat.processors if p.suspended]),
     )
 
 
