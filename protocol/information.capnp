@@ -83,6 +83,7 @@ struct InformationAnswer {
     processors @5 :List(UInt32);                    # process ids
     lastSeenMilliseconds @6 :UInt64;                # since its last heartbeat
     capabilities @7 :List(Common.TaskCapability);   # what it offers
+    suspended @8 :List(Data);                       # tasks that wait for one of a higher priority, by its last heartbeat
   }
 
   struct ClientInfo {

@@ -506,6 +506,7 @@ class WorkerInfo:
     processors: tuple[int, ...] = ()
     last_seen_milliseconds: int = 0
     capabilities: tuple[TaskCapability, ...] = ()
+    suspended: tuple[TaskId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

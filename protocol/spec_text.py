@@ -29,7 +29,9 @@ PATH = _INSTALLED if _INSTALLED.exists() else _SOURCE
 """SPEC.md: in a wheel it lies inside the package."""
 
 ROLES = ("client", "scheduler", "worker", "storage", "manager", "all")
-CAPABILITIES = ("balancing", "bounded", "graphs", "information", "managers", "monitor", "placement", "priorities")
+CAPABILITIES = (
+    "balancing", "bounded", "dependencies", "graphs", "information", "managers", "monitor", "placement", "priorities",
+)  # fmt: skip
 PREFIXES = (
     *("TRN", "IDN", "MSG", "TSK", "WRK", "PRI", "GRA", "CAN", "BAL", "OBJ"),
     *("STO", "LIV", "MAN", "FUT", "MAL", "SEC", "MON", "INF"),

@@ -11,6 +11,10 @@ class ProcessorDiedError(Exception):
     """The process that ran the task ended before the task did. The text names the signal or the exit code."""
 
 
+class DependencyFailed(Exception):
+    """A task could not run because a task whose result it needs has failed. ``__cause__`` is that task's exception."""
+
+
 class RemoteError(Exception):
     """A task failed with something that could not be carried over as it was.
 
@@ -49,6 +53,10 @@ class SchedulerLost(ConnectionError):
 
 class SchedulerUnreachable(ConnectionError):
     """No scheduler answered at the address in time."""
+
+
+class ClusterProtected(Exception):
+    """The scheduler was started so that clients can't shut it down (LIV-10)."""
 
 
 class StorageFull(Exception):

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalercli
-from scalercli import options, plain_values
+from scalercli import examples, options, plain_values
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
 from scalercli.output import Mode, show_error
@@ -38,6 +38,7 @@ COMMANDS = {
     "config": "scalercli.commands.config",
     "doctor": "scalercli.commands.doctor",
     "completion": "scalercli.commands.completion",
+    "help": "scalercli.commands.help",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
     "worker-manager": "scalercli.commands.roles",
@@ -64,6 +65,7 @@ class LazyGroup(TyperGroup):
         command: Any = typer.main.get_command(app)
         command.name = cmd_name
         plain_values.use(command)
+        examples.attach(command, cmd_name)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -81,7 +83,6 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="Run Python functions and commands as tasks of a Scaler cluster, and watch, wait for and cancel them.",
-    epilog="For example: scalercli run math:factorial 20",
 )
 
 
@@ -142,6 +143,7 @@ def _run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     command: Any = typer.main.get_command(app)
     plain_values.use(command)
+    examples.attach(command, "")
     if instruction := os.environ.get("_SCALERCLI_COMPLETE"):
         from scalercli import completion
 

@@ -185,6 +185,12 @@ def _settings(ctx: Any, incomplete: str) -> Words:
     return ((known.name, known.what) for known in settings.KNOWN.values())
 
 
+def _topics(ctx: Any, incomplete: str) -> Words:
+    from scalercli import topics
+
+    return ((topic.name, topic.title) for topic in topics.TOPICS.values())
+
+
 _KINDS: dict[str, Callable[[Any, str], Words]] = {
     "task": _tasks,
     "state": _states,
@@ -196,4 +202,5 @@ _KINDS: dict[str, Callable[[Any, str], Words]] = {
     "progress": _plain("auto", "bar", "lines", "none"),
     "shell": _plain(*SHELLS),
     "setting": _settings,
+    "topic": _topics,
 }

@@ -249,7 +249,7 @@ def meant(word: Any, words: Iterable[str]) -> str | None:
     """``did you mean …?``, if there is something close."""
     import difflib
 
-    close = difflib.get_close_matches(str(word), list(words), 2, 0.6)
+    close = difflib.get_close_matches(str(word), dict.fromkeys(words), 2, 0.6)
     return f"did you mean {' or '.join(close)}?" if close else None
 
 

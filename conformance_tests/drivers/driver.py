@@ -92,10 +92,26 @@ class Driver:
         self.tell("pong", number=number)
 
     def _op_submit(self, future: str, function: str = "identity", args: Any = (), kwargs: Any = None) -> None:
+        """An argument ``{"future": "f1"}`` is that future."""
+        args = [self._futures[a["future"]] if isinstance(a, dict) and "future" in a else a for a in args]
         made = self._client.submit(FUNCTIONS[function], *args, **(kwargs or {}))
         self._futures[future] = made
         task = getattr(made, "task_id", b"")
         self.tell("submitted", future=future, taskId=bytes(task).hex())
+
+    def _op_graph(self, futures: dict[str, str], entries: dict[str, Any]) -> None:
+        """``futures`` are names for the futures of keys; an entry that is a list is a call: a function's name, keys."""
+        graph = {
+            key: (FUNCTIONS[entry[0]], *entry[1:]) if isinstance(entry, list) else entry
+            for key, entry in entries.items()
+        }
+        try:
+            made = self._client.get(graph, list(futures.values()), block=False)
+        except Exception as error:
+            self.tell("graphed", error=_describe(error))
+            return
+        self._futures.update({name: made[key] for name, key in futures.items()})
+        self.tell("graphed", futures=list(futures))
 
     def _op_cancel(
         self, future: str, force: bool = True, timeout: float | None = None, how: str = "call", of: str = ""

@@ -15,7 +15,8 @@ from protocol import layout
 
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
-    "balancing", "bounded", "graphs", "information", "managers", "monitor", "placement", "priorities",  # of SPEC.md
+    "balancing", "bounded", "dependencies", "graphs", "information", "managers", "monitor", "placement",
+    "priorities",  # so far of SPEC.md
     "clear", "clock", "signals", "sockets", "storage", "unforced-cancel", "force-refusal", "task-log", "processes",
     "await", "timeouts",
 )  # fmt: skip
@@ -55,6 +56,7 @@ STORAGE_STUB = {
 PROCESS: dict[str, set[str]] = {"terminate": set(), "kill": set(), "ended": {"exitCode"}}
 DRIVER_COMMANDS: dict[str, set[str]] = {
     "submit": {"future", "function", "args", "kwargs"},
+    "graph": {"futures", "entries"},
     "cancel": {"future", "force", "timeout", "how", "of"},
     "result": {"future", "timeout"},
     "state": {"future"},
@@ -64,6 +66,7 @@ DRIVER_COMMANDS: dict[str, set[str]] = {
 DRIVER_EVENTS: dict[str, set[str]] = {
     "opened": {"identity"},
     "submitted": {"future", "taskId", "error"},
+    "graphed": {"futures", "error"},
     "canceled": {"future", "returned", "error"},
     "resulted": {"future", "outcome", "value", "error"},
     "stated": {"future", "state"},

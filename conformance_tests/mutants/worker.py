@@ -259,6 +259,30 @@ def result_twice(p: Patcher) -> None:
     p.set(WorkerCore, "stored", stored)
 
 
+@mutant("WRK-03", "a result is announced only after it has been stored")
+def announced_late(p: Patcher) -> None:
+    def storing(self: WorkerCore, *args: Any) -> Any:
+        self._late = before(self, *args)  # type: ignore[attr-defined]
+        return []
+
+    def stored(self: WorkerCore, *args: Any) -> Any:
+        return [*self._late, *stored_before(self, *args)]  # type: ignore[attr-defined]
+
+    before, stored_before = WorkerCore.storing, WorkerCore.stored
+    p.set(WorkerCore, "storing", storing)
+    p.set(WorkerCore, "stored", stored)
+
+
+@mutant("STO-24", "a task whose result the storage refuses is never answered")
+def refused_result_not_answered(p: Patcher) -> None:
+    p.set(WorkerCore, "not_stored", lambda self, task_id: [])
+
+
+@mutant("STO-24", "a result that the storage refuses is answered as if it were stored")
+def refused_result_is_success(p: Patcher) -> None:
+    p.set(WorkerCore, "not_stored", lambda self, task_id: self._answer(task_id, ()))
+
+
 @mutant("WRK-05", "a task that cannot be carried out is dropped without an answer")
 def hopeless_task_dropped(p: Patcher) -> None:
     def fail(self: WorkerCore, task_id: Any, held: Any, failure: Any) -> Any:

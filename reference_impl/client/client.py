@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import functools
 import itertools
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,16 +20,19 @@ from protocol.payloads import MAX_PRIORITY, TaskMetadata
 from protocol.storage import MAGIC
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore, serializer_blob
-from reference_impl.client.functions import FunctionCache, call_each
+from reference_impl.client.dependencies import argument_of, futures_in, with_keywords
+from reference_impl.client.functions import FunctionCache, call_each, function_name
 from reference_impl.client.future import LogCallback, ScalerFuture
-from reference_impl.client.instructions import CancelAnswer, NewTask
+from reference_impl.client.graphs import is_call, needed
+from reference_impl.client.instructions import CancelAnswer, NewGraph, NewTask, ResultOf
 from reference_impl.client.objects import Blob, blob
 from reference_impl.client.shell import ClientThread
+from reference_impl.errors import ClusterProtected
 from reference_impl.nesting import nested_priority, surroundings
 from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
 
 _EXIT_SECONDS = 2.0
-_QUERIES = ("version", "tasks", "workers", "clients")
+_QUERIES = ("version", "tasks", "workers", "clients", "story")
 
 
 class Client(concurrent.futures.Executor):
@@ -86,8 +90,13 @@ class Client(concurrent.futures.Executor):
     # ---- tasks ----
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ScalerFuture:
-        """Runs ``fn(*args, **kwargs)`` on a worker."""
-        return self._submit([self._task(self._functions.blob(fn, kwargs), args)])[0]
+        """Runs ``fn(*args, **kwargs)`` on a worker.
+
+        An argument that is a future of this client stands for its result: the task starts when that one has
+        succeeded, and the result goes from worker to worker, by way of the storage. If that one fails, this one fails
+        with DependencyFailed; if it is cancelled, so is this one. Raises ValueError for a future of another client."""
+        task, needs = self._task(*self._callable(fn, args, kwargs))
+        return self._submit([task], [needs])[0]
 
     def submit_verbose(
         self,
@@ -103,19 +112,19 @@ class Client(concurrent.futures.Executor):
         """``submit(fn, *args, **kwargs)`` with everything that a task can have. A worker suspends a task of a lower
         ``priority`` (from 0 to 2**31 - 1; default: 0, inside a task one more than that task's) for this one.
         ``on_log`` as in ``submit_pickled``, with ``stream_output``. Raises ValueError for what is no priority."""
-        if priority is not None and not 0 <= priority <= MAX_PRIORITY:
-            raise ValueError(f"a priority is a number from 0 to {MAX_PRIORITY}, not {priority}")
         metadata = TaskMetadata(
-            priority=nested_priority() if priority is None else priority, stream_output=stream_output
+            priority=nested_priority() if priority is None else _checked(priority), stream_output=stream_output
         )
-        offers = tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()])
-        task = self._task(self._functions.blob(fn, kwargs), args)
-        return self._submit([task._replace(metadata=metadata.to_bytes(), capabilities=offers)], on_log=on_log)[0]
+        offers = _capabilities(capabilities)
+        task, needs = self._task(*self._callable(fn, args, kwargs or {}))
+        task = task._replace(metadata=metadata.to_bytes(), capabilities=offers)
+        return self._submit([task], [needs], on_log=on_log)[0]
 
     def submit_many(self, fn: Callable[..., Any], argument_tuples: Iterable[tuple[Any, ...]]) -> list[ScalerFuture]:
         """``submit(fn, *arguments)`` for each, as one batch; ``fn`` is pickled once."""
         function = self._functions.blob(fn)
-        return self._submit([self._task(function, arguments) for arguments in argument_tuples])
+        made = [self._task(function, arguments) for arguments in argument_tuples]
+        return self._submit([task for task, _ in made], [needs for _, needs in made])
 
     def map(
         self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
@@ -156,7 +165,7 @@ class Client(concurrent.futures.Executor):
             blob(function, name.encode("utf-8", "replace")),
             tuple([blob(argument) for argument in arguments]),
             metadata.to_bytes() if metadata else _default_metadata(),
-            tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()]),
+            _capabilities(capabilities),
         )
         return self._submit([task], raw=raw, on_log=on_log)[0]
 
@@ -176,15 +185,93 @@ class Client(concurrent.futures.Executor):
         scheduler passes it on (Annex A). Without a cancel in flight it does nothing."""
         self._thread.refused(task_id)
 
-    def _task(self, function: Blob, arguments: tuple[Any, ...]) -> NewTask:
-        blobs = tuple([blob(serialize(a, by_value=True)) for a in arguments])
-        return NewTask(new_task_id(), function, blobs, _default_metadata())
+    def get(
+        self,
+        graph: Mapping[Hashable, Any],
+        keys: Iterable[Hashable],
+        block: bool = True,
+        capabilities: Mapping[str, int] | None = None,
+        *,
+        priority: int | None = None,
+    ) -> dict[Hashable, Any]:
+        """Computes what ``keys`` name in a graph, ``{"a": 1, "b": (inc, "a"), "c": (add, "a", "b")}``: an entry is a
+        constant, or a call, a tuple of a function and of keys of the same graph whose values are its arguments. Returns
+        the values by key; with ``block=False`` their futures. Only what is needed for ``keys`` runs; values between
+        tasks do not come here. ``capabilities`` and ``priority`` are those of every task.
+
+        If a call raises, everything that has not ended fails with what it raised. The cancel of one future cancels the
+        whole graph. Raises KeyError for a key or argument that is not in the graph or a key that is given twice,
+        graphlib.CycleError (a ValueError), TypeError for an argument that can be no key, what pickling raises; nothing
+        was sent then."""
+        wanted = list(keys)
+        if len(set(wanted)) < len(wanted):
+            raise KeyError(f"these keys are given more than once: {[k for k in set(wanted) if wanted.count(k) > 1]}")
+        metadata = _default_metadata() if priority is None else TaskMetadata(priority=_checked(priority)).to_bytes()
+        offers = _capabilities(capabilities)
+        order = needed(graph, wanted)
+        parts: dict[Hashable, Blob | ResultOf] = {}
+        nodes: list[NewTask] = []
+        for key in order:
+            value = graph[key]
+            if is_call(value):
+                arguments = tuple([parts[name] for name in value[1:]])
+                nodes.append(NewTask(new_task_id(), self._functions.blob(value[0]), arguments, metadata, offers))
+                parts[key] = ResultOf(nodes[-1].task_id)
+            elif isinstance(value, ScalerFuture):
+                raise TypeError(f"the entry {key!r} is a future: a graph has constants and calls")
+            else:
+                parts[key] = blob(serialize(value, by_value=True), str(key).encode("utf-8", "replace"))
+        futures: dict[Hashable, ScalerFuture] = {}
+        targets: list[ScalerFuture] = []
+        for key in wanted:
+            part = parts[key]
+            if isinstance(part, ResultOf):
+                futures[key] = ScalerFuture(part.task_id, self, self._thread)
+                targets.append(futures[key])
+            else:
+                futures[key] = ScalerFuture(new_task_id(), self, self._thread)
+                futures[key]._end(graph[key], None)
+        if targets:
+            new = NewGraph(new_task_id(), tuple(nodes), tuple([future.task_id for future in targets]))
+            self._thread.submit_graph(new, targets)
+        if not block:
+            return futures
+        return {key: future.result() for key, future in futures.items()}
+
+    def _callable(
+        self, fn: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+    ) -> tuple[Blob, tuple[Any, ...]]:
+        """The function's blob, with the keywords in it, and the arguments. Futures among the keywords become arguments:
+        what they stand for is not here yet."""
+        pending = tuple([name for name, value in keywords.items() if isinstance(value, ScalerFuture)])
+        if not pending:
+            return self._functions.blob(fn, keywords), arguments
+        here = {name: value for name, value in keywords.items() if name not in pending}
+        content = serialize(functools.partial(with_keywords, fn, pending, here), by_value=True)
+        return blob(content, function_name(fn)), (*arguments, *[keywords[name] for name in pending])
+
+    def _task(self, function: Blob, arguments: tuple[Any, ...]) -> tuple[NewTask, tuple[ScalerFuture, ...]]:
+        """The task, and the futures that it needs."""
+        needs = futures_in(arguments)
+        if any(future._canceler is not self._thread for future in needs):
+            raise ValueError("a future of another client can't be an argument: its result belongs to that client")
+        parts = tuple(
+            [argument_of(a) if isinstance(a, ScalerFuture) else blob(serialize(a, by_value=True)) for a in arguments]
+        )
+        return NewTask(new_task_id(), function, parts, _default_metadata()), needs
 
     def _submit(
-        self, tasks: list[NewTask], *, raw: bool = False, on_log: LogCallback | None = None
+        self,
+        tasks: list[NewTask],
+        needs: Sequence[tuple[ScalerFuture, ...]] = (),
+        *,
+        raw: bool = False,
+        on_log: LogCallback | None = None,
     ) -> list[ScalerFuture]:
         thread = self._thread
         futures = [ScalerFuture(task.task_id, self, thread, raw=raw, on_log=on_log) for task in tasks]
+        for future, needed_futures in zip(futures, needs, strict=False):
+            future._needs = needed_futures
         if tasks:
             thread.submit(tasks, futures)
         return futures
@@ -192,9 +279,9 @@ class Client(concurrent.futures.Executor):
     # ---- the cluster ----
 
     def query(self, variant: str, value: QueryValue = None, timeout: float = 5.0) -> InformationAnswer:
-        """Asks the scheduler: ``variant`` is version, tasks (``value``: a TaskFilter), workers or clients (SPEC
-        section 13). Raises TimeoutError if it does not answer in ``timeout`` seconds: not every scheduler does;
-        ValueError for a query that does not exist."""
+        """Asks the scheduler: ``variant`` is version, tasks (``value``: a TaskFilter), workers, clients or story
+        (``value``: the id of a task), see SPEC section 13. Raises TimeoutError if it does not answer in ``timeout``
+        seconds: not every scheduler does; ValueError for a query that does not exist."""
         if variant not in _QUERIES:
             raise ValueError(f"{variant!r} is no query: {', '.join(_QUERIES)}")
         if variant == "tasks" and value is None:
@@ -208,15 +295,30 @@ class Client(concurrent.futures.Executor):
             self._thread.forget_query(query_id)
             raise TimeoutError(f"the scheduler did not answer the query {variant!r} in {timeout:g} seconds") from None
 
-    def shutdown_cluster(self, timeout: float = 10.0) -> bool:
-        """Asks the scheduler and all workers to end: True if accepted (pending futures then fail with SchedulerLost),
-        False if the scheduler is protected. Raises TimeoutError."""
+    def clear(self, timeout: float | None = None) -> None:
+        """Cancels all pending tasks, waits until that is confirmed, and deletes the objects of this client but for its
+        serializer. The client can be used as before. Raises TimeoutError."""
+        answers: list[concurrent.futures.Future[CancelAnswer]] = []
+        for future in self._thread.pending():
+            answers.append(concurrent.futures.Future())
+            self._thread.request(future, True, answers[-1])
+        if concurrent.futures.wait(answers, timeout).not_done:
+            raise TimeoutError(f"not all cancels were confirmed in {timeout:g} seconds")
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread.clear(done)
+        done.result()
+
+    def shutdown_cluster(self, timeout: float = 10.0) -> None:
+        """Asks the scheduler and all workers to end; pending futures then fail with SchedulerLost, those of other
+        clients are cancelled. Raises ClusterProtected if the scheduler refuses, TimeoutError."""
         promise: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._thread.ask_shutdown(promise)
         try:
-            return promise.result(timeout)
+            accepted = promise.result(timeout)
         except concurrent.futures.TimeoutError:
             raise TimeoutError(f"the scheduler did not answer the shutdown in {timeout:g} seconds") from None
+        if not accepted:
+            raise ClusterProtected(f"the scheduler at {self._thread.address} is protected: no client can shut it down")
 
     # ---- the end ----
 
@@ -245,6 +347,16 @@ class Client(concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         return f"<Client {self.identity.decode('ascii', 'backslashreplace')} of {self._thread.address}>"
+
+
+def _checked(priority: int) -> int:
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise ValueError(f"a priority is a number from 0 to {MAX_PRIORITY}, not {priority}")
+    return priority
+
+
+def _capabilities(capabilities: Mapping[str, int] | None) -> tuple[TaskCapability, ...]:
+    return tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()])
 
 
 def _default_metadata() -> bytes:

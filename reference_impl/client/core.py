@@ -8,11 +8,15 @@ A cancel of a sent task asks the scheduler; whatever comes first, a TaskCancelCo
 answer (CAN-01). While a cancel is in flight a TaskResult ends the task as canceled (FUT-02); after ``cancelFailed``
 no cancel is in flight any more and the task ends as if nobody had asked (FUT-01). A task that was never sent, and one
 whose result is being fetched, are canceled here, since the scheduler does not have them.
+
+A task that needs the result of another one is *uploading* until that one has succeeded, and then names its result
+object, which is kept until both are over. A graph goes as one message; its targets have lives as tasks have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -43,6 +47,7 @@ from protocol.messages import (
     TaskResultType,
 )
 from protocol.payloads import ResultMetadata
+from reference_impl.client.graphs import PendingGraph, graph_message
 from reference_impl.client.instructions import (
     Answered,
     Beat,
@@ -58,9 +63,12 @@ from reference_impl.client.instructions import (
     Informed,
     Instruction,
     Log,
+    NewGraph,
     NewTask,
+    ResultOf,
     Send,
     ShutdownAnswered,
+    Starved,
     Store,
 )
 from reference_impl.client.objects import KEEP_BYTES, KEEP_OBJECTS, Blob, ObjectTable, Stored
@@ -80,16 +88,19 @@ class _Phase(Enum):
 class _Life:
     """One task that is not over."""
 
-    __slots__ = ("end", "force", "missing", "objects", "phase", "result", "task", "tokens")
+    __slots__ = ("dependents", "force", "graph", "inputs", "missing", "objects", "phase", "result", "task", "tokens")
 
-    def __init__(self, task: Task, objects: list[Stored]) -> None:
+    def __init__(self, task: Task, objects: list[Stored], graph: PendingGraph | None = None) -> None:
         self.task = task
         self.objects = objects
+        self.graph = graph  # of which it is a target
+        self.dependents: list[_Life] = []  # tasks that wait for its result
+        self.inputs: dict[bytes, ObjectId] = {}  # the results that it needs, by task, as far as they are there
         self.phase = _Phase.UPLOADING
         self.missing = 0  # of its objects, not stored yet
         self.force: bool | None = None  # of the cancel in flight; None: none is
         self.tokens: list[object] = []
-        self.result: tuple[TaskResultType, ResultMetadata | None] | None = None
+        self.result: tuple[TaskResultType, ResultMetadata | None, ObjectId] | None = None
 
 
 _ANSWERS = {
@@ -122,6 +133,8 @@ class ClientCore:
         self._objects = ObjectTable(identity, seed, keep_objects, keep_bytes)
         self._tasks: dict[TaskId, _Life] = {}
         self._fetches: dict[ObjectId, list[_Life]] = {}
+        self._kept: dict[ObjectId, Stored] = {}  # results that are fetched, and needed by tasks
+        self._graphs: dict[TaskId, PendingGraph] = {}  # by the graph's id, and by those of its nodes
         self._foreign: dict[TaskId, tuple[bool, list[object]]] = {}  # cancels of tasks that are not ours
         self._now = 0.0
         self._heard: float | None = None  # when the scheduler last said something; None before the first tick
@@ -181,6 +194,8 @@ class ClientCore:
             out.append(Answered(task_id, None, tuple(tokens), broken))
         self._foreign.clear()
         self._fetches.clear()
+        self._kept.clear()
+        self._graphs.clear()
 
     # ---- what the user wants ----
 
@@ -192,38 +207,36 @@ class ClientCore:
         new: list[tuple[Stored, Blob]] = []
         ready: list[_Life] = []
         take = self._objects.take
-        if self._serializer_refused:  # there may be room by now
-            self._serializer_refused = False
-            self._serializer, _ = take(self._serializer_blob)
-            new.append((self._serializer, self._serializer_blob))
-        serializer = self._serializer
+        self._serializer_again(new)
         for task in tasks:
             objects: list[Stored] = []
+            arguments: list[Argument] = []
+            needs: list[TaskId] = []
             for content in (task.function, *task.arguments):
+                if isinstance(content, ResultOf):
+                    arguments.append(Argument(ArgumentType.TASK, content.task_id))
+                    needs.append(content.task_id)
+                    continue
                 obj, is_new = take(content)
                 if is_new:
                     new.append((obj, content))
                 objects.append(obj)
+                arguments.append(Argument(ArgumentType.OBJECT_ID, obj.id))
             life = _Life(
                 Task(
                     task.task_id,
                     self.identity,
                     task.metadata,
                     objects[0].id,
-                    tuple([Argument(ArgumentType.OBJECT_ID, obj.id) for obj in objects[1:]]),
+                    tuple(arguments[1:]),
                     task.capabilities,
                 ),
                 objects,
             )
             self._tasks[task.task_id] = life
-            for obj in objects:
-                if not obj.stored:
-                    life.missing += 1
-                    obj.waiters.append(life)
-            if serializer is None or not serializer.stored:
-                life.missing += 1
-                if serializer is not None:
-                    serializer.waiters.append(life)
+            self._wait_for(life, objects)
+            for needed in dict.fromkeys(needs):
+                self._need(life, self._tasks[needed])
             if not life.missing:
                 ready.append(life)
         if new:
@@ -231,6 +244,72 @@ class ClientCore:
         for life in ready:
             self._dispatch(life, out)
         return out
+
+    def submit_graph(self, graph: NewGraph) -> list[Instruction]:
+        """A graph: its targets end as tasks do. As ``submit``, and nothing can be told about the other nodes."""
+        out: list[Instruction] = []
+        if self._broken is not None:
+            return [Finish(task_id, self._broken) for task_id in graph.targets]
+        new: list[tuple[Stored, Blob]] = []
+        objects: list[Stored] = []
+        self._serializer_again(new)
+
+        def stored(content: Blob) -> Stored:
+            obj, is_new = self._objects.take(content)
+            if is_new:
+                new.append((obj, content))
+            objects.append(obj)
+            return obj
+
+        message = graph_message(graph, self.identity, stored)
+        pending = PendingGraph(message, objects)
+        self._graphs[graph.graph_id] = pending
+        targets = set(graph.targets)
+        for node in message.graph:
+            self._graphs[node.task_id] = pending
+            if node.task_id in targets:
+                self._tasks[node.task_id] = _Life(node, [], pending)
+        self._wait_for(pending, objects)
+        if new:
+            self._create(new, out)
+        if not pending.missing:
+            self._dispatch(pending, out)
+        return out
+
+    def _serializer_again(self, new: list[tuple[Stored, Blob]]) -> None:
+        """If it was refused: there may be room by now."""
+        if self._serializer_refused:
+            self._serializer_refused = False
+            self._serializer, _ = self._objects.take(self._serializer_blob)
+            new.append((self._serializer, self._serializer_blob))
+
+    def _wait_for(self, waiter: _Life | PendingGraph, objects: list[Stored]) -> None:
+        """It can't go before these objects and the serializer are stored."""
+        for obj in objects:
+            if not obj.stored:
+                waiter.missing += 1
+                obj.waiters.append(waiter)
+        serializer = self._serializer
+        if serializer is None or not serializer.stored:
+            waiter.missing += 1
+            if serializer is not None:
+                serializer.waiters.append(waiter)
+
+    def _need(self, life: _Life, needed: _Life) -> None:
+        """It can't go before the other one has succeeded."""
+        if needed.result is not None and needed.result[0] is TaskResultType.SUCCESS:
+            self._give(life, needed)
+        else:
+            life.missing += 1
+            needed.dependents.append(life)
+
+    def _give(self, life: _Life, needed: _Life) -> None:
+        assert needed.result is not None
+        result = needed.result[2]
+        life.inputs[needed.task.task_id] = result
+        life.objects.append(self._objects.adopt(result))
+        if result not in self._kept:
+            self._kept[result] = self._objects.adopt(result)  # until it is here
 
     def cancel(self, task_id: TaskId, force: bool, token: object = None, *, own: bool = True) -> list[Instruction]:
         """Cancel a task. ``own``: only if it is one of ours that is not over, else it counts as completed (FUT-03);
@@ -248,6 +327,8 @@ class ClientCore:
                 life.tokens += tokens
                 answer = CancelAnswer.CANCELED if life.phase is _Phase.UPLOADING else CancelAnswer.RESULT
                 self._finish(life, Canceled(), answer, out)
+                if life.graph is not None and not life.graph.sent:
+                    self._end_graph(life.graph, Canceled(), CancelAnswer.CANCELED, out)
         elif own:
             out.append(Answered(task_id, CancelAnswer.RESULT, tokens))
         elif self._broken is not None:
@@ -258,6 +339,15 @@ class ClientCore:
             self._foreign[task_id] = (bool(forced) or force, waiting)
             if forced is None or (force and not forced):
                 out.append(Send(TaskCancel(task_id, TaskCancelFlags(force))))
+        return out
+
+    def clear(self) -> list[Instruction]:
+        """Delete what no living task names. The serializer stays: its id is always the same, and the deletion of the
+        old one, which travels by way of the scheduler, could overtake the upload of a new one."""
+        out: list[Instruction] = []
+        self._objects.drop_idle()
+        if self._broken is None:
+            self._flush(out)
         return out
 
     def query(self, query: bytes) -> list[Instruction]:
@@ -288,8 +378,8 @@ class ClientCore:
         out: list[Instruction] = []
         self._serializer, _ = self._objects.take(self._serializer_blob)
         self._create([(self._serializer, self._serializer_blob)], out)
-        for life in self._tasks.values():
-            self._serializer.waiters.append(life)
+        waiting = [life for life in self._tasks.values() if life.graph is None]
+        self._serializer.waiters += [*waiting, *dict.fromkeys(self._graphs.values())]
         return out
 
     def storage_lost(self, text: str) -> list[Instruction]:
@@ -305,11 +395,9 @@ class ClientCore:
     def stored(self, object_id: ObjectId) -> list[Instruction]:
         """An object is stored: tasks that waited only for it can go."""
         out: list[Instruction] = []
-        for life in self._objects.stored(object_id):
-            assert isinstance(life, _Life)
-            life.missing -= 1
-            if not life.missing and self._tasks.get(life.task.task_id) is life:
-                self._dispatch(life, out)
+        for waiter in self._objects.stored(object_id):
+            assert isinstance(waiter, (_Life, PendingGraph))
+            self._one_less(waiter, out)
         if self._objects.doomed:
             self._doom(out)
         return out
@@ -321,10 +409,12 @@ class ClientCore:
         if self._serializer is not None and self._serializer.id == object_id:
             self._serializer, self._serializer_refused = None, True
         full = Broken(StorageFull, "the object storage is full: it refused an object that the task needs")
-        for life in waiters:
-            assert isinstance(life, _Life)
-            if self._tasks.get(life.task.task_id) is life:
-                self._finish(life, full, None, out)
+        for waiter in waiters:
+            if isinstance(waiter, PendingGraph):
+                self._end_graph(waiter, full, None, out)
+            else:
+                assert isinstance(waiter, _Life)
+                self._finish(waiter, full, None, out)
         self._doom(out)
         return out
 
@@ -332,10 +422,15 @@ class ClientCore:
         """A result is here."""
         out: list[Instruction] = []
         for life in self._fetches.pop(object_id, ()):
-            if self._tasks.get(life.task.task_id) is life and life.result is not None:
-                result_type, metadata = life.result
+            if life.result is not None:
+                result_type, metadata, _ = life.result
                 self._finish(life, Completed(result_type, payload, metadata), None, out)
-        self._discard((object_id,), out)
+        kept = self._kept.pop(object_id, None)
+        if kept is not None:
+            self._objects.release(kept)
+            self._doom(out)
+        else:
+            self._discard((object_id,), out)
         return out
 
     # ---- the scheduler ----
@@ -399,14 +494,17 @@ class ClientCore:
         if life is None:
             if foreign := self._foreign.pop(message.task_id, None):
                 out.append(Answered(message.task_id, CancelAnswer.RESULT, tuple(foreign[1])))
-            self._discard(message.results, out)
-            return
+            if (graph := self._graphs.get(message.task_id)) is None:
+                self._discard(message.results, out)
+            elif graph.graph.task_id == message.task_id:
+                self._on_graph_result(graph, message, out)
+            return  # else it is a node whose result other nodes may need: the scheduler deletes it (GRA-08)
         if life.phase is not _Phase.SENT:
             self._complain(f"a TaskResult for the task {message.task_id.hex()}, which has none to come", out)
             return
         if life.force is not None:
             self._finish(life, Canceled(), CancelAnswer.RESULT, out)
-            self._discard(message.results, out)
+            self._not_wanted(life, message.results, out)
             return
         try:
             metadata = ResultMetadata.from_bytes(message.metadata)
@@ -415,24 +513,54 @@ class ClientCore:
             self._complain(str(error), out)
         if message.result_type is TaskResultType.FAILED_WORKER_DIED:
             self._finish(life, Completed(message.result_type, b"", metadata), None, out)
-            self._discard(message.results, out)
+            self._not_wanted(life, message.results, out)
         elif not message.results:
             text = f"the task ended ({message.result_type.name.lower()}), but its TaskResult names no object"
             self._finish(life, Broken(RemoteError, text), None, out)
         else:
-            life.phase = _Phase.FETCHING
-            life.result = (message.result_type, metadata)
-            self._release(life)
             wanted, *others = message.results
-            self._discard(tuple(others), out)
+            life.phase = _Phase.FETCHING
+            life.result = (message.result_type, metadata, wanted)
+            self._release(life)
+            self._not_wanted(life, tuple(others), out)
+            if life.graph is not None and not life.graph.over:
+                life.graph.objects.append(self._objects.adopt(wanted))
+                self._kept[wanted] = self._objects.adopt(wanted)
+            if message.result_type is TaskResultType.SUCCESS:
+                dependents, life.dependents = life.dependents, []
+                for dependent in dependents:
+                    if self._is_pending(dependent):
+                        self._give(dependent, life)
+                        self._one_less(dependent, out)
             waiting = self._fetches.setdefault(wanted, [])
             waiting.append(life)
             if len(waiting) == 1:
                 out.append(Fetch(wanted))
 
+    def _on_graph_result(self, graph: PendingGraph, message: TaskResult, out: list[Instruction]) -> None:
+        """The last answer of a graph. What has none by now gets none (GRA-11)."""
+        end: End
+        if message.result_type is TaskResultType.FAILED_WORKER_DIED:
+            end = Completed(message.result_type, b"", None)
+        elif message.result_type is TaskResultType.FAILED:
+            end = Broken(RemoteError, "the scheduler did not run the graph; its log says why")
+        else:
+            end = Broken(RemoteError, "the graph has ended without an answer for this node")
+        self._end_graph(graph, end, None, out)
+        self._discard(message.results, out)
+
     def _on_confirm(self, message: TaskCancelConfirm, out: list[Instruction]) -> None:
         answer = _ANSWERS[message.cancel_confirm_type]
         life = self._tasks.get(message.task_id)
+        graph = self._graphs.get(message.task_id)
+        if graph is not None and message.cancel_confirm_type is TaskCancelConfirmType.CANCELED:
+            if message.task_id == graph.graph.task_id:
+                self._end_graph(graph, Canceled(), answer, out)
+                return
+            for task_id in graph.behind(message.task_id):  # they will never run, whether or not it is said of each
+                behind = self._tasks.get(task_id)
+                if behind is not None and behind is not life:
+                    self._finish(behind, Canceled(), answer, out)
         if life is None:
             if foreign := self._foreign.pop(message.task_id, None):
                 out.append(Answered(message.task_id, answer, tuple(foreign[1])))
@@ -450,17 +578,71 @@ class ClientCore:
 
     # ---- the ends of tasks and objects ----
 
-    def _dispatch(self, life: _Life, out: list[Instruction]) -> None:
-        life.phase = _Phase.SENT
-        out.append(Send(life.task))
+    def _is_pending(self, waiter: _Life | PendingGraph) -> bool:
+        if isinstance(waiter, PendingGraph):
+            return not waiter.over
+        return self._tasks.get(waiter.task.task_id) is waiter
+
+    def _one_less(self, waiter: _Life | PendingGraph, out: list[Instruction]) -> None:
+        """One thing less is missing."""
+        waiter.missing -= 1
+        if not waiter.missing and self._is_pending(waiter):
+            self._dispatch(waiter, out)
+
+    def _dispatch(self, waiter: _Life | PendingGraph, out: list[Instruction]) -> None:
+        if isinstance(waiter, PendingGraph):
+            waiter.sent = True
+            for task_id in waiter.graph.targets:
+                self._tasks[task_id].phase = _Phase.SENT
+            out.append(Send(waiter.graph))
+            return
+        waiter.phase = _Phase.SENT
+        if waiter.inputs:
+            arguments = [
+                Argument(ArgumentType.OBJECT_ID, waiter.inputs[a.data]) if a.type is ArgumentType.TASK else a
+                for a in waiter.task.function_args
+            ]
+            waiter.task = replace(waiter.task, function_args=tuple(arguments))
+        out.append(Send(waiter.task))
 
     def _finish(self, life: _Life, end: End, answer: CancelAnswer | None, out: list[Instruction]) -> None:
-        task_id = life.task.task_id
-        del self._tasks[task_id]
-        self._release(life)
-        out.append(Finish(task_id, end, answer, tuple(life.tokens)))
+        """It is over, if it is not already, and with it whatever needs its result and will not get it."""
+        left: list[tuple[_Life, End, CancelAnswer | None]] = [(life, end, answer)]
+        while left:
+            life, end, answer = left.pop()
+            if not self._is_pending(life):
+                continue
+            task_id = life.task.task_id
+            del self._tasks[task_id]
+            self._release(life)
+            out.append(Finish(task_id, end, answer, tuple(life.tokens)))
+            passed_on = end if isinstance(end, (Canceled, Broken)) else Starved(task_id)
+            left += [(dependent, passed_on, None) for dependent in reversed(life.dependents)]
+            life.dependents = []
         if self._objects.doomed:
             self._doom(out)
+
+    def _end_graph(self, graph: PendingGraph, end: End, answer: CancelAnswer | None, out: list[Instruction]) -> None:
+        """Nothing more will be heard of it."""
+        if graph.over:
+            return
+        graph.over = True
+        del self._graphs[graph.graph.task_id]
+        for node in graph.graph.graph:
+            del self._graphs[node.task_id]
+            life = self._tasks.get(node.task_id)
+            if life is not None and life.phase is not _Phase.FETCHING:
+                self._finish(life, end, answer, out)
+        for obj in graph.objects:
+            self._objects.release(obj)
+        self._doom(out)
+
+    def _not_wanted(self, life: _Life, results: tuple[ObjectId, ...], out: list[Instruction]) -> None:
+        """Results that are not needed here; those of a node may be needed by other nodes (GRA-10)."""
+        if life.graph is not None and not life.graph.over:
+            life.graph.objects += [self._objects.adopt(result) for result in results]
+        else:
+            self._discard(results, out)
 
     def _release(self, life: _Life) -> None:
         for obj in life.objects:

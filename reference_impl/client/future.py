@@ -77,6 +77,7 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._canceler = canceler
         self._raw = raw
         self._on_log = on_log
+        self._needs: tuple[ScalerFuture, ...] = ()  # whose results are arguments of the task
         self._cancel_callbacks: list[CancelCallback] = []
 
     # ---- for users ----
@@ -159,6 +160,7 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]
         self._client = None
+        self._needs = ()
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # somebody else has set it
@@ -167,6 +169,7 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             else:
                 self.set_exception(error)
         self._client = None
+        self._needs = ()
 
     def _answered(self, answer: CancelAnswer) -> None:
         for fn in self._cancel_callbacks:

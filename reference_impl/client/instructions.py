@@ -22,14 +22,28 @@ class CancelAnswer(Enum):
     """A TaskResult came instead of a TaskCancelConfirm, or had come already."""
 
 
+class ResultOf(NamedTuple):
+    """An argument that is the result of another task: of one that is pending here, or of a node of the same graph."""
+
+    task_id: TaskId
+
+
 class NewTask(NamedTuple):
     """A task to submit."""
 
     task_id: TaskId
     function: Blob
-    arguments: tuple[Blob, ...]
+    arguments: tuple[Blob | ResultOf, ...]
     metadata: bytes = b""
     capabilities: tuple[TaskCapability, ...] = ()
+
+
+class NewGraph(NamedTuple):
+    """A graph to submit. There is nothing wrong with it (GRA-06)."""
+
+    graph_id: TaskId
+    nodes: tuple[NewTask, ...]
+    targets: tuple[TaskId, ...]
 
 
 # ---- how a task ends ----
@@ -54,7 +68,13 @@ class Broken(NamedTuple):
     text: str
 
 
-End = Union[Completed, Canceled, Broken]
+class Starved(NamedTuple):
+    """It never ran: this task, whose result it needs, has failed."""
+
+    task_id: TaskId
+
+
+End = Union[Completed, Canceled, Broken, Starved]
 
 # ---- instructions ----
 

@@ -35,7 +35,7 @@ def blob(payload: bytes, name: bytes = b"") -> Blob:
 class Stored:
     """An object that is in the storage, or on its way there. ``waiters`` are called back by the core when it is."""
 
-    __slots__ = ("digest", "id", "refs", "size", "stored", "waiters")
+    __slots__ = ("digest", "id", "refs", "result", "size", "stored", "waiters")
 
     def __init__(self, digest: bytes, oid: ObjectId, size: int) -> None:
         self.digest = digest
@@ -43,6 +43,7 @@ class Stored:
         self.size = size
         self.refs = 0
         self.stored = False
+        self.result = False  # of a task: not for reuse
         self.waiters: list[object] = []
 
 
@@ -109,6 +110,15 @@ class ObjectTable:
         waiters, obj.waiters = obj.waiters, []
         return waiters
 
+    def adopt(self, oid: ObjectId) -> Stored:
+        """A result that other tasks need, one reference more: it is deleted when the last one is released."""
+        obj = self._by_id.get(oid)
+        if obj is None:
+            obj = self._by_id[oid] = Stored(b"", oid, 0)
+            obj.stored = obj.result = True
+        obj.refs += 1
+        return obj
+
     def release(self, obj: Stored) -> None:
         """One reference less. An object is deleted only after it was stored: a deletion that overtakes the upload
         would leave it behind for ever."""
@@ -117,6 +127,11 @@ class ObjectTable:
             self._rest(obj)
 
     def _rest(self, obj: Stored) -> None:
+        if obj.result:
+            del self._by_id[obj.id]
+            if obj.id[:16] == self._prefix:  # never what is somebody else's
+                self.doomed.append(obj.id)
+            return
         if obj.size > self._keep_bytes:  # it would push everything else out
             del self._by_digest[obj.digest], self._by_id[obj.id]
             self.doomed.append(obj.id)
@@ -134,6 +149,14 @@ class ObjectTable:
         for oid in results:
             if oid[:16] == self._prefix and oid not in self._by_id:
                 self.doomed.append(oid)
+
+    def drop_idle(self) -> None:
+        """What no living task names is deleted with the next instruction."""
+        for obj in self._idle.values():
+            del self._by_digest[obj.digest], self._by_id[obj.id]
+            self.doomed.append(obj.id)
+        self._idle.clear()
+        self._idle_bytes = 0
 
     def idle(self) -> list[ObjectId]:
         """What no living task names."""

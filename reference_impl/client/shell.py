@@ -26,6 +26,7 @@ from protocol.messages import ClientHeartbeat, InformationAnswer
 from protocol.storage import MAGIC, ResponseType, get_request, set_request
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore
+from reference_impl.client.dependencies import settle
 from reference_impl.client.future import ScalerFuture
 from reference_impl.client.instructions import (
     Answered,
@@ -39,6 +40,7 @@ from reference_impl.client.instructions import (
     Informed,
     Instruction,
     Log,
+    NewGraph,
     NewTask,
     Send,
     ShutdownAnswered,
@@ -125,11 +127,18 @@ class ClientThread:
 
     def submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
         """Raises RuntimeError after ``leave``."""
+        self._post_new(self._do_submit, tasks, futures)
+
+    def submit_graph(self, graph: NewGraph, futures: list[ScalerFuture]) -> None:
+        """The same for a graph; the futures are those of its targets."""
+        self._post_new(self._do_submit_graph, graph, futures)
+
+    def _post_new(self, method: Callable[..., Any], *arguments: Any) -> None:
         self._check_process()
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self._inbox.append((self._do_submit, (tasks, futures)))
+            self._inbox.append((method, arguments))
         self._wake()
 
     def request(
@@ -161,6 +170,15 @@ class ClientThread:
     def ask_shutdown(self, promise: concurrent.futures.Future[bool]) -> None:
         if not self._post(self._do_ask_shutdown, promise):
             promise.set_exception(RuntimeError("the client was closed"))
+
+    def pending(self) -> list[ScalerFuture]:
+        """The futures of tasks that are not over."""
+        return list(self._waiting.tasks.values())
+
+    def clear(self, done: concurrent.futures.Future[None]) -> None:
+        """Deletes the objects that no living task names."""
+        if not self._post(self._do_clear, done):
+            done.set_result(None)
 
     def leave(self, cancel_pending: bool) -> None:
         """Takes no more tasks, and ends when the pending ones are over."""
@@ -348,10 +366,17 @@ class ClientThread:
     # ---- what other threads asked for ----
 
     def _do_submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
-        refused = {index for index, future in enumerate(futures) if not self._waiting.add(future)}
-        if refused:
-            tasks = [task for index, task in enumerate(tasks) if index not in refused]
-        self._execute(self._core.submit(tasks))
+        accepted: list[NewTask] = []
+        for task, future in zip(tasks, futures, strict=True):
+            settled = settle(task, future) if future._needs else task
+            if settled is not None and self._waiting.add(future):
+                accepted.append(settled)
+        self._execute(self._core.submit(accepted))
+
+    def _do_submit_graph(self, graph: NewGraph, futures: list[ScalerFuture]) -> None:
+        for future in futures:
+            self._waiting.add(future)
+        self._execute(self._core.submit_graph(graph))
 
     def _do_cancel(self, task_id: TaskId, force: bool, ticket: Ticket, own: bool) -> None:
         self._execute(self._core.cancel(task_id, force, ticket, own=own))
@@ -366,6 +391,10 @@ class ClientThread:
     def _do_ask_shutdown(self, promise: concurrent.futures.Future[bool]) -> None:
         self._waiting.shutdowns.append(promise)
         self._execute(self._core.ask_shutdown())
+
+    def _do_clear(self, done: concurrent.futures.Future[None]) -> None:
+        self._execute(self._core.clear())
+        done.set_result(None)
 
     def _do_leave(self, cancel_pending: bool) -> None:
         self._leaving = True
@@ -428,13 +457,15 @@ class ClientThread:
             self._inbox.clear()
         closed = Broken(RuntimeError, "the client was closed")
         for method, arguments in rest:
-            if method == self._do_submit:
+            if method in (self._do_submit, self._do_submit_graph):
                 for future in arguments[1]:
                     self._waiting.add(future)
             elif method == self._do_cancel:
                 self._waiting.tell((arguments[2],), CancelAnswer.CANCELED if arguments[3] else None, closed)
             elif method == self._do_query:
                 self._waiting.queries[arguments[0]] = arguments[-1]
+            elif method == self._do_clear:
+                arguments[0].set_result(None)
             elif method == self._do_ask_shutdown:
                 self._waiting.shutdowns.append(arguments[0])
         error = RuntimeError(closed.text if failure is None else f"the client failed: {failure}")

@@ -22,8 +22,9 @@ from reference_impl.client.instructions import (
     Informed,
     Log,
     ShutdownAnswered,
+    Starved,
 )
-from reference_impl.errors import RemoteError, SchedulerLost, WorkerDiedError
+from reference_impl.errors import DependencyFailed, RemoteError, SchedulerLost, WorkerDiedError
 from reference_impl.serialization import deserialize, deserialize_exception
 
 _log = logging.getLogger("reference_impl.client")
@@ -61,6 +62,8 @@ class Waiting:
                 _complete(future, end)
             elif isinstance(end, Canceled):
                 future._end_canceled()
+            elif isinstance(end, Starved):
+                starve(future, end)
             else:
                 future._end(None, end.error(end.text))
         self.tell(instruction.tokens, answer, end if isinstance(end, Broken) else None)
@@ -122,6 +125,18 @@ class Waiting:
                 promise.set_exception(error)
         self.queries.clear()
         self.shutdowns.clear()
+
+
+def starve(future: ScalerFuture, end: Starved) -> None:
+    """Fails it because of the future that it needs, which has failed."""
+    needed = next(needed for needed in future._needs if needed.task_id == end.task_id)
+    cause = None if needed.cancelled() else needed.exception(0)
+    if isinstance(cause, DependencyFailed) and cause.__cause__ is not None:
+        cause = cause.__cause__  # where it began
+    why = "" if cause is None else f": {type(cause).__name__}: {cause}"
+    error = DependencyFailed(f"the task {end.task_id.hex()}, whose result this one needs, has failed{why}")
+    error.__cause__ = cause
+    future._end(None, error)
 
 
 def _complete(future: ScalerFuture, end: Completed) -> None:

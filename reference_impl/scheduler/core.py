@@ -187,16 +187,22 @@ class SchedulerCore:
             self._accepted_at = now
         priority = _priority(message.metadata)
         if message.capabilities or priority:
-            # Before and after all others, also where the clock stands still: it is compared across queues.
-            at = math.nextafter(self._accepted_at, math.inf)
-            self._accepted_at = math.nextafter(at, math.inf)
             needs = names_of(message.capabilities)
-            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, at, needs, priority)
+            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs, priority)
             self._room_wanted = self._room_wanted or priority > 0
         else:
-            record = TaskRecord(envelope.task_id, client_id, envelope, self._accepted_at)
+            record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
+        self._stand_behind(record)
         self.tasks[record.task_id] = self._client(client_id, now).tasks[record.task_id] = record
         return record
+
+    def _stand_behind(self, task: TaskRecord) -> None:
+        """Its place in the queue will be behind all that have one."""
+        task.accepted_at = self._accepted_at
+        if isinstance(task, DemandingTask):
+            # Before and after all others, also where the clock stands still: it is compared across queues.
+            task.accepted_at = math.nextafter(self._accepted_at, math.inf)
+            self._accepted_at = math.nextafter(task.accepted_at, math.inf)
 
     def _on_cancel(self, sender: Identity, envelope: Envelope, now: float) -> None:
         record = self.tasks.get(envelope.task_id)
@@ -467,13 +473,23 @@ class SchedulerCore:
             accepted = not self.settings.protected
             self._out.append(Send(sender, Envelope.of(ClientShutdownResponse(accepted))))
             if accepted:
-                shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
-                self._out.extend(Send(worker, shutdown) for worker in self.workers)
-                self._out.append(Stop())
+                self._shut_down()
         else:
             client = self.clients.get(sender)
             if client is not None:
                 self._client_lost(client)
+
+    def _shut_down(self) -> None:
+        """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
+        for task in self.tasks.values():
+            if task.state is not State.ABANDONED:
+                self._answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
+        objects = tuple(object_id for client in self.clients.values() for object_id in client.objects)
+        if objects:
+            self._out.append(DeleteObjects(objects))
+        shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
+        self._out.extend(Send(worker, shutdown) for worker in self.workers)
+        self._out.append(Stop())
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
         if role_of(sender) is not Role.OTHER:
@@ -604,6 +620,7 @@ class SchedulerCore:
     ) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
+        used = [ObjectId(message.func_object_id), *(ObjectId(argument.data) for argument in message.function_args)]
         result = envelope.check() if event is Event.RESULT and envelope is not None else None
         self._out.append(
             Publish(
@@ -614,7 +631,7 @@ class SchedulerCore:
                     worker.worker_id if worker is not None and task.state is not State.INACTIVE else b"",
                     message.capabilities,
                     result.metadata if isinstance(result, TaskResult) else b"",
-                    0,
+                    self.objects.size(used),
                     ClientId(task.client_id),
                     event.monitor_name,
                 )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from protocol import codec
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, TaskId, object_id
 from protocol.lifecycle import Event, State
@@ -74,6 +75,7 @@ class Graph:
     """A graph that has not ended."""
 
     def __init__(self, graph_id: TaskId, client_id: Identity, nodes: dict[TaskId, Node]) -> None:
+        self.accepted_at = 0.0
         self.graph_id = graph_id
         self.client_id = client_id
         self.nodes = nodes
@@ -184,6 +186,7 @@ class Graphs:
             core._note(sender, f"the graph {message.task_id.hex()} can't run: {refusal}", logging.WARNING)
             core._answer(sender, TaskResult(message.task_id, TaskResultType.FAILED))
             return
+        graph.accepted_at = now
         self._living[graph.graph_id] = graph
         self._of_client.setdefault(sender, {})[graph.graph_id] = graph
         for node in graph.nodes.values():
@@ -237,7 +240,8 @@ class Graphs:
         if record.state is State.SUCCESS:
             for ready in graph.succeeded(node, results[0] if results else None):
                 waiting = graph.living[ready.task.task_id]
-                waiting.envelope = Envelope.of(ready.with_inputs())
+                waiting.frame = codec.encode(ready.with_inputs())
+                self._core._stand_behind(waiting)
                 self._core._happen(waiting, Event.INPUTS_READY, sender)
         elif not node.target:  # it failed in a graph that is being canceled
             self._drop(graph, results)

@@ -14,8 +14,8 @@ from protocol.messages import (
     WorkerManagerDetail,
     WorkerManagerHeartbeat,
 )
+from reference_impl.scheduler import scaling
 from reference_impl.scheduler.records import Names, WorkerRecord, names_of
-from reference_impl.scheduler.scaling import ManagerLoad, desired
 
 _U16_MAX = 0xFFFF
 
@@ -78,10 +78,10 @@ class Managers:
             for task in islice(worker.held.values(), 1, enough):  # what it does not run yet
                 waiting[task.needs] = waiting.get(task.needs, 0) + 1
         loads = [
-            ManagerLoad(manager.offers, limits[key], busy[key], manager.wanted, now - manager.changed_at)
+            scaling.ManagerLoad(manager.offers, limits[key], busy[key], manager.wanted, now - manager.changed_at)
             for key, manager in managers.items()
         ]
-        for manager, wish in zip(managers.values(), desired(loads, waiting), strict=True):
+        for manager, wish in zip(managers.values(), scaling.desired(loads, waiting), strict=True):
             if wish != manager.wanted:
                 manager.wanted, manager.changed_at = wish, now
         chosen = managers[manager_id]

@@ -6,9 +6,9 @@ from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 
 from protocol.envelope import Envelope
-from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
+from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
-from protocol.messages import ClientHeartbeat, TaskCapability, WorkerHeartbeat
+from protocol.messages import ClientHeartbeat, Kind, TaskCapability, WorkerHeartbeat
 from reference_impl.scheduler.story import Ended, Story
 
 Names = frozenset[str]
@@ -34,9 +34,9 @@ class TaskRecord:
     __slots__ = (
         "accepted_at",
         "client_id",
-        "envelope",
         "force_sent",
         "force_wanted",
+        "frame",
         "graph",
         "lost_workers",
         "state",
@@ -48,7 +48,7 @@ class TaskRecord:
     def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float) -> None:
         self.task_id = task_id
         self.client_id = client_id
-        self.envelope = envelope  # the Task as it came, to be passed on as it came
+        self.frame = envelope.frame  # the Task as it came, to be passed on as it came
         self.state = State.UNKNOWN
         self.worker: WorkerRecord | None = None  # who holds it
         self.lost_workers = 0
@@ -57,6 +57,11 @@ class TaskRecord:
         self.accepted_at = now
         self.story: Story | None = None  # what happened since, once something has
         self.graph: Graph | None = None  # whose node it is, until it or the graph ends
+
+    @property
+    def envelope(self) -> Envelope:
+        """The Task. (Its frame is all that is kept: an envelope takes as much memory again.)"""
+        return Envelope(Kind.TASK, self.task_id, ClientId(self.client_id), 0, self.frame, None)
 
 
 class DemandingTask(TaskRecord):

@@ -51,8 +51,6 @@ def cancel(
     """Cancel tasks and report what became of each.
 
     Outcomes: canceled (0), already-done (4), refused (5), not-found (3), unconfirmed (124).
-
-    For example: scalercli cancel @last; scalercli cancel --state queued --ok already-done
     """
     out = options.output(output, json, quiet)
     allowed = set(ok.split(",")) if ok else set()

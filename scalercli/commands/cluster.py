@@ -17,6 +17,7 @@ from scalercli.exits import ExitCode, worst
 from scalercli.options import ClusterArgument, ClusterOption, JsonOption, OutputOption, QuietOption, duration_option
 from scalercli.output import Cell, Mode, Output, Record, tasks
 from scalercli.places import EMBEDDED, Places, is_local, is_name, local_names, session_addresses
+from scalercli.shutdown import shut_down
 
 app = typer.Typer(
     add_completion=False,
@@ -167,6 +168,9 @@ def logs(
 def down(
     name: ClusterArgument = None,
     all_: Annotated[bool, typer.Option("--all", help="All clusters on this machine, and all sessions.")] = False,
+    shutdown: Annotated[
+        bool, typer.Option("--shutdown", help="Of a cluster elsewhere, end the scheduler and all workers, too.")
+    ] = False,
     cluster: ClusterOption = None,
     output: OutputOption = None,
     json: JsonOption = False,
@@ -174,12 +178,17 @@ def down(
 ) -> int:
     """End a cluster on this machine and its session, and wait until both are gone. Living tasks are canceled.
 
-    Of a cluster elsewhere, only the session ends. Results and logs stay.
+    Of a cluster elsewhere, only the session ends; with --shutdown its scheduler and workers end, too, for everybody who
+    uses them, unless it is protected. Its object storage is left to who started it. Results and logs stay.
     """
     out = options.output(output, json, quiet, single=not all_)
+    if all_ and shutdown:
+        raise CliError("--shutdown ends one cluster, not --all", "scalercli --cluster ADDRESS cluster down --shutdown")
     if not all_:
         where = _one(name, cluster)
         _end(out, where)
+        if shutdown and not is_local(where):
+            shut_down(where)
         _show(out, None, where)
         return ExitCode.OK
     if name is not None or cluster is not None:

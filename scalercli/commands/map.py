@@ -80,8 +80,6 @@ def map_(
     The line is the function's ARG. In "map -- COMMAND", {} stands for the line; without {} it becomes the last word.
     Options of the task hold for each of them. With --key, lines that were submitted before are not submitted again:
     repeat the command after an interruption.
-
-    For example: seq 5 | scalercli map math:factorial --ordered --results; ls | scalercli map -- gzip -k {}
     """
     out = options.output(output, json, quiet)
     where = settings.cluster(cluster)

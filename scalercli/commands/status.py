@@ -40,8 +40,6 @@ def status(
 
     With -w it is followed until all are over; q or Ctrl-C leaves earlier. In a pipe, the columns are: id, state, exit
     code, age and run time in seconds, what was submitted, its name; with -w, one such line for each change.
-
-    For example: scalercli status @last; scalercli status -o jsonl | jq -r .state; scalercli status -w
     """
     out = options.output(output, json, quiet)
     states = tuple(selecting.state(text) for text in state or ())

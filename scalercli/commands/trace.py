@@ -18,11 +18,11 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from scalercli import forms, settings
-from scalercli.errors import CliError, Terminated
+from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption
 from scalercli.output import message, wants_colour
-from scalercli.places import EMBEDDED, Places
+from scalercli.places import EMBEDDED, Places, is_local
 from scalercli.tracing import record
 from scalercli.tracing.decode import Seen
 from scalercli.tracing.record import Header, Recorded
@@ -78,8 +78,6 @@ def trace(
 
     Findings against SPEC.md are marked with the id of the requirement. With a command the trace is stdout, what the
     command prints is stderr, and its exit code is this command's; else exit 12: there were findings.
-
-    For example: scalercli trace --format mermaid -- run math:sqrt 16; scalercli trace --live --cluster tcp://host:6378
     """
     words = forms.command_words(ctx)
     if [live, file is not None, words is not None].count(True) != 1:
@@ -218,37 +216,48 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
         raise CliError(f"--listen: {error}", "--listen tcp://127.0.0.1:0") from None
     scheduler = Address.parse(_scheduler(cluster))
     _must_answer(scheduler)
-    passed: queue.SimpleQueue[Recorded] = queue.SimpleQueue()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored in the background
+    passed: queue.SimpleQueue[Recorded | None] = queue.SimpleQueue()
     try:
         proxy = Proxy(address, scheduler, passed.put, storage=storage)
     except CantListen as error:
         raise CliError(str(error), "port 0 is any free one", ExitCode.UNREACHABLE) from None
     try:
+        _stop_gently(passed)
         session.begin(_header(str(scheduler), ""))
         proxy.start()
         message(f"ready trace pid={os.getpid()} address={proxy.address} cluster={scheduler}")
-        try:
-            while True:
-                session.feed(passed.get())
-        except (KeyboardInterrupt, Terminated):  # the way in which it ends
-            pass
+        while (recorded := passed.get()) is not None:
+            session.feed(recorded)
     finally:
         proxy.close()
     while not passed.empty():
-        session.feed(passed.get())
+        if (late := passed.get()) is not None:
+            session.feed(late)
     return _end(session)
+
+
+def _stop_gently(passed: queue.SimpleQueue[Recorded | None]) -> None:
+    """From now on the first signal to stop is the end of the queue, so that no message is shown by half; the next
+    one ends at once. Also where a shell has them ignored in the background."""
+
+    def note(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        passed.put(None)
+
+    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGTERM, note)
 
 
 def _scheduler(cluster: str) -> str:
     """The address of the cluster's scheduler; raises CliError."""
-    if cluster != EMBEDDED:
+    if not is_local(cluster):
         return cluster
     from scalercli import link
 
-    agent = link.find_agent(Places(EMBEDDED))
+    agent = link.find_agent(Places(cluster))
     if agent is None:
-        raise CliError("no cluster is running", "scalercli cluster up starts one; --cluster names another", 10)
+        name = "" if cluster == EMBEDDED else f" --name {cluster}"
+        raise CliError("no cluster is running", f"scalercli cluster up{name}", ExitCode.UNREACHABLE)
     return agent.info.scheduler_address
 
 
@@ -276,6 +285,7 @@ def _around(session: Session, words: list[str], cluster: str, workers: int | Non
     from scalercli.tracing.around import Traced
 
     if cluster != EMBEDDED:
+        cluster = _scheduler(cluster)
         _must_answer(Address.parse(cluster))
     passed: queue.SimpleQueue[Recorded | None] = queue.SimpleQueue()
     count = workers or settings.workers(None) or _DEFAULT_WORKERS

@@ -39,8 +39,6 @@ def wait(
     """Wait until tasks are over and print how each ended, as it ends.
 
     The exit code is the worst of them: 1 failed, 6 canceled, 7 lost. Ctrl-C detaches, the tasks go on.
-
-    For example: scalercli map math:sqrt numbers.txt | scalercli wait -
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     out = options.output(output, json, quiet)

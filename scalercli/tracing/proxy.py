@@ -12,6 +12,7 @@ in which they were sent and will be handled; across connections a message to the
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -54,7 +55,7 @@ class Proxy:
             self._front.bind(str(listen))
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
-            raise CantListen(f"can't listen at {listen}: {error.strerror}") from None
+            raise CantListen(f"can't listen at {listen}: {os.strerror(error.errno or 0)}") from None
         endpoint = self._front.getsockopt(zmq.LAST_ENDPOINT)
         assert isinstance(endpoint, bytes)
         self.address = Address.parse(endpoint.rstrip(b"\0").decode())

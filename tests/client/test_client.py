@@ -31,7 +31,7 @@ from protocol.messages import (
     TaskResultType,
 )
 from reference_impl.client import CancelAnswer, Client
-from reference_impl.errors import SchedulerLost, SchedulerUnreachable, StorageUnreachable
+from reference_impl.errors import ClusterProtected, SchedulerLost, SchedulerUnreachable, StorageUnreachable
 from reference_impl.serialization import SERIALIZER_PAYLOAD, deserialize, serialize
 from reference_impl.storage_connection import StorageLost
 from tests.client.fakes import FakeCluster, open_files
@@ -242,7 +242,13 @@ def test_the_cluster_can_be_shut_down(cluster: FakeCluster, client: Client) -> N
             answer = pool.submit(client.shutdown_cluster, 20.0)
             assert cluster.expect(ClientDisconnect).disconnect_type is DisconnectType.SHUTDOWN
             cluster.send(ClientShutdownResponse(accepted))
-            assert answer.result(20) is accepted
+            if accepted:
+                answer.result(20)
+            else:
+                with pytest.raises(
+                    ClusterProtected, match=r"tcp://127.0.0.1:\d+ is protected: no client can shut it down"
+                ):
+                    answer.result(20)
     with pytest.raises(SchedulerLost, match="shut down"):
         future.result(20)
     with pytest.raises(TimeoutError, match="did not answer"):

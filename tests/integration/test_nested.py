@@ -106,5 +106,7 @@ def test_a_suspended_parent_keeps_its_client(tmp_path: Path) -> None:
                 if nested[0].connected_milliseconds > 3000:
                     break
                 time.sleep(0.1)  # between questions
+            (worker,) = client.query("workers").value
+            assert worker.suspended == (future.task_id,)
             writer.write("word")
         assert future.result(60)[1] == 4

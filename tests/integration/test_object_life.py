@@ -133,6 +133,19 @@ def test_after_results_failures_and_cancels_in_races(cluster: EmbeddedCluster, o
     nothing_is_left(cluster, observer)
 
 
+def test_after_clear_the_client_goes_on(cluster: EmbeddedCluster, observer: Observer) -> None:
+    with Client(cluster.scheduler_address) as client:
+        futures = [client.submit(_random_work, n, bytes([n]) * 70_000) for n in range(20)]
+        futures[0].result(PATIENCE_SECONDS)
+        client.clear(PATIENCE_SECONDS)
+        assert all(future.done() for future in futures)
+        with Monitor(cluster.monitor_address) as monitor:
+            while monitor.objects(PATIENCE_SECONDS).total_objects > 1:  # the serializer
+                pass
+        assert client.submit(_random_work, 0, b"ab").result(PATIENCE_SECONDS) == b"ba"
+    nothing_is_left(cluster, observer)
+
+
 def test_after_a_client_was_killed(cluster: EmbeddedCluster, observer: Observer) -> None:
     client = subprocess.Popen(
         [sys.executable, "-c", KILLED_CLIENT, cluster.scheduler_address], stdout=subprocess.PIPE, text=True
@@ -160,6 +173,21 @@ def test_after_workers_were_killed(cluster: EmbeddedCluster, observer: Observer)
             wait(futures, PATIENCE_SECONDS)
             psutil.wait_procs(children, PATIENCE_SECONDS)
     nothing_is_left(cluster, observer)
+
+
+def test_after_the_cluster_was_shut_down(cluster: EmbeddedCluster, observer: Observer) -> None:
+    with Client(cluster.scheduler_address) as other:
+        future = other.submit(time.sleep, 600)
+        with Client(cluster.scheduler_address) as client:
+            client.submit(bytes, 100_000).result(PATIENCE_SECONDS)
+            assert observer.total().object_count > 0
+            client.shutdown_cluster(PATIENCE_SECONDS)
+        with pytest.raises(CancelledError):
+            future.result(PATIENCE_SECONDS)
+        psutil.wait_procs([psutil.Process(cluster.processes["scheduler"])], PATIENCE_SECONDS)
+        total = observer.total()
+        assert (total.object_count, total.total_bytes) == (0, 0)
+        other.close()
 
 
 def test_after_a_worker_was_thought_lost_and_came_back(cluster: EmbeddedCluster, observer: Observer) -> None:
