@@ -62,9 +62,12 @@ class Wrong(NamedTuple):
 
 def wrong_deviations(deviations: Sequence[Deviation], results: Sequence[Result], complete: bool) -> list[Wrong]:
     """The entries that are stale (everything that they are about passes) or unmatched (it fails in another way, or,
-    in a complete run, there is nothing that they are about)."""
+    in a complete run, there is nothing that they are about). Without ``complete``, entries that are about several
+    scenarios are not judged."""
     wrong: list[Wrong] = []
     for deviation in deviations:
+        if not complete and set(deviation.scenario) & set("*?["):
+            continue  # another of its scenarios may show it
         about = [
             r
             for r in results
