@@ -84,7 +84,7 @@ def wrong_deviations(deviations: Sequence[Deviation], results: Sequence[Result],
         if failed:
             text = failed[0].failure.text if failed[0].failure else ""
             wrong.append(Wrong(deviation, f"unmatched: {failed[0].scenario.id} fails in another way: {text}"))
-        elif any(r.verdict is Verdict.PASS for r in about):
+        elif not deviation.sometimes and any(r.verdict is Verdict.PASS for r in about):
             passed = next(r for r in about if r.verdict is Verdict.PASS)
             wrong.append(Wrong(deviation, f"stale: {passed.scenario.id} passes"))
     return wrong
