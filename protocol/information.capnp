@@ -57,6 +57,7 @@ struct InformationAnswer {
     offering @9 :UInt32;                            # registered workers that offer all of them
     withRoom @10 :UInt32;                           # of these, how many could be given another task now
     missing @11 :List(Text);                        # the required names that no registered worker offers
+    managersOffering @12 :UInt32;                   # worker managers whose workers would offer all of them
   }
 
   struct TaskStory {

@@ -488,6 +488,7 @@ class TaskInfo:
     offering: int = 0
     with_room: int = 0
     missing: tuple[str, ...] = ()
+    managers_offering: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,10 @@ def main(argv: list[str] | None = None) -> int:
             full = CliError(f"can't write the output: {error.strerror}", "", ExitCode.INTERNAL)
             show_error(full, as_json=_errors_as_json(arguments))
             return ExitCode.INTERNAL
+        if isinstance(error, FileNotFoundError) and not _has_directory():
+            gone = CliError("the current directory does not exist any more", "cd")
+            show_error(gone, as_json=_errors_as_json(arguments))
+            return ExitCode.USAGE
         show_error(_internal(error), as_json=_errors_as_json(arguments))
         return ExitCode.INTERNAL
     finally:
@@ -162,10 +166,20 @@ def _run(arguments: list[str]) -> int:
         command_name = next((word for word in arguments[:1] if word in COMMANDS), "")
         path = error.ctx.command_path if error.ctx is not None else f"scalercli {command_name}".rstrip()
         text = error.format_message().rstrip(".")
-        raise CliError(text[:1].lower() + text[1:], f"{path} --help") from None
+        text, _, possible = text.partition(" (Possible options: ")  # what the parser thinks was meant
+        hint = f"did you mean {possible.rstrip(')').replace(', ', ' or ')}?" if possible else f"{path} --help"
+        raise CliError(text[:1].lower() + text[1:], hint) from None
     except _CLICK_ERROR as error:
         raise CliError(error.format_message()) from None
     return int(code or 0)
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        return False
+    return True
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -199,7 +213,7 @@ def _internal(error: Exception) -> CliError:
     where = "its traceback could not be written"
     try:
         path = internal_log()
-        with path.open("a") as log:
+        with open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
             traceback.print_exception(type(error), error, error.__traceback__, file=log)
         where = f"this is a bug; its traceback is in {path}"
     except (OSError, CliError):

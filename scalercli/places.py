@@ -98,7 +98,7 @@ def make_private(directory: Path) -> None:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise CliError(
                 f"{directory} is not a directory of yours",
-                "set SCALERCLI_RUNTIME_DIR and SCALERCLI_STATE_DIR to directories of yours",
+                "scalercli help environment",
                 ExitCode.UNREACHABLE,
             )
         if found.st_mode & 0o077:
@@ -106,7 +106,7 @@ def make_private(directory: Path) -> None:
     except OSError as error:
         raise CliError(
             f"can't use the directory {directory}: {error.strerror}",
-            "set SCALERCLI_RUNTIME_DIR and SCALERCLI_STATE_DIR to directories of yours",
+            "scalercli help environment",
             ExitCode.UNREACHABLE,
         ) from None
 

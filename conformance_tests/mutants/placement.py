@@ -221,6 +221,40 @@ def silent_manager_kept(p: Patcher) -> None:
     p.set(Managers, "forget_silent", lambda self, now, timeout: [])
 
 
+@mutant("MAN-11", "the reports do not show the workers of a manager")
+def managed_workers_not_shown(p: Patcher) -> None:
+    before = Managers.status
+    p.set(Managers, "status", lambda self, workers, now: before(self, (), now))
+
+
+@mutant("INF-07", "the answer about a task does not count worker managers")
+def managers_not_counted(p: Patcher) -> None:
+    p.set(Managers, "offering", lambda self, needs: 0)
+
+
+@mutant("BAL-09", "balancing goes on when it is turned off")
+def balancing_can_not_be_turned_off(p: Patcher) -> None:
+    def tick(self: SchedulerCore, now: float) -> Any:
+        return [*before(self, now), *balanced(self)]
+
+    def balanced(self: SchedulerCore) -> Any:
+        self._out = []
+        self._balance()
+        return self._out
+
+    before = SchedulerCore.tick
+    p.set(SchedulerCore, "tick", tick)
+
+
+@mutant("BAL-09", "the first round of balancing is two periods late")
+def balancing_late(p: Patcher) -> None:
+    def tick(self: SchedulerCore, now: float) -> Any:
+        return before(self, now - 2 * max(self.settings.load_balance, 0.0))
+
+    before = SchedulerCore.tick
+    p.set(SchedulerCore, "tick", tick)
+
+
 @mutant("SEC-04", "anybody can be a worker manager")
 def anybody_is_a_manager(p: Patcher) -> None:
     def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:

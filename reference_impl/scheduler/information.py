@@ -118,6 +118,7 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
                 _held_before(task),
                 _requirements(task),
                 *offers.of(task.needs),
+                core.managers.offering(task.needs),
             )
             for task in shown
         ),

@@ -56,6 +56,10 @@ class Managers:
         manager.last_seen = now
         return before
 
+    def offering(self, needs: Names) -> int:
+        """How many of them have workers, or could start some, that offer all of it."""
+        return sum(needs <= m.offers and m.heartbeat.max_task_concurrency > 0 for m in self._managers.values())
+
     def forget_silent(self, now: float, timeout: float) -> list[Identity]:
         """Managers without a heartbeat for so long are lost; their workers stay."""
         lost = [key for key, manager in self._managers.items() if now - manager.last_seen > timeout]

@@ -246,11 +246,17 @@ class ManagerCore:
             return out
         silent = self._silence(now)
         if silent >= self.settings.death:
-            return [*out, End(f"the scheduler has been silent for {silent:.0f} s")]
+            return [*out, End(f"the scheduler has been silent for {self.settings.death:g} s")]
         if silent >= _SILENCE_SECONDS:
             out.append(Note(logging.WARNING, f"the scheduler has not answered for {silent:.0f} s"))
         self._beat_at = now + self.settings.heartbeat
         if self._beat_sent is None:
             self._beat_sent = now
-        settings = self.settings
-        return [*out, Send(WorkerManagerHeartbeat(settings.limit, settings.capabilities, settings.manager_id))]
+        return [*out, self._heartbeat(self.settings.limit)]
+
+    def _heartbeat(self, limit: int) -> Send:
+        return Send(WorkerManagerHeartbeat(limit, self.settings.capabilities, self.settings.manager_id))
+
+    def leave(self) -> list[Instruction]:
+        """The manager is told to end (MAN-12)."""
+        return [self._heartbeat(0)]

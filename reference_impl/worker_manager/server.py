@@ -28,6 +28,7 @@ from reference_impl.worker_manager.core import Ask, End, Instruction, ManagerCor
 _LOG = logging.getLogger("worker-manager")
 _MAX_MESSAGE_BYTES = 64 << 20
 _STOP_SECONDS = 10.0
+_GOODBYE_MILLISECONDS = 500
 _IDENTITY = b"Manager|"
 
 
@@ -93,6 +94,7 @@ class ManagerServer:
 
     def close(self) -> None:
         """Ends every worker, which hands its tasks back, and waits until they are gone."""
+        self._carry_out(self.core.leave())
         children = list(self._children.values())
         for child in children:
             child.process.terminate()
@@ -105,7 +107,7 @@ class ManagerServer:
                 child.process.wait()
             child.stdout.close()
         self._children.clear()
-        self._context.destroy(linger=0)
+        self._context.destroy(linger=_GOODBYE_MILLISECONDS)
 
     def run(self) -> str:
         """Serves until a stop signal (returns ""), or until the scheduler is lost (returns what is known of that)."""

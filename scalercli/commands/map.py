@@ -177,14 +177,15 @@ class Lines:
         try:
             self.fd = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise CliError(f"can't read {name}: {error.strerror}") from None
+            what = "stdin" if name == "-" else name
+            raise CliError(f"can't read {what}: {error.strerror}", "scalercli map --help") from None
         self._name = name
         self._rest = b""
         self._ready: deque[str] = deque()
         self.ended = False
         self.count = 0
         if name != "-" and Path(name).is_dir():
-            raise CliError(f"can't read {name}: it is a directory")
+            raise CliError(f"can't read {name}: it is a directory", "scalercli map --help")
 
     @property
     def ready(self) -> bool:
@@ -200,7 +201,8 @@ class Lines:
         try:
             data = os.read(self.fd, _CHUNK)
         except OSError as error:
-            raise CliError(f"can't read {self._name}: {error.strerror}") from None
+            what = "stdin" if self._name == "-" else self._name
+            raise CliError(f"can't read {what}: {error.strerror}", "scalercli map --help") from None
         if not data:
             self.ended = True
             if self._rest:

@@ -50,6 +50,10 @@ def directories() -> Iterator[Finding]:
     for root in (state_root(), runtime_root()):
         if not root.exists():
             continue
+        if not root.is_dir():
+            wrong = True
+            yield bad("permissions", f"{root} is not a directory", "scalercli help environment")
+            continue
         for path in [root, *_inside(root)]:
             found = path.lstat()
             if found.st_uid != os.getuid():
@@ -70,7 +74,7 @@ def directories() -> Iterator[Finding]:
 
 def _inside(root: Path) -> Iterator[Path]:
     """Directories to 0700; ledgers, sockets and locks to 0600. Logs of roles say nothing secret, but lie within."""
-    for path in sorted(root.iterdir()):
+    for path in sorted(root.iterdir()) if os.access(root, os.R_OK | os.X_OK) else ():
         if path.is_dir() and not path.is_symlink():
             yield path
             yield from (p for p in sorted(path.iterdir()) if p.suffix in (".sqlite", ".lock", ".log", ".sock"))
@@ -90,7 +94,7 @@ def clock() -> Iterator[Finding]:
         yield bad("clock", f"files of sessions are {ahead:.0f} s in the future: the clock was set back", "date")
         return
     try:
-        with tempfile.TemporaryFile(dir=state_root() if state_root().exists() else None) as probe:
+        with tempfile.TemporaryFile(dir=state_root() if state_root().is_dir() else None) as probe:
             skew = os.fstat(probe.fileno()).st_mtime - time.time()
     except OSError:
         return  # the directory is complained about already

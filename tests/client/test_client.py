@@ -28,6 +28,7 @@ from protocol.messages import (
     TaskCancel,
     TaskCancelConfirm,
     TaskCancelConfirmType,
+    TaskCapability,
     TaskResultType,
 )
 from reference_impl.client import CancelAnswer, Client
@@ -415,3 +416,16 @@ def test_an_id_that_is_pending_is_refused_and_the_first_task_is_untouched(cluste
     cluster.answer_payload(task, b"x", TaskResultType.SUCCESS)
     assert first.result(20).payload == b"x"
     cluster.expect_nothing(client)
+
+
+def test_capabilities_are_names_and_numbers(client: Client, cluster: FakeCluster) -> None:
+    """A number that does not fit would otherwise be noticed by the client's thread, and end it."""
+    for wrong in ({"gpu": 1 << 63}, {"gpu": -(1 << 63) - 1}, {"": 1}):
+        with pytest.raises(ValueError, match="a number of at most 64 bits"):
+            client.submit_verbose(abs, (-1,), capabilities=wrong)
+    for no_mapping in (["gpu"], "gpu", {"gpu": "many"}, {"gpu": 1.5}, {1: 2}):
+        with pytest.raises(TypeError, match="whole number"):
+            client.submit_many(abs, [(-1,)], capabilities=no_mapping)  # type: ignore[arg-type]
+    results = client.map(abs, [-1], capabilities={"gpu": 1, "linux": -1})
+    assert cluster.expect(Task).capabilities == (TaskCapability("gpu", 1), TaskCapability("linux", -1))
+    del results

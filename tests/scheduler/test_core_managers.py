@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.codec import decode_answer, encode_query
 from protocol.messages import (
     BinderStatus,
+    InformationQuery,
+    InformationRequest,
+    InformationResponse,
     ManagedWorkers,
     ObjectStorageStatus,
     Resource,
     TaskCapability,
+    TaskFilter,
+    TaskList,
     WorkerManagerCommand,
     WorkerManagerDetail,
     WorkerManagerHeartbeat,
@@ -122,6 +128,19 @@ def test_the_monitor_sees_managers_and_their_workers(world: World) -> None:
     assert report.scaling_manager.worker_manager_details == (
         WorkerManagerDetail(b"fleet", M1.decode(), 3, 4, "gpu=1,linux", 3),
     )
+
+
+def test_inf_07_the_answer_about_a_task_counts_managers_that_could_help(world: World) -> None:
+    task = world.task(needs=["gpu"])
+    _wanted(world, M1, b"plain")
+    _wanted(world, M2, b"cards", offers=GPU)
+    _wanted(world, b"m3", b"none", limit=0, offers=GPU)
+    world.send(C1, InformationRequest(encode_query(InformationQuery(1, "tasks", TaskFilter((task,))))))
+    (response,) = world.take(C1)
+    assert isinstance(response, InformationResponse)
+    answer = decode_answer(response.response).value
+    assert isinstance(answer, TaskList)
+    assert (answer.tasks[0].offering, answer.tasks[0].missing, answer.tasks[0].managers_offering) == (0, ("gpu",), 1)
 
 
 def test_a_changed_limit_or_offer_counts_at_once(world: World) -> None:

@@ -68,6 +68,10 @@ def test_man_07_heartbeats_say_who_it_is_and_what_it_can() -> None:
     assert manager.core.deadline == 2.0
 
 
+def test_man_12_a_goodbye_is_a_heartbeat_of_a_manager_that_can_run_nothing() -> None:
+    assert Manager(capabilities=(GPU,)).core.leave() == [Send(WorkerManagerHeartbeat(0, (GPU,), b"fleet"))]
+
+
 def test_man_04_without_a_command_it_starts_nothing_and_goes_on() -> None:
     manager = Manager()
     for _ in range(100):
