@@ -490,6 +490,7 @@ class SchedulerCore:
             self._out.append(DeleteObjects(objects))
         shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
         self._out.extend(Send(worker, shutdown) for worker in self.workers)
+        self._out.extend(Send(manager, shutdown) for manager in self.managers.identities())
         self._out.append(Stop())
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
