@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from conformance_tests.engine.channels import SetupFailed
-from conformance_tests.explorer import counterexample
+from conformance_tests.explorer import counterexample, graphs
 from conformance_tests.explorer.search import Options, Report, Search
 from conformance_tests.explorer.walk import IGNORED, ROWS
 
@@ -31,10 +31,13 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="workers that have timed out may register again under the same identity",
     )
+    parser.add_argument("--graph", action="store_true", help="another world: one graph of three nodes (SPEC 5.6)")
     parser.add_argument("--scenario", type=Path, metavar="FILE", help="write a counterexample to this file")
     given = parser.parse_args(argv)
     if given.depth < 1:
         parser.error("--depth must be at least 1")
+    if given.graph:
+        return _graph(given.core, given.depth)
     options = Options(given.depth, not given.empty, not given.no_balancing, given.returning)
     try:
         report = Search(given.core, options, _progress if sys.stderr.isatty() else None).run()
@@ -53,6 +56,16 @@ def main(argv: list[str] | None = None) -> int:
     else:
         print(text, end="")
     return NOT_CONFORMANT
+
+
+def _graph(core: str, depth: int) -> int:
+    try:
+        report = graphs.explore(core, depth)
+    except SetupFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    print(graphs.summary(core, report))
+    return CONFORMS if report.broken is None else NOT_CONFORMANT
 
 
 def _progress(depth: int, states: int) -> None:

@@ -121,3 +121,11 @@ def test_equal_states_are_merged_and_all_ways_to_them_are_counted() -> None:
 def test_a_core_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--core", "reference_impl.conformance:nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_the_world_of_a_graph(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--graph", "--depth", "4"]) == 0
+    assert "broken rules          none" in capsys.readouterr().out
+    with applied(catalog.find("scheduler", "graph-waiting-not-answered")):
+        assert command.main(["--graph", "--depth", "4"]) == 12
+    assert "never get a terminal answer" in capsys.readouterr().out
