@@ -56,8 +56,9 @@ class Commands:
 
 def median(commands: Commands, name: str, line: str, repeat: int) -> None:
     seconds = [commands.run(line)[0] for _ in range(repeat)]
-    middle, best = 1000 * statistics.median(seconds), 1000 * min(seconds)
-    print(f"{name:<34} {middle:8.0f} ms   (fastest {best:.0f} ms)", flush=True)
+    print(
+        f"{name:<34} {1000 * statistics.median(seconds):8.0f} ms   (fastest {1000 * min(seconds):.0f} ms)", flush=True
+    )
 
 
 def cpu(commands: Commands) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/object_storage.py
     python benchmarks/object_storage.py --peer 'scaler_object_storage_server {address}' --rounds 9
+    python benchmarks/object_storage.py --only spilled
 
 Servers run as processes of their own and take turns, so that a busy machine is busy for both. Reported is the median
 round of each server with its worst and best, and the ratio of the medians (above 1: ours is faster). The client is
@@ -28,6 +29,7 @@ from protocol.identifiers import ObjectId
 from protocol.storage import ResponseType, Total
 
 _HEADER = 88  # a response without payload
+_TYPE_AT = 40  # in it
 _LARGE = 64 << 20
 _BUFFER = bytearray(_LARGE + 4096)
 
@@ -196,6 +198,32 @@ def waiting(server: Server) -> dict[str, Figure]:
     return {"waiting gets": Figure(count / elapsed, True, "/s")}
 
 
+def spilled(server: Server) -> dict[str, Figure]:
+    """Sixteen payloads of 16 MiB under a memory limit of two of them, in a file each but for two; then read. The same
+    requests without a limit are the figures "in memory" of the same run."""
+    size, count = 16 << 20, 16
+    content = bytearray(os.urandom(4096) * (size // 4096))
+    start = time.perf_counter()
+    for number in range(count):
+        content[:8] = number.to_bytes(8, "big")
+        head, _ = storage.set_request(number, ObjectId(number.to_bytes(32, "big")), content)
+        server.socket.sendall(head)
+        server.socket.sendall(content)
+        if server.read(_HEADER)[_TYPE_AT] != ResponseType.SET_OK:
+            raise SystemExit(f"error: {server.name} refused a payload")
+    middle = time.perf_counter()
+    for number in range(count):
+        server.socket.sendall(b"".join(storage.get_request(number, ObjectId(number.to_bytes(32, "big")))))
+        if server.read(_HEADER + 8 + size)[_HEADER + 8 :][:8] != number.to_bytes(8, "big"):
+            raise SystemExit(f"error: {server.name} returned another payload")
+    end = time.perf_counter()
+    amount = size * count / 1e6
+    return {
+        "16 x 16 MiB set": Figure(amount / (middle - start), True, "MB/s"),
+        "16 x 16 MiB get": Figure(amount / (end - middle), True, "MB/s"),
+    }
+
+
 WORK: list[Callable[[Server], dict[str, Figure]]] = [
     small_requests,
     round_trips,
@@ -204,6 +232,7 @@ WORK: list[Callable[[Server], dict[str, Figure]]] = [
     lambda server: payloads(server, 1 << 20, 40),
     lambda server: payloads(server, _LARGE, 3),
 ]
+_SPILL_LIMIT = "32M"
 
 
 def cell(rounds: list[Figure]) -> str:
@@ -216,6 +245,7 @@ def cell(rounds: list[Figure]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each server is measured (default 5)")
+    parser.add_argument("--only", choices=("all", "memory", "spilled"), default="all", help="a part of it")
     parser.add_argument("--peer", metavar="COMMAND", help="another server's command; {address} becomes its address")
     options = parser.parse_args()
     ours = shlex.join([sys.executable, "-m", "reference_impl.object_storage", "--log-level", "WARNING", "{address}"])
@@ -223,15 +253,20 @@ def main() -> None:
     if options.peer:
         commands["peer"] = options.peer if "{address}" in options.peer else options.peer + " {address}"
     rounds: dict[str, dict[str, list[Figure]]] = {}
-    for work in WORK:
+    for _ in range(options.rounds if options.only != "memory" else 0):
+        for kind, more in (("in memory", "--memory-limit unlimited"), ("spilled", f"--memory-limit {_SPILL_LIMIT}")):
+            with closing(Server("ours", f"{ours} {more}")) as server:
+                for label, figure in spilled(server).items():
+                    rounds.setdefault(f"{label}, {kind}", {}).setdefault("ours", []).append(figure)
+    for work in WORK if options.only != "spilled" else ():
         for _ in range(options.rounds):
             for name, command in commands.items():
                 with closing(Server(name, command)) as server:
                     for label, figure in work(server).items():
                         rounds.setdefault(label, {}).setdefault(name, []).append(figure)
-    print(f"{'':22}{'ours':>36}" + (f"{'peer':>36}{'ratio':>8}" if options.peer else ""))
+    print(f"{'':34}{'ours':>36}" + (f"{'peer':>36}{'ratio':>8}" if options.peer else ""))
     for label, row in rounds.items():
-        line = f"{label:22}" + "".join(f"{cell(figures):>36}" for figures in row.values())
+        line = f"{label:34}" + "".join(f"{cell(figures):>36}" for figures in row.values())
         if "peer" in row:
             ours, peer = (statistics.median(figure.value for figure in row[name]) for name in ("ours", "peer"))
             line += f"{ours / peer if row['ours'][0].higher_is_better else peer / ours:>8.2f}"

@@ -22,6 +22,7 @@ LENGTHS: Lengths = {
     ("GraphTask", "targets"): TASK_ID_BYTES,
     ("ObjectMetadata", "objectIds"): OBJECT_ID_BYTES,
     ("InformationQuery.TaskFilter", "taskIds"): TASK_ID_BYTES,
+    ("InformationQuery", "story"): TASK_ID_BYTES,
 }
 
 _CODEC = Codec(layout.load(), messages.STRUCT_CLASSES, messages.ENUM_CLASSES, LENGTHS)

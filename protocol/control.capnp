@@ -230,6 +230,7 @@ struct Overview {
     cpu @6 :Float64;
     lastSeenSeconds @7 :Float64;
     capabilities @8 :List(Text);
+    suspended @9 :UInt32;        # started, and waiting for a task of a higher priority
   }
 
   struct StateCount {

@@ -259,6 +259,7 @@ class WorkerView(NamedTuple):
     cpu: float = 0.0
     last_seen_seconds: float = 0.0
     capabilities: tuple[str, ...] = ()
+    suspended: int = 0
 
 
 class StateCount(NamedTuple):

@@ -97,12 +97,15 @@ def _query(fields: Fields) -> bytes:
     value = dict(fields)
     number = value.pop("queryId", 0)
     if len(value) != 1:
-        raise BadFields("informationRequest.request: queryId and one of version, tasks, workers, clients were expected")
+        raise BadFields(
+            "informationRequest.request: queryId and one of version, tasks, workers, clients, story were expected"
+        )
     ((variant, inner),) = value.items()
     kinds = field_types("InformationQuery")
     if variant not in kinds:
         raise BadFields(f"informationRequest.request: there is no query {variant!r}")
-    filled = _struct(kinds[variant], inner or {}, variant) if kinds[variant] != "Void" else None
+    kind = kinds[variant]
+    filled = None if kind == "Void" else _value(kind, inner or ({} if kind in _STRUCTS else inner), variant)
     return codec.encode_query(InformationQuery(number, variant, filled))
 
 

@@ -11,6 +11,7 @@ struct InformationQuery {
     tasks @2 :TaskFilter;   # living tasks
     workers @3 :Void;       # which workers are registered?
     clients @4 :Void;       # which clients are registered?
+    story @5 :Data;         # what has happened to the task with this id?
   }
 
   struct TaskFilter {
@@ -28,6 +29,7 @@ struct InformationAnswer {
     workers @3 :List(WorkerInfo);   # answers workers: all that are registered
     clients @4 :List(ClientInfo);   # answers clients: all that are registered
     error @5 :Text;                 # the query was not understood
+    story @6 :TaskStory;            # answers story
   }
 
   struct VersionInfo {
@@ -55,6 +57,22 @@ struct InformationAnswer {
     offering @9 :UInt32;                            # registered workers that offer all of them
     withRoom @10 :UInt32;                           # of these, how many could be given another task now
     missing @11 :List(Text);                        # the required names that no registered worker offers
+    managersOffering @12 :UInt32;                   # worker managers whose workers would offer all of them
+  }
+
+  struct TaskStory {
+    taskId @0 :Data;              # 16 bytes
+    client @1 :Data;              # the task's client; empty when nothing is known of the task (any more)
+    events @2 :List(TaskEvent);   # oldest first
+    leftOut @3 :UInt32;           # how many events after the first ones are not kept
+  }
+
+  struct TaskEvent {
+    event @0 :Text;               # as in SPEC section 5.2
+    state @1 :Common.TaskState;   # after it
+    worker @2 :Data;              # the worker that held the task then, or until then; empty: none did
+    agoMilliseconds @3 :UInt64;   # how long ago it happened
+    detail @4 :Text;              # more about it, for people; often empty
   }
 
   struct WorkerInfo {
@@ -66,6 +84,7 @@ struct InformationAnswer {
     processors @5 :List(UInt32);                    # process ids
     lastSeenMilliseconds @6 :UInt64;                # since its last heartbeat
     capabilities @7 :List(Common.TaskCapability);   # what it offers
+    suspended @8 :List(Data);                       # tasks that wait for one of a higher priority, by its last heartbeat
   }
 
   struct ClientInfo {

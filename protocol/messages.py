@@ -488,6 +488,7 @@ class TaskInfo:
     offering: int = 0
     with_room: int = 0
     missing: tuple[str, ...] = ()
+    managers_offering: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,6 +507,7 @@ class WorkerInfo:
     processors: tuple[int, ...] = ()
     last_seen_milliseconds: int = 0
     capabilities: tuple[TaskCapability, ...] = ()
+    suspended: tuple[TaskId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,13 +520,30 @@ class ClientInfo:
     connected_milliseconds: int = 0
 
 
-QueryValue = Union[None, TaskFilter]
-AnswerValue = Union[VersionInfo, TaskList, tuple[WorkerInfo, ...], tuple[ClientInfo, ...], str]
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    event: str = ""
+    state: TaskState = TaskState.INACTIVE
+    worker: Identity = b""
+    ago_milliseconds: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStory:
+    task_id: TaskId
+    client: Identity = b""
+    events: tuple[TaskEvent, ...] = ()
+    left_out: int = 0
+
+
+QueryValue = Union[None, TaskFilter, TaskId]
+AnswerValue = Union[VersionInfo, TaskList, tuple[WorkerInfo, ...], tuple[ClientInfo, ...], str, TaskStory]
 
 
 @dataclass(frozen=True, slots=True)
 class InformationQuery:
-    """``variant`` is the name of the union's member: version, tasks, workers or clients."""
+    """``variant`` is the name of the union's member: version, tasks, workers, clients or story."""
 
     query_id: int
     variant: str
@@ -533,7 +552,7 @@ class InformationQuery:
 
 @dataclass(frozen=True, slots=True)
 class InformationAnswer:
-    """``variant`` is version, tasks, workers, clients or error."""
+    """``variant`` is version, tasks, workers, clients, story or error."""
 
     query_id: int
     variant: str
@@ -668,6 +687,8 @@ STRUCT_CLASSES: dict[str, type] = {
     "InformationAnswer.TaskInfo": TaskInfo,
     "InformationAnswer.WorkerInfo": WorkerInfo,
     "InformationAnswer.ClientInfo": ClientInfo,
+    "InformationAnswer.TaskStory": TaskStory,
+    "InformationAnswer.TaskEvent": TaskEvent,
     **{cls.__name__: cls for cls in MESSAGE_CLASSES.values()},
 }
 

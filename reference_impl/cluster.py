@@ -76,6 +76,11 @@ class EmbeddedCluster:
         self._spawn(name, self.scheduler_address, "--concurrency", str(slots), *options, module="worker")
         return self._children[name].pid
 
+    def add_manager(self, limit: int, options: Sequence[str] = ()) -> int:
+        """Starts a worker manager, which runs up to ``limit`` workers as there is work; returns its process id."""
+        self._spawn("worker_manager", self.scheduler_address, "--max", str(limit), *options)
+        return self._children["worker_manager"].pid
+
     @property
     def processes(self) -> dict[str, int]:
         """Role to process id. (A worker has child processes of its own.)"""

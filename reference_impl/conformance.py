@@ -73,11 +73,11 @@ def scheduler(settings: dict[str, Any], now: float) -> SchedulerUnderTest:
     return SchedulerUnderTest(_core(settings, now))
 
 
-def _core(settings: dict[str, Any], now: float) -> SchedulerCore:
+def _core(settings: dict[str, Any], now: float, **more: Any) -> SchedulerCore:
     chosen = {_SETTINGS[name]: value for name, value in settings.items()}
     chosen.setdefault("load_balance", -1.0)
     address = ObjectStorageAddress("127.0.0.1", 1, "tcp")
-    return SchedulerCore(Settings(address, version="core", **chosen), now)
+    return SchedulerCore(Settings(address, version="core", **more, **chosen), now)
 
 
 # ---- for the explorer (conformance_tests.explorer): a core that can go back, with messages that are not encoded ----
@@ -153,7 +153,7 @@ def _graph_fingerprint(graph: Graph) -> Hashable:
 
 def scheduler_core(settings: dict[str, Any], now: float) -> ExploredScheduler:
     """A scheduler for the explorer, with these settings, by the names that scenarios use."""
-    return ExploredScheduler(_core(settings, now))
+    return ExploredScheduler(_core(settings, now, ended_stories=0))  # they are no part of its state
 
 
 def _messages(instructions: list[Instruction]) -> list[tuple[bytes, Message]]:

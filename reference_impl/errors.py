@@ -55,6 +55,10 @@ class SchedulerUnreachable(ConnectionError):
     """No scheduler answered at the address in time."""
 
 
+class ClusterProtected(Exception):
+    """The scheduler was started so that clients can't shut it down (LIV-10)."""
+
+
 class StorageFull(Exception):
     """The object storage has no room for an object, neither in memory nor on disk, and has refused it (STO-22)."""
 

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalercli
-from scalercli import options, plain_values
+from scalercli import examples, options, plain_values
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
 from scalercli.output import Mode, show_error
@@ -36,6 +36,9 @@ COMMANDS = {
     "top": "scalercli.commands.top",
     "cluster": "scalercli.commands.cluster",
     "config": "scalercli.commands.config",
+    "doctor": "scalercli.commands.doctor",
+    "completion": "scalercli.commands.completion",
+    "help": "scalercli.commands.help",
     "scheduler": "scalercli.commands.roles",
     "worker": "scalercli.commands.roles",
     "worker-manager": "scalercli.commands.roles",
@@ -62,6 +65,7 @@ class LazyGroup(TyperGroup):
         command: Any = typer.main.get_command(app)
         command.name = cmd_name
         plain_values.use(command)
+        examples.attach(command, cmd_name)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -79,7 +83,6 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="Run Python functions and commands as tasks of a Scaler cluster, and watch, wait for and cancel them.",
-    epilog="For example: scalercli run math:factorial 20",
 )
 
 
@@ -129,6 +132,10 @@ def main(argv: list[str] | None = None) -> int:
             full = CliError(f"can't write the output: {error.strerror}", "", ExitCode.INTERNAL)
             show_error(full, as_json=_errors_as_json(arguments))
             return ExitCode.INTERNAL
+        if isinstance(error, FileNotFoundError) and not _has_directory():
+            gone = CliError("the current directory does not exist any more", "cd")
+            show_error(gone, as_json=_errors_as_json(arguments))
+            return ExitCode.USAGE
         show_error(_internal(error), as_json=_errors_as_json(arguments))
         return ExitCode.INTERNAL
     finally:
@@ -140,6 +147,11 @@ def _run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     command: Any = typer.main.get_command(app)
     plain_values.use(command)
+    examples.attach(command, "")
+    if instruction := os.environ.get("_SCALERCLI_COMPLETE"):
+        from scalercli import completion
+
+        return completion.respond(command, instruction)
     try:
         with command.make_context("scalercli", list(arguments)) as context:
             code = command.invoke(context)
@@ -154,10 +166,20 @@ def _run(arguments: list[str]) -> int:
         command_name = next((word for word in arguments[:1] if word in COMMANDS), "")
         path = error.ctx.command_path if error.ctx is not None else f"scalercli {command_name}".rstrip()
         text = error.format_message().rstrip(".")
-        raise CliError(text[:1].lower() + text[1:], f"{path} --help") from None
+        text, _, possible = text.partition(" (Possible options: ")  # what the parser thinks was meant
+        hint = f"did you mean {possible.rstrip(')').replace(', ', ' or ')}?" if possible else f"{path} --help"
+        raise CliError(text[:1].lower() + text[1:], hint) from None
     except _CLICK_ERROR as error:
         raise CliError(error.format_message()) from None
     return int(code or 0)
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        return False
+    return True
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -191,7 +213,7 @@ def _internal(error: Exception) -> CliError:
     where = "its traceback could not be written"
     try:
         path = internal_log()
-        with path.open("a") as log:
+        with open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
             traceback.print_exception(type(error), error, error.__traceback__, file=log)
         where = f"this is a bug; its traceback is in {path}"
     except (OSError, CliError):

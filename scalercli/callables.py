@@ -193,6 +193,10 @@ def _load_module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             hint = f"a file is named with its ending: {name.replace('.', '/')}.py:FUNCTION"
+            import difflib
+
+            if close := difflib.get_close_matches(name, sys.stdlib_module_names, 1):
+                hint = f"did you mean {close[0]}? A file is named with its ending: {name.replace('.', '/')}.py:FUNCTION"
             raise CliError(f"there is no module {name!r}", hint) from None
         raise CliError(f"the module {name!r} can't be loaded: {error}") from None
     except (KeyboardInterrupt, MemoryError):
@@ -204,7 +208,7 @@ def _load_module(name: str) -> Any:
 def _load_file(text: str) -> Any:
     path = Path(text).absolute()
     if not path.is_file():
-        raise CliError(f"there is no file {text}")
+        raise CliError(f"there is no file {text}", "ls *.py")
     directory = str(path.parent)
     if directory not in sys.path:
         sys.path.insert(0, directory)

@@ -20,14 +20,42 @@ class ExitCode(IntEnum):
     PENDING = 8
     UNREACHABLE = 10
     PROTOCOL = 11
+    NOT_CONFORMANT = 12
+    DIVERGED = 13
     TIMED_OUT = 124
     INTERNAL = 125
+    NOT_EXECUTABLE = 126
+    COMMAND_NOT_FOUND = 127
     INTERRUPTED = 130
     CLOSED_PIPE = 141
     TERMINATED = 143
 
 
-_WORST_FIRST = (125, 11, 10, 124, 7, 1, 6, 5, 3, 4, 8, 0)
+MEANINGS = {
+    ExitCode.OK: "ok",
+    ExitCode.TASK_FAILED: "a task failed (`run -- CMD`: the command's own code)",
+    ExitCode.USAGE: "usage; nothing was sent",
+    ExitCode.NOT_FOUND: "not found",
+    ExitCode.ALREADY_DONE: "already done",
+    ExitCode.REFUSED: "refused",
+    ExitCode.CANCELED: "canceled",
+    ExitCode.LOST: "worker died, or lost",
+    ExitCode.PENDING: "still pending",
+    ExitCode.UNREACHABLE: "scheduler, agent or storage unreachable",
+    ExitCode.PROTOCOL: "protocol or version error",
+    ExitCode.NOT_CONFORMANT: "not conformant: a MUST failed",
+    ExitCode.DIVERGED: "a replay diverged, or two runs differ",
+    ExitCode.TIMED_OUT: "timed out",
+    ExitCode.INTERNAL: "internal error; ours under `run -- CMD`",
+    ExitCode.NOT_EXECUTABLE: "not executable on the worker",
+    ExitCode.COMMAND_NOT_FOUND: "not found on the worker",
+    ExitCode.INTERRUPTED: "SIGINT (Ctrl-C)",
+    ExitCode.CLOSED_PIPE: "the reader of stdout is gone",
+    ExitCode.TERMINATED: "SIGTERM",
+}
+"""What each means: `scalercli help exit-codes` and the README have it from here."""
+
+WORST_FIRST = (125, 11, 10, 124, 7, 1, 6, 5, 3, 4, 8, 0)
 
 OF_STATE = {
     ShownState.SUCCESS: ExitCode.OK,
@@ -56,4 +84,4 @@ def of_state(state: ShownState) -> ExitCode:
 def worst(codes: Iterable[int]) -> int:
     """The one code that stands for several; 0 for none."""
     there = set(codes)
-    return next((code for code in _WORST_FIRST if code in there), 0)
+    return next((code for code in WORST_FIRST if code in there), 0)

@@ -81,7 +81,9 @@ def printable(text: str) -> str:
 def job(words: Sequence[str], *, command: bool, cluster: str, where: Place = ANYWHERE) -> Job:
     """The task that these words mean; raises CliError, with nothing sent."""
     if not words:
-        raise CliError("what is to be run?", "MODULE:FUNCTION [ARG…], or -- COMMAND [ARG…]")
+        raise CliError(
+            "what is to be run? MODULE:FUNCTION or -- COMMAND was expected", "scalercli run math:factorial 20"
+        )
     if command:
         if not words[0]:
             raise CliError("the command is empty")

@@ -21,6 +21,8 @@ def read(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _from_stdin() -> list[str]:
+    if sys.stdin is None:
+        raise CliError("can't read ids from stdin: it is closed", "scalercli help ids")
     ids = []
     for number, line in enumerate(sys.stdin.buffer, 1):
         text = line.decode(errors="replace").strip()

@@ -7,10 +7,12 @@ import select
 import sys
 import time
 
+from scalercli import definition, locks
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.link import AgentLink, find_agent
-from scalercli.places import EMBEDDED, Places
+from scalercli.output import message, tasks
+from scalercli.places import EMBEDDED, Places, is_local
 
 _START_SECONDS = 60.0
 
@@ -27,22 +29,35 @@ def open_link(
 
     places.make()
     # One command starts the agent; those that come meanwhile wait here and then find it.
-    with places.start_lock.open("w") as start_lock:
+    with open(places.start_lock, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as start_lock:
         fcntl.flock(start_lock, fcntl.LOCK_EX)
         link = find_agent(places)
         if link is not None:
             return link
-        if cluster == EMBEDDED and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
-            sys.stderr.write("note: starting a cluster on this machine (scalercli cluster down ends it)\n")
-            sys.stderr.flush()
-        _start_agent(places, workers, idle_seconds, keep)
+        defined = definition.load(places) if is_local(cluster) else None
+        if defined is not None:
+            workers, idle_seconds, keep = defined.workers, defined.idle_seconds, not defined.idle_seconds
+        elif is_local(cluster) and cluster != EMBEDDED:
+            raise CliError(
+                f"the cluster {cluster!r} is down", f"scalercli cluster up --name {cluster}", ExitCode.UNREACHABLE
+            )
+        died = locks.last_words(places)
+        if died:
+            message(f"note: {died}; starting again")
+        elif is_local(cluster) and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
+            down = "scalercli cluster down" + ("" if cluster == EMBEDDED else f" {cluster}")
+            message(f"note: starting a cluster on this machine ({down} ends it)")
+        lost = _start_agent(places, workers, idle_seconds, keep)
+        if lost:
+            message(f"note: {tasks(lost)} lost with it: scalercli status --state lost")
     link = find_agent(places)
     if link is None:
         raise CliError("the session agent ended at once", f"see {places.log}", ExitCode.UNREACHABLE)
     return link
 
 
-def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) -> None:
+def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) -> int:
+    """Returns when it is ready: how many tasks of an earlier one are lost."""
     import json
     import subprocess
 
@@ -84,6 +99,7 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) 
     answer = json.loads(line)
     if "error" in answer:
         raise CliError(answer["error"], answer["hint"], answer["code"])
+    return int(answer.get("lost", 0))
 
 
 def python_path() -> str:

@@ -255,9 +255,13 @@ class _Inbox:
             pass
 
 
-def find_agent(places: Places, greeting: str = "ping") -> AgentLink | None:
-    """A connection to the living agent, if there is one; its answer to the greeting is in ``info``."""
+def find_agent(
+    places: Places, greeting: str = "ping", *, patience_seconds: float = _ANSWER_SECONDS
+) -> AgentLink | None:
+    """A connection to the living agent, if there is one; its answer to the greeting is in ``info``. Raises CliError
+    for one that does not answer in time."""
     paths = [str(places.socket)]
+    noted = [""]
     try:
         noted = places.lock.read_text().split("\n")
         if len(noted) > 1 and noted[1] and noted[1] != paths[0]:
@@ -270,7 +274,7 @@ def find_agent(places: Places, greeting: str = "ping") -> AgentLink | None:
         try:
             sock.connect(path)
             link.send(greeting)
-            answer = link.receive(time.monotonic() + _ANSWER_SECONDS).value
+            answer = link.receive(time.monotonic() + patience_seconds).value
             if isinstance(answer, AgentInfo):
                 link.info = answer
                 return link
@@ -278,7 +282,11 @@ def find_agent(places: Places, greeting: str = "ping") -> AgentLink | None:
             link.close()
         except TimedOut:
             link.close()
-            raise CliError("the session agent does not answer", f"see {places.log}", ExitCode.UNREACHABLE) from None
+            raise CliError(
+                f"the session agent{f' (pid {noted[0]})' if noted[0] else ''} does not answer",
+                f"kill -9 {noted[0]}" if noted[0] else "scalercli doctor",
+                ExitCode.UNREACHABLE,
+            ) from None
     return None
 
 

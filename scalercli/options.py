@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -10,18 +11,53 @@ from scalercli import durations, settings
 from scalercli.errors import CliError
 from scalercli.output import Mode, Output
 
+
+def completer(kind: str) -> Callable[[Any, str], list[tuple[str, str]]]:
+    """For typer: what the shell may complete there; ``kind`` is a function of ``completion``."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+        from scalercli import completion
+
+        return completion.candidates(kind, ctx, incomplete)
+
+    return complete
+
+
 OutputOption = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="text|json|jsonl|ids|none", help="How answers are printed.")
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="text|json|jsonl|ids|none",
+        help="How answers are printed.",
+        autocompletion=completer("output"),
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as --output json.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --output none, and no notes.")]
 ClusterOption = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="NAME|ADDRESS", help="tcp://HOST:PORT of a scheduler, a name, or embedded."),
+    typer.Option(
+        "--cluster",
+        metavar="NAME|ADDRESS",
+        help="tcp://HOST:PORT of a scheduler, a name, or embedded.",
+        autocompletion=completer("cluster"),
+    ),
+]
+ClusterArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME|ADDRESS]", help="Of the cluster.", show_default=False, autocompletion=completer("cluster")
+    ),
 ]
 IdsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID…|-]", help="Task ids; - reads them from stdin.", show_default=False),
+    typer.Argument(
+        metavar="[ID…|-]",
+        help="Task ids; - reads them from stdin.",
+        show_default=False,
+        autocompletion=completer("task"),
+    ),
 ]
 
 chosen_mode: Mode | None = None

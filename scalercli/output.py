@@ -24,8 +24,8 @@ _STYLES = {
     "success": "32", "canceled": "33", "running": "36", "canceling": "33", "queued": "34", "pending": "34",
     "waiting": "35", "timed-out": "31",
     "failed": "31", "worker-died": "31", "lost": "31", "not-found": "31", "refused": "31", "unconfirmed": "31",
-    "already-done": "33", "requested": "33", "up": "32", "down": "33", "id": "2", "error": "1;31",
-    "hint": "36",
+    "already-done": "33", "requested": "33", "up": "32", "down": "33", "died": "31", "no-answer": "31",
+    "id": "2", "error": "1;31", "hint": "36",
 }  # fmt: skip
 
 
@@ -153,6 +153,15 @@ def _shown(cell: Cell) -> str:
 def _styled(cell: Cell, text: str, colour: bool) -> str:
     code = _STYLES.get(cell.style)
     return f"\x1b[{code}m{text}{_RESET}" if code and colour and text else text
+
+
+def can_show(text: str) -> bool:
+    """Whether stdout can encode it."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def tasks(count: int) -> str:

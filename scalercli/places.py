@@ -1,8 +1,9 @@
 """Where a session keeps its files: one directory of state and one Unix socket per user and cluster.
 
 The state directory holds ``ledger.sqlite``, ``agent.log``, ``agent.lock`` and ``start.lock``. The agent holds an
-exclusive lock on ``agent.lock`` as long as it lives, and writes its pid and the path of its socket there: a command
-that runs without the user's XDG_RUNTIME_DIR (cron, sudo) still finds the agent.
+exclusive lock on ``agent.lock`` as long as it lives, and writes its pid and the path of its socket there, a line each:
+a command that runs without the user's XDG_RUNTIME_DIR (cron, sudo) still finds the agent. When it ends it empties the
+file, or leaves two empty lines and why its cluster is dead: a pid without a lock is that of an agent that was killed.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def make_private(directory: Path) -> None:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise CliError(
                 f"{directory} is not a directory of yours",
-                "set SCALERCLI_RUNTIME_DIR and SCALERCLI_STATE_DIR to directories of yours",
+                "scalercli help environment",
                 ExitCode.UNREACHABLE,
             )
         if found.st_mode & 0o077:
@@ -105,7 +106,7 @@ def make_private(directory: Path) -> None:
     except OSError as error:
         raise CliError(
             f"can't use the directory {directory}: {error.strerror}",
-            "set SCALERCLI_RUNTIME_DIR and SCALERCLI_STATE_DIR to directories of yours",
+            "scalercli help environment",
             ExitCode.UNREACHABLE,
         ) from None
 

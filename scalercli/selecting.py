@@ -6,17 +6,18 @@ from protocol.control import Selection, ShownState, TaskRow
 from scalercli import ids
 from scalercli.errors import CliError
 from scalercli.link import Link, replies
+from scalercli.settings import meant
 
 
 def selection(words: list[str] | None, *, all: bool, states: list[str] | None = None, what: str) -> Selection:
     """From ids, ``--all`` and ``--state``; raises CliError when that makes no sense."""
     shown = tuple(state(text) for text in states or ())
     if words and (all or shown):
-        raise CliError("ids, and --all or --state: one or the other")
+        raise CliError("ids, and --all or --state: one or the other", "scalercli help ids")
     if all or shown:
         return Selection(all=True, states=shown, living=True, fresh=bool(shown))
     if not words:
-        raise CliError(f"which tasks are to be {what}?", "task ids, - to read them from stdin, @last, or --all")
+        raise CliError(f"which tasks are to be {what}? Ids, @last, or - for stdin were expected", "scalercli help ids")
     return Selection(ids.read(words))
 
 
@@ -25,8 +26,8 @@ def state(text: str) -> ShownState:
     for member in ShownState:
         if member.label == text and member is not ShownState.NOT_FOUND:
             return member
-    labels = ", ".join(member.label for member in ShownState if member is not ShownState.NOT_FOUND)
-    raise CliError(f"{text!r} is not a state of a task", f"one of {labels}")
+    labels = [member.label for member in ShownState if member is not ShownState.NOT_FOUND]
+    raise CliError(f"{text!r} is not a state of a task", meant(text, labels) or f"one of {', '.join(labels)}")
 
 
 def resolve(link: Link, wanted: Selection) -> list[TaskRow]:

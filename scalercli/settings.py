@@ -110,6 +110,7 @@ KNOWN = {
 VARIABLES = {
     "SCALERCLI_STATE_DIR": "where sessions keep ledgers and logs, instead of the XDG state directory",
     "SCALERCLI_RUNTIME_DIR": "where the sockets of sessions are, instead of the XDG runtime directory",
+    "SCALERCLI_TRACED_CLUSTER": "set by scalercli trace for what it runs",
     "NO_COLOR": "if not empty: no colour",
 }
 """Variables that are not settings."""
@@ -248,7 +249,7 @@ def meant(word: Any, words: Iterable[str]) -> str | None:
     """``did you mean …?``, if there is something close."""
     import difflib
 
-    close = difflib.get_close_matches(str(word), list(words), 2, 0.6)
+    close = difflib.get_close_matches(str(word), dict.fromkeys(words), 2, 0.6)
     return f"did you mean {' or '.join(close)}?" if close else None
 
 

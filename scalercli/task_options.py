@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from protocol.control import Capability, ShownState, TaskOptions
+from reference_impl.nesting import nested_priority
 from scalercli import durations, ids
 from scalercli.callables import Place
 from scalercli.errors import CliError
 from scalercli.options import duration_option
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
 
 RetriesOption = Annotated[
     str | None, typer.Option("--retries", metavar="N", help="Submit it again, up to N times, if --retry-on says so.")
@@ -73,7 +74,7 @@ def place(cwd: str | None, env: Sequence[str] | None, cluster: str) -> Place:
     if cwd is None:
         return Place(None, variables)
     directory = os.path.abspath(cwd)  # noqa: PTH100 (no links are resolved)
-    if cluster == EMBEDDED and not Path(directory).is_dir():
+    if is_local(cluster) and not Path(directory).is_dir():
         raise CliError(f"--cwd: there is no directory {cwd}")
     return Place(directory, variables)
 
@@ -105,7 +106,7 @@ def task_options(
         retries=count,
         retry_on=states,
         timeout_seconds=timeout or 0.0,
-        priority=_number("--priority", priority, -_INT32, _INT32 - 1),
+        priority=nested_priority() if priority is None else _number("--priority", priority, -_INT32, _INT32 - 1),
         capabilities=tuple(map(_capability, require or ())),
         after=_ids(after),
         after_any=_ids(after_any),

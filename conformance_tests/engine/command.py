@@ -90,6 +90,9 @@ def chosen_scenarios(choice: Choice) -> list[Scenario]:
     if not found:
         wanted = " ".join(choice.patterns) or str(root)
         raise UsageProblem(f"no scenario matches {wanted}", "scalercli conformance list shows them")
+    for pattern in choice.patterns:
+        if not any(scenario_files.matches(s, pattern) for s in found):
+            raise UsageProblem(f"no scenario matches {pattern}", "scalercli conformance list shows them")
     return found
 
 
@@ -240,6 +243,8 @@ def _print_summary(
     conforms = "conforms" if summary["exit"] == 0 else "does not conform"
     if summary["exit"] == 0 and summary["knownDeviations"]:
         conforms = "conforms but for its known deviations"
+    elif summary["exit"] and not summary["mustFailed"] and not wrong:
+        conforms = "could not be judged completely"
     judged = ", ".join(sorted({r.scenario.role for r in results}))
     failed = f"MUST failed: {summary['mustFailed']}, SHOULD failed: {summary['shouldFailed']}"
     printer.message(f"{summary['target']} {conforms} ({judged}; {failed})")

@@ -43,7 +43,8 @@ def read(path: Path) -> RunFile:
             elif record.get("schema") == records.SUMMARY:
                 found.summary = record
     except (OSError, ValueError, AttributeError, KeyError) as error:
-        raise NotARun(f"{path} is not the JSONL of a run: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise NotARun(f"{path} is not the JSONL of a run: {why}") from None
     if not found.results:
         raise NotARun(f"{path} is not the JSONL of a run: it has no results")
     found.name = str(next(iter(found.results.values()))["target"])

@@ -41,6 +41,8 @@ _ENGINE_ACTIONS = frozenset(
     }
 )  # fmt: skip
 """What looks like a message in a scenario and happens inside the engine."""
+_AGAIN_SECONDS = 0.3
+"""How long the answer of a fence is awaited on a connection that may have to be made again."""
 _ENGINE_ROLES = frozenset({"scheduler", "storage", "gates", "process"})
 
 
@@ -59,6 +61,10 @@ class Peer:
     """Per heartbeat that is not echoed yet: whether its echo is the engine's own business."""
     fence: Fence | None = None
     fenced: bool = False
+    interrupted: bool = False
+    """The implementation may have closed the connection, and what is sent until there is one again is lost."""
+    asked: list[Fence] = field(default_factory=list)
+    """Fences that were given up, whose answers may still come."""
     closed: bool = False
     unfenceable: bool = False
     """In the middle of something that is no message: nothing can be asked on this connection."""
@@ -153,6 +159,17 @@ class Conversation:
 
     def fence(self, peer: Peer, patience: float, fields: Fields | None = None) -> bool:
         """Sends what must be answered and waits for the answer; False when it does not come."""
+        deadline = time.monotonic() + patience
+        while peer.interrupted and time.monotonic() < deadline:
+            if self._fence_once(peer, _AGAIN_SECONDS, fields):
+                peer.interrupted = False
+                return True
+            if peer.fence is not None:
+                peer.asked.append(peer.fence)
+                peer.own.clear()
+        return self._fence_once(peer, patience, fields)
+
+    def _fence_once(self, peer: Peer, patience: float, fields: Fields | None) -> bool:
         channel = self.channel(peer)
         peer.unfenced = False
         fence = None if peer.unfenceable or self.over else channel.fence(peer.registered)
@@ -235,9 +252,13 @@ class Conversation:
                 peer.fenced = True
             return True
         if fence is not None and not peer.fenced and fence.answer == came.kind and fence.answer_fields:
-            peer.fenced = all(came.fields.get(key) == value for key, value in fence.answer_fields.items())
-            return peer.fenced
-        return False
+            peer.fenced = _answers(came, fence)
+            if peer.fenced:
+                return True
+        late = next((f for f in peer.asked if f.answer == came.kind and _answers(came, f)), None)
+        if late is not None:
+            peer.asked.remove(late)
+        return late is not None
 
     def is_allowed(self, peer: Peer, came: Incoming) -> bool:
         """Whether such a message is to be passed over."""
@@ -284,6 +305,10 @@ class Conversation:
         if came.kind == MALFORMED:
             return f"a malformed message ({came.fields['reason']})"
         return f"{came.kind} {self.names.show(came.fields)}"
+
+
+def _answers(came: Incoming, fence: Fence) -> bool:
+    return all(came.fields.get(key) == value for key, value in fence.answer_fields.items())
 
 
 def make_identity(actor: Actor) -> bytes:

@@ -27,6 +27,7 @@ def document(target: Target, judged: Sequence[Judged], summary: Mapping[str, Any
         *_counts(judged, summary),
         "",
         *_environment(target, command),
+        *_programs(target, command),
         "",
     ]
     if not sections:
@@ -64,6 +65,15 @@ def _environment(target: Target, command: str) -> list[str]:
     return [f"{shown['Python']}; {shown['ZeroMQ']}; {shown['system']}."]
 
 
+def _programs(target: Target, command: str) -> list[str]:
+    """How the commands find the target's programs, where the command of this run does not say."""
+    return [
+        f"Where its programs are says `--{name} DIRECTORY`, or `CONFORMANCE_{name.upper()}` in the environment."
+        for name in target.placeholders
+        if f"--{name} " not in command
+    ]
+
+
 def _by_requirement(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
     """The failures by the first requirement that they break, in the order of SPEC.md; the shortest run first."""
     found: dict[str, list[Judged]] = {}
@@ -82,11 +92,11 @@ def _contents(sections: Mapping[str, Sequence[Judged]]) -> list[str]:
     lines = ["| requirement | level | role | scenarios | what comes instead |", "| --- | --- | --- | ---: | --- |"]
     for requirement, about in sections.items():
         first = about[0][0]
-        known = [r.reason for r, _ in about if r.reason]
-        says = known[0] if known else first.failure.came if first.failure else ""
+        known = dict.fromkeys(r.reason for r, _ in about if r.reason)
+        says = " ".join(known) if known else first.failure.came if first.failure else ""
+        roles = ", ".join(dict.fromkeys(r.scenario.role for r, _ in about))
         lines.append(
-            f"| [{requirement}](#{requirement.lower()}) | {first.level} | {first.scenario.role} | {len(about)} | "
-            f"{_cell(says)} |"
+            f"| [{requirement}](#{requirement.lower()}) | {first.level} | {roles} | {len(about)} | {_cell(says)} |"
         )
     return [*lines, ""]
 

@@ -54,7 +54,7 @@ class Process:
                 start_new_session=True,
             )
         except OSError as error:
-            raise SetupFailed(f"{self.command[0]} can't be started: {error}") from None
+            raise SetupFailed(f"{self.command[0]} can't be started: {error.strerror}") from None
         self._found = threading.Event()
         self._match: re.Match[str] | None = None
         self._pattern = re.compile(target.ready["line"]) if "line" in target.ready else None

@@ -35,6 +35,7 @@ from protocol import fields as message_fields
 from protocol.fields import Fields
 from protocol.identifiers import Identity, serializer_object_id
 
+_ABOUT_TASKS = frozenset({"taskResult", "taskCancelConfirm", "taskLog"})
 _ECHOES = {
     "workerHeartbeat": "workerHeartbeatEcho",
     "clientHeartbeat": "clientHeartbeatEcho",
@@ -70,6 +71,8 @@ class Router:
         self.subject: Identity = b""
         """The implementation's identity, once it has spoken."""
         self.echo = True
+        self.tasks: set[bytes] = set()
+        """Those that it was ever sent: what is said of them in a later run is no business of that one."""
         self._thread = threading.Thread(target=self._serve, name="router", daemon=True)
         self._thread.start()
 
@@ -212,6 +215,7 @@ class _SchedulerChannel(Channel):
         router.forget()
         router.echo = actor.options.get("echo", True)
         self._outstanding: set[bytes] = set()
+        self._earlier = frozenset(router.tasks)
 
     def await_subject(self) -> None:
         """Until the implementation has spoken; raises SetupFailed."""
@@ -221,6 +225,7 @@ class _SchedulerChannel(Channel):
     def send_message(self, kind: str, fields: Fields) -> None:
         if kind == "task":
             self._outstanding.add(fields["taskId"])
+            self._router.tasks.add(fields["taskId"])
         self.await_subject()
         self._router.send([encode_message(kind, fields)])
 
@@ -238,6 +243,8 @@ class _SchedulerChannel(Channel):
             if came is None:
                 return None
             echoed, message = came
+            if message.kind in _ABOUT_TASKS and message.fields["taskId"] in self._earlier:
+                continue
             if message.kind in ("taskResult", "taskCancelConfirm"):
                 self._outstanding.discard(message.fields["taskId"])
             if self._is_shown(echoed, message):

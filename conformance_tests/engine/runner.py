@@ -226,6 +226,7 @@ class Run:
         for frames in messages:
             self._talk.channel(peer).send(frames)
         peer.unfenced = True
+        peer.interrupted = step.may_close
         peer.unfenceable = peer.actor.role == "connection"
 
     def _heartbeat(self, step: Heartbeat) -> None:

@@ -6,6 +6,7 @@ names the file and the line. ``linear`` gives the same scenario with its ``concu
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -175,7 +176,18 @@ def check(data: Any, path: Path, node: Any) -> None:
                 break
         where = ".".join(str(p) for p in best.absolute_path)
         text = best.message if len(best.message) < 300 else best.message[:300] + "…"
-        raise BadScenario(f"{path}{_line(node, best.absolute_path)}: {where or 'the file'}: {text}")
+        raise BadScenario(f"{path}{_line(node, best.absolute_path)}: {where or 'the file'}: {text}{did_you_mean(best)}")
+
+
+def did_you_mean(error: Any) -> str:
+    """For a key that is none: the one that was probably meant, as ``; did you mean …?``; else empty."""
+    if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
+        return ""
+    possible = list(error.schema.get("properties", {}))
+    for key in error.instance:
+        if key not in possible and (near := difflib.get_close_matches(str(key), possible, 1)):
+            return f"; did you mean {near[0]!r}?"
+    return ""
 
 
 def _depth(error: Any) -> tuple[int, int]:

@@ -155,6 +155,7 @@ def make() -> dict[str, Any]:
                         ]
                     },
                 },
+                "mayClose": {"const": True},
             },
             ["actor"],
             oneOf=[{"required": ["frames"]}, {"required": ["each"]}],

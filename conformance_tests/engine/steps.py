@@ -61,6 +61,7 @@ class SendRaw(Step):
 
     actor: str = ""
     messages: tuple[tuple[Any, ...], ...] = ()
+    may_close: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,9 @@ class Builder:
         if word == "sendRaw":
             messages = body["each"] if "each" in body else [body["frames"]]
             whole = tuple(tuple(m) if isinstance(m, list) else (m,) for m in messages)
-            return SendRaw(**common, actor=self._actor(body["actor"], where), messages=whole)
+            return SendRaw(
+                **common, actor=self._actor(body["actor"], where), messages=whole, may_close="mayClose" in body
+            )
         if word == "expect":
             actor, kind, fields = self._message(body, where)
             return Expect(**common, actor=actor, kind=kind, fields=fields)

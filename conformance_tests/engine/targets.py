@@ -11,6 +11,8 @@ from typing import Any
 import jsonschema
 import yaml
 
+from conformance_tests.engine.scenario import did_you_mean
+
 DIRECTORY = Path(__file__).parent.parent / "targets"
 SCHEMA = Path(__file__).parent.parent / "schema" / "target-1.json"
 
@@ -28,6 +30,8 @@ class Deviation:
     failure: str
     scenario: str = "*"
     link: str = ""
+    sometimes: bool = False
+    """A race: that its scenarios pass does not make it stale."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +93,30 @@ def load(name: str) -> Target:
     path = find(name)
     try:
         data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadTarget(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise BadTarget(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadTarget(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
     errors = sorted(jsonschema.Draft202012Validator(schema()).iter_errors(data), key=lambda e: len(e.absolute_path))
     if errors:
         where = ".".join(str(p) for p in errors[0].absolute_path)
-        raise BadTarget(f"{path}: {where or 'the file'}: {errors[0].message}")
+        raise BadTarget(f"{path}: {where or 'the file'}: {errors[0].message}{did_you_mean(errors[0])}")
     roles = {role: _role(spec) for role, spec in data["roles"].items()}
     return Target(data["name"], data.get("title", data["name"]), path, roles, dict(data.get("placeholders", {})))
 
 
 def _role(spec: dict[str, Any]) -> RoleTarget:
     deviations = tuple(
-        Deviation(d["requirement"], d["reason"], d["failure"], d.get("scenario", "*"), d.get("link", ""))
+        Deviation(
+            d["requirement"],
+            d["reason"],
+            d["failure"],
+            d.get("scenario", "*"),
+            d.get("link", ""),
+            bool(d.get("sometimes")),
+        )
         for d in spec.get("knownDeviations", ())
     )
     return RoleTarget(

@@ -2,7 +2,8 @@
 
 The rules here are written from SPEC.md sections 5, 6 and 8, not from ``protocol.lifecycle``; each transition is then
 compared with the published table (``protocol/lifecycle.json``) and, where the core shows its tasks' states, with
-these. A scheduler that uses the freedom of CAN-07 (to drop a result and answer with the confirm) is not accepted yet.
+these. The freedom of CAN-07 (to drop a result that overtakes the confirm, and to answer with the confirm) is accepted
+where ``Walk.drops_results`` says so: in random walks, but not by the explorer.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ class Expected(NamedTuple):
     to: bytes
     message: Message
     rule: str
+    instead: tuple[Message, ...] = ()
+    """What may come in its place."""
+    late: int = NOBODY
+    """The worker whose confirm it may wait for."""
 
 
 class Violation(Exception):
@@ -109,6 +114,11 @@ class Walk:
         self.world = World()
         self.now = START
         self.lost_workers_limit = LOST_WORKERS_LIMIT
+        self.drops_results = False
+        """Whether the core may drop a result that overtakes the confirm of a cancel (CAN-07)."""
+        self.excused: frozenset[str] = frozenset()
+        """Requirements whose missing ``cancelFailed`` is counted in ``missing``, and the walk goes on."""
+        self.missing: Counter[str] = Counter()
         self.rows: Counter[Pair] = Counter()
         self.ignored: Counter[Pair] = Counter()
         self.story: list[Step] | None = None
@@ -145,7 +155,9 @@ class Walk:
     def _cancel(self, t: int, force: int) -> None:
         task, client = self.world.tasks[t], CLIENT_IDS[OWNERS[t]]
         task = self._set(t, task._replace(cancels=task.cancels | (2 if force else 1)))
-        if task.state == "unknown":
+        if task.late != NOBODY:
+            pass  # for this scheduler it is still being canceled (CAN-09)
+        elif task.state == "unknown":
             self._saw("unknown", "TaskCancel", "unknown")
             self._expect(client, CONFIRMS[t][_NOT_FOUND], "CAN-10")
         elif task.state == "abandoned":
@@ -225,7 +237,9 @@ class Walk:
             held = held if t in held else (*held, t)
         self._set_worker(w, worker._replace(cancels=tuple(cancels), held=held))
         event = _CONFIRM_NAME[kind]
-        if task.holder != w:
+        if task.late == w:
+            self._expect_late(t, CONFIRMS[t][kind])
+        elif task.holder != w:
             self._saw(task.state, "foreignAnswer", "")
         elif not task.in_flight:
             self._saw(task.state, event, "")
@@ -268,6 +282,8 @@ class Walk:
 
     def _worker_lost(self, w: int) -> None:
         for t, task in enumerate(self.world.tasks):
+            if task.late == w:
+                self._expect_late(t, CONFIRMS[t][_CANCELED])
             if task.holder != w:
                 continue
             lost = task.lost + 1
@@ -299,6 +315,8 @@ class Walk:
         clients[c] = presence
         self.world = self.world._replace(clients=tuple(clients))
         for t, task in enumerate(self.world.tasks):
+            if OWNERS[t] == c and task.late != NOBODY:
+                self._set(t, task._replace(late=NOBODY))
             if OWNERS[t] != c or task.state == "unknown":
                 continue
             if task.state == "inactive":
@@ -351,7 +369,16 @@ class Walk:
             self.world = self.world._replace(fresh=tuple(f for f in self.world.fresh if f != t))
         if told:
             assert answer is not None
-            self._expect(CLIENT_IDS[OWNERS[t]], answer, rule)
+            client = CLIENT_IDS[OWNERS[t]]
+            if self.drops_results and rule == "CAN-07":
+                self._expected.append(Expected(client, answer, rule, _answers(t), task.holder))
+            else:
+                self._expect(client, answer, rule)
+
+    def _expect_late(self, t: int, answer: Message) -> None:
+        """Now at the latest the client must be answered whose task's result was dropped."""
+        self._set(t, self.world.tasks[t]._replace(answered=True, late=NOBODY))
+        self._expected.append(Expected(CLIENT_IDS[OWNERS[t]], answer, "CAN-07", _answers(t)))
 
     def _saw(self, state: str, event: str, after: str) -> None:
         """A pair of the table; ``after`` is empty where it must be ignored."""
@@ -396,11 +423,16 @@ class Walk:
     def _judge(self, sent: Sent, balancing: bool) -> None:
         expected, self._expected = self._expected, []
         self._owed += tuple(expected)
-        for to, message in self._until(sent, lambda: bool(expected) or self._kept_waiting() is not None):
-            found = next((i for i, e in enumerate(expected) if e.to == to and e.message == message), None)
+        for to, message in self._until(sent, lambda: _owed(expected) or self._kept_waiting() is not None):
+            found = next(
+                (i for i, e in enumerate(expected) if e.to == to and (e.message == message or message in e.instead)),
+                None,
+            )
             if found is not None:
                 del expected[found]
                 self._arrives(to, message)
+            elif self._is_late(to, message):
+                pass
             elif isinstance(message, messages.Task):
                 self._dispatched(to, message)
             elif balancing and isinstance(message, messages.TaskCancel):
@@ -410,9 +442,14 @@ class Walk:
             else:
                 raise self._unexplained(to, message)
             self._explained.append((to, message))
-        if expected:
-            to, message, rule = expected[0]
-            raise Violation(rule, f"{NAMES[to]} must get {show(message)}, and does not")
+        for to, message, rule, _, late in expected:
+            if late != NOBODY:
+                t = _NUMBER[getattr(message, "task_id", NO_TASK)]
+                self._set(t, self.world.tasks[t]._replace(answered=False, late=late))
+            elif rule in self.excused and _is_refusal(message):
+                self.missing[rule] += 1
+            else:
+                raise Violation(rule, f"{NAMES[to]} must get {show(message)}, and does not")
         if (kept := self._kept_waiting()) is not None:
             t, w = kept
             raise Violation("TSK-05", f"t{t + 1} waits although {NAMES[WORKER_IDS[w]]} has room")
@@ -431,12 +468,21 @@ class Walk:
         waiting = [t for t, task in enumerate(self.world.tasks) if task.state == "inactive"]
         if waiting:
             for w, worker in enumerate(self.world.workers):
-                if worker.presence == HERE and self._load(w) < QUEUE_SIZES[w]:
+                late = sum(task.late == w for task in self.world.tasks)  # may still take a place
+                if worker.presence == HERE and self._load(w) + late < QUEUE_SIZES[w]:
                     return waiting[0], w
         return None
 
     def _load(self, w: int) -> int:
         return sum(task.holder == w for task in self.world.tasks)
+
+    def _is_late(self, to: bytes, message: Message) -> bool:
+        """Whether this is the answer that the result of a canceled task was dropped for."""
+        t = _NUMBER.get(getattr(message, "task_id", NO_TASK))
+        if t is None or self.world.tasks[t].late == NOBODY or to != CLIENT_IDS[OWNERS[t]] or message not in _answers(t):
+            return False
+        self._set(t, self.world.tasks[t]._replace(answered=True, late=NOBODY))
+        return True
 
     def _arrives(self, to: bytes, message: Message) -> None:
         if isinstance(message, messages.TaskCancel):
@@ -530,6 +576,19 @@ class Walk:
                 if self.world.workers[w].held:
                     self.do(("finish", w))
                     busy = True
+
+
+def _answers(t: int) -> tuple[Message, ...]:
+    """The terminal answers of which one may come for a task whose result overtook the confirm of its cancel."""
+    return RESULTS[t], CONFIRMS[t][_CANCELED], CONFIRMS[t][_NOT_FOUND]
+
+
+def _owed(expected: list[Expected]) -> bool:
+    return any(e.late == NOBODY for e in expected)
+
+
+def _is_refusal(message: Message) -> bool:
+    return isinstance(message, messages.TaskCancelConfirm) and message.cancel_confirm_type is _FAILED
 
 
 def show(message: Message) -> str:

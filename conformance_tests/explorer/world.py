@@ -51,6 +51,7 @@ class Task(NamedTuple):
     submitted: bool = False
     answered: bool = False
     cancels: int = 0  # that its client has sent: bit 0 unforced, bit 1 forced
+    late: int = NOBODY  # the worker whose result was dropped, which CAN-07 allows: the client's answer may come later
 
 
 class Worker(NamedTuple):

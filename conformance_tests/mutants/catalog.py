@@ -8,7 +8,7 @@ from conformance_tests.mutants.model import Mutant
 
 ROLES = ("scheduler", "object-storage", "worker", "client")
 _MODULES = {
-    "scheduler": ("scheduler", "graphs"),
+    "scheduler": ("scheduler", "graphs", "placement"),
     "object-storage": ("storage",),
     "worker": ("worker",),
     "client": ("client", "client_graphs"),

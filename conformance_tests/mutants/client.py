@@ -28,6 +28,16 @@ _FAILED = TaskCancelConfirmType.CANCEL_FAILED
 _NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
 
 
+@mutant("STO-24", "the future of a task whose object the storage refuses waits for ever")
+def refused_object_waits(p: Patcher) -> None:
+    p.set(ClientCore, "not_stored", lambda self, object_id: [])
+
+
+@mutant("STO-24", "a task is sent although the storage has refused its object")
+def refused_object_sent(p: Patcher) -> None:
+    p.set(ClientCore, "not_stored", lambda self, object_id: self.stored(object_id))
+
+
 @mutant("CAN-01", "cancel() does not tell the scheduler")
 def cancel_not_sent(p: Patcher) -> None:
     _sent(p, lambda m: None if isinstance(m, TaskCancel) else m)

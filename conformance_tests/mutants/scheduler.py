@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import replace
 from typing import Any
 
+from conformance_tests.mutants import urgency
 from conformance_tests.mutants.model import Mutants, Patcher
+from protocol import codec
 from protocol.envelope import Envelope
 from protocol.identifiers import Role
 from protocol.lifecycle import TABLE, Action, Event, State
@@ -18,6 +21,7 @@ from protocol.messages import (
     TaskCancelConfirmType,
     TaskResult,
     TaskResultType,
+    TaskStory,
     WorkerHeartbeatEcho,
 )
 from reference_impl.scheduler import core
@@ -27,6 +31,7 @@ from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.placement import Fifo, Pool, TaskQueue
 
 mutant = MUTANTS = Mutants("scheduler")
+MUTANTS.extend(urgency.MUTANTS)
 _DONE = (Action.RELEASE, Action.FORGET)
 
 
@@ -502,7 +507,7 @@ def task_metadata_lost(p: Patcher) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
         stripped = Task(message.task_id, message.source, b"", message.func_object_id, message.function_args)
-        task.envelope = Envelope.of(stripped)
+        task.frame = codec.encode(stripped)
         before(self, task, sender, envelope)
 
     before = core._ACTIONS[Action.SEND_TASK]
@@ -756,7 +761,7 @@ def shutdown_not_told_to_workers(p: Patcher) -> None:
 def client_record_leaks(p: Patcher) -> None:
     def lost(self: SchedulerCore, client: Any) -> None:
         before(self, client)
-        self.clients[client.client_id] = type(client)(client.client_id, client.connected_at)
+        self.clients[client.client_id] = copy.copy(client)
 
     before = SchedulerCore._client_lost
     p.set(SchedulerCore, "_client_lost", lost)
@@ -832,6 +837,54 @@ def worker_creates_for_anybody(p: Patcher) -> None:
 @mutant("GRA-03", "a GraphTask is dropped without an answer")
 def graph_dropped(p: Patcher) -> None:
     p.drop(core._HANDLERS, Kind.GRAPH_TASK)
+
+
+@mutant("LIV-17", "a shutdown leaves the tasks of clients without an answer")
+def shutdown_answers_nobody(p: Patcher) -> None:
+    def shut_down(self: SchedulerCore) -> None:
+        self.tasks.clear()
+        before(self)
+
+    before = SchedulerCore._shut_down
+    p.set(SchedulerCore, "_shut_down", shut_down)
+
+
+@mutant("OBJ-17", "the results of a worker that lost its task are forgotten")
+def stray_results_forgotten(p: Patcher) -> None:
+    p.set(SchedulerCore, "_stray_result", lambda self, sender, envelope: None)
+
+
+@mutant("INF-08", "the story of a task leaves out what its worker answered")
+def story_without_answers(p: Patcher) -> None:
+    def add(story: Any, happened: Any) -> None:
+        if happened[0] is not Event.CONFIRM_FAILED:
+            story.append(happened)
+
+    p.set(core, "add_to_story", add)
+
+
+@mutant("INF-09", "the stories of a client that is lost are still told")
+def stories_survive(p: Patcher) -> None:
+    from reference_impl.scheduler import information, story
+
+    def told(*args: Any) -> Any:
+        known[args[0]] = answer = before(*args)
+        return answer
+
+    known: dict[Any, Any] = {}
+    before = story.told
+    p.set(information, "told", told)
+    p.set(information, "TaskStory", lambda task_id: known.get(task_id) or TaskStory(task_id))
+
+
+@mutant("MON-09", "the announced sizes are not added up")
+def no_object_bytes(p: Patcher) -> None:
+    p.set(ObjectRegistry, "size", lambda self, object_ids: sum(1 for _ in object_ids))
+
+
+@mutant("MON-09", "names of functions are not published")
+def no_function_names(p: Patcher) -> None:
+    p.set(ObjectRegistry, "name", lambda self, object_id: b"")
 
 
 @mutant("INF-01", "questions are not answered")

@@ -174,6 +174,8 @@ def forced_spares_children(p: Patcher) -> None:
             os.kill(pid, number)
 
     p.set(zygote, "_kill_group", kill_one)
+    p.set(zygote, "_group_exists", lambda pid: False)
+    p.set(zygote._Server, "_kill_strays", lambda self: False)
 
 
 @mutant("WRK-12", "a canceled task sends a TaskResult, too")
@@ -255,6 +257,30 @@ def result_twice(p: Patcher) -> None:
 
     before = WorkerCore.stored
     p.set(WorkerCore, "stored", stored)
+
+
+@mutant("WRK-03", "a result is announced only after it has been stored")
+def announced_late(p: Patcher) -> None:
+    def storing(self: WorkerCore, *args: Any) -> Any:
+        self._late = before(self, *args)  # type: ignore[attr-defined]
+        return []
+
+    def stored(self: WorkerCore, *args: Any) -> Any:
+        return [*self._late, *stored_before(self, *args)]  # type: ignore[attr-defined]
+
+    before, stored_before = WorkerCore.storing, WorkerCore.stored
+    p.set(WorkerCore, "storing", storing)
+    p.set(WorkerCore, "stored", stored)
+
+
+@mutant("STO-24", "a task whose result the storage refuses is never answered")
+def refused_result_not_answered(p: Patcher) -> None:
+    p.set(WorkerCore, "not_stored", lambda self, task_id: [])
+
+
+@mutant("STO-24", "a result that the storage refuses is answered as if it were stored")
+def refused_result_is_success(p: Patcher) -> None:
+    p.set(WorkerCore, "not_stored", lambda self, task_id: self._answer(task_id, ()))
 
 
 @mutant("WRK-05", "a task that cannot be carried out is dropped without an answer")

@@ -112,7 +112,7 @@ def walk(
 
 
 def _summary(target: Target, fields: dict[str, Any]) -> list[str]:
-    known = ", ".join(f"{rule} in {count} walks" for rule, count in fields["knownDeviations"].items())
+    known = ", ".join(f"{rule} {count} times" for rule, count in fields["knownDeviations"].items())
     lines = [
         f"target                {target.name} ({fields['via']})",
         f"walks                 {fields['walks']:,} (seed {fields['seed']})",
@@ -121,4 +121,4 @@ def _summary(target: Target, fields: dict[str, Any]) -> list[str]:
         f"table rows            {fields['tableRows']} of {len(ROWS)}",
         f"broken rules          {fields.get('requirement', 'none')}",
     ]
-    return [*lines, f"known deviations      {known} (a walk ends there)"] if known else lines
+    return [*lines, f"known deviations      {known}"] if known else lines

@@ -26,12 +26,14 @@ from reference_impl.client.future import LogCallback, ScalerFuture
 from reference_impl.client.graphs import is_call, needed
 from reference_impl.client.instructions import CancelAnswer, NewGraph, NewTask, ResultOf
 from reference_impl.client.objects import Blob, blob
+from reference_impl.client.requirements import requirements
 from reference_impl.client.shell import ClientThread
+from reference_impl.errors import ClusterProtected
 from reference_impl.nesting import nested_priority, surroundings
 from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
 
 _EXIT_SECONDS = 2.0
-_QUERIES = ("version", "tasks", "workers", "clients")
+_QUERIES = ("version", "tasks", "workers", "clients", "story")
 
 
 class Client(concurrent.futures.Executor):
@@ -110,23 +112,36 @@ class Client(concurrent.futures.Executor):
     ) -> ScalerFuture:
         """``submit(fn, *args, **kwargs)`` with everything that a task can have. A worker suspends a task of a lower
         ``priority`` (from 0 to 2**31 - 1; default: 0, inside a task one more than that task's) for this one.
-        ``on_log`` as in ``submit_pickled``, with ``stream_output``. Raises ValueError for what is no priority."""
+        ``on_log`` as in ``submit_pickled``, with ``stream_output``. ``capabilities`` names what the worker must offer;
+        the numbers are not compared. Raises ValueError for what is no priority, TypeError or ValueError for what are no
+        capabilities."""
         metadata = TaskMetadata(
             priority=nested_priority() if priority is None else _checked(priority), stream_output=stream_output
         )
-        offers = _capabilities(capabilities)
+        required = requirements(capabilities)
         task, needs = self._task(*self._callable(fn, args, kwargs or {}))
-        task = task._replace(metadata=metadata.to_bytes(), capabilities=offers)
+        task = task._replace(metadata=metadata.to_bytes(), capabilities=required)
         return self._submit([task], [needs], on_log=on_log)[0]
 
-    def submit_many(self, fn: Callable[..., Any], argument_tuples: Iterable[tuple[Any, ...]]) -> list[ScalerFuture]:
+    def submit_many(
+        self,
+        fn: Callable[..., Any],
+        argument_tuples: Iterable[tuple[Any, ...]],
+        *,
+        capabilities: Mapping[str, int] | None = None,
+    ) -> list[ScalerFuture]:
         """``submit(fn, *arguments)`` for each, as one batch; ``fn`` is pickled once."""
-        function = self._functions.blob(fn)
-        made = [self._task(function, arguments) for arguments in argument_tuples]
+        function, required = self._functions.blob(fn), requirements(capabilities)
+        made = [self._task(function, arguments, required) for arguments in argument_tuples]
         return self._submit([task for task, _ in made], [needs for _, needs in made])
 
     def map(
-        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        capabilities: Mapping[str, int] | None = None,
     ) -> Iterator[Any]:
         """As ``Executor.map``: results in order. ``chunksize`` calls make one task. What is left over when the
         iterator ends early is cancelled, without waiting for that."""
@@ -135,9 +150,9 @@ class Client(concurrent.futures.Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         rows = zip(*iterables)  # noqa: B905 - the shortest ends it, as in Executor.map
         if chunksize == 1:
-            return _results(self.submit_many(fn, rows), deadline)
+            return _results(self.submit_many(fn, rows, capabilities=capabilities), deadline)
         chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
-        futures = self.submit_many(call_each, ((fn, chunk) for chunk in chunks))
+        futures = self.submit_many(call_each, ((fn, chunk) for chunk in chunks), capabilities=capabilities)
         return itertools.chain.from_iterable(_results(futures, deadline))
 
     def submit_pickled(
@@ -164,7 +179,7 @@ class Client(concurrent.futures.Executor):
             blob(function, name.encode("utf-8", "replace")),
             tuple([blob(argument) for argument in arguments]),
             metadata.to_bytes() if metadata else _default_metadata(),
-            _capabilities(capabilities),
+            requirements(capabilities),
         )
         return self._submit([task], raw=raw, on_log=on_log)[0]
 
@@ -206,7 +221,7 @@ class Client(concurrent.futures.Executor):
         if len(set(wanted)) < len(wanted):
             raise KeyError(f"these keys are given more than once: {[k for k in set(wanted) if wanted.count(k) > 1]}")
         metadata = _default_metadata() if priority is None else TaskMetadata(priority=_checked(priority)).to_bytes()
-        offers = _capabilities(capabilities)
+        offers = requirements(capabilities)
         order = needed(graph, wanted)
         parts: dict[Hashable, Blob | ResultOf] = {}
         nodes: list[NewTask] = []
@@ -249,7 +264,9 @@ class Client(concurrent.futures.Executor):
         content = serialize(functools.partial(with_keywords, fn, pending, here), by_value=True)
         return blob(content, function_name(fn)), (*arguments, *[keywords[name] for name in pending])
 
-    def _task(self, function: Blob, arguments: tuple[Any, ...]) -> tuple[NewTask, tuple[ScalerFuture, ...]]:
+    def _task(
+        self, function: Blob, arguments: tuple[Any, ...], required: tuple[TaskCapability, ...] = ()
+    ) -> tuple[NewTask, tuple[ScalerFuture, ...]]:
         """The task, and the futures that it needs."""
         needs = futures_in(arguments)
         if any(future._canceler is not self._thread for future in needs):
@@ -257,7 +274,7 @@ class Client(concurrent.futures.Executor):
         parts = tuple(
             [argument_of(a) if isinstance(a, ScalerFuture) else blob(serialize(a, by_value=True)) for a in arguments]
         )
-        return NewTask(new_task_id(), function, parts, _default_metadata()), needs
+        return NewTask(new_task_id(), function, parts, _default_metadata(), required), needs
 
     def _submit(
         self,
@@ -278,9 +295,9 @@ class Client(concurrent.futures.Executor):
     # ---- the cluster ----
 
     def query(self, variant: str, value: QueryValue = None, timeout: float = 5.0) -> InformationAnswer:
-        """Asks the scheduler: ``variant`` is version, tasks (``value``: a TaskFilter), workers or clients (SPEC
-        section 13). Raises TimeoutError if it does not answer in ``timeout`` seconds: not every scheduler does;
-        ValueError for a query that does not exist."""
+        """Asks the scheduler: ``variant`` is version, tasks (``value``: a TaskFilter), workers, clients or story
+        (``value``: the id of a task), see SPEC section 13. Raises TimeoutError if it does not answer in ``timeout``
+        seconds: not every scheduler does; ValueError for a query that does not exist."""
         if variant not in _QUERIES:
             raise ValueError(f"{variant!r} is no query: {', '.join(_QUERIES)}")
         if variant == "tasks" and value is None:
@@ -294,15 +311,30 @@ class Client(concurrent.futures.Executor):
             self._thread.forget_query(query_id)
             raise TimeoutError(f"the scheduler did not answer the query {variant!r} in {timeout:g} seconds") from None
 
-    def shutdown_cluster(self, timeout: float = 10.0) -> bool:
-        """Asks the scheduler and all workers to end: True if accepted (pending futures then fail with SchedulerLost),
-        False if the scheduler is protected. Raises TimeoutError."""
+    def clear(self, timeout: float | None = None) -> None:
+        """Cancels all pending tasks, waits until that is confirmed, and deletes the objects of this client but for its
+        serializer. The client can be used as before. Raises TimeoutError."""
+        answers: list[concurrent.futures.Future[CancelAnswer]] = []
+        for future in self._thread.pending():
+            answers.append(concurrent.futures.Future())
+            self._thread.request(future, True, answers[-1])
+        if concurrent.futures.wait(answers, timeout).not_done:
+            raise TimeoutError(f"not all cancels were confirmed in {timeout:g} seconds")
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread.clear(done)
+        done.result()
+
+    def shutdown_cluster(self, timeout: float = 10.0) -> None:
+        """Asks the scheduler and all workers to end; pending futures then fail with SchedulerLost, those of other
+        clients are cancelled. Raises ClusterProtected if the scheduler refuses, TimeoutError."""
         promise: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._thread.ask_shutdown(promise)
         try:
-            return promise.result(timeout)
+            accepted = promise.result(timeout)
         except concurrent.futures.TimeoutError:
             raise TimeoutError(f"the scheduler did not answer the shutdown in {timeout:g} seconds") from None
+        if not accepted:
+            raise ClusterProtected(f"the scheduler at {self._thread.address} is protected: no client can shut it down")
 
     # ---- the end ----
 
@@ -337,10 +369,6 @@ def _checked(priority: int) -> int:
     if not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"a priority is a number from 0 to {MAX_PRIORITY}, not {priority}")
     return priority
-
-
-def _capabilities(capabilities: Mapping[str, int] | None) -> tuple[TaskCapability, ...]:
-    return tuple([TaskCapability(str(name), int(value)) for name, value in (capabilities or {}).items()])
 
 
 def _default_metadata() -> bytes:

@@ -341,6 +341,15 @@ class ClientCore:
                 out.append(Send(TaskCancel(task_id, TaskCancelFlags(force))))
         return out
 
+    def clear(self) -> list[Instruction]:
+        """Delete what no living task names. The serializer stays: its id is always the same, and the deletion of the
+        old one, which travels by way of the scheduler, could overtake the upload of a new one."""
+        out: list[Instruction] = []
+        self._objects.drop_idle()
+        if self._broken is None:
+            self._flush(out)
+        return out
+
     def query(self, query: bytes) -> list[Instruction]:
         """Ask the scheduler; ``query`` is an encoded InformationQuery (SPEC section 13)."""
         return [Send(InformationRequest(query))]

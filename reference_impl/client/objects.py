@@ -150,6 +150,14 @@ class ObjectTable:
             if oid[:16] == self._prefix and oid not in self._by_id:
                 self.doomed.append(oid)
 
+    def drop_idle(self) -> None:
+        """What no living task names is deleted with the next instruction."""
+        for obj in self._idle.values():
+            del self._by_digest[obj.digest], self._by_id[obj.id]
+            self.doomed.append(obj.id)
+        self._idle.clear()
+        self._idle_bytes = 0
+
     def idle(self) -> list[ObjectId]:
         """What no living task names."""
         return [obj.id for obj in self._idle.values()]

@@ -171,6 +171,15 @@ class ClientThread:
         if not self._post(self._do_ask_shutdown, promise):
             promise.set_exception(RuntimeError("the client was closed"))
 
+    def pending(self) -> list[ScalerFuture]:
+        """The futures of tasks that are not over."""
+        return list(self._waiting.tasks.values())
+
+    def clear(self, done: concurrent.futures.Future[None]) -> None:
+        """Deletes the objects that no living task names."""
+        if not self._post(self._do_clear, done):
+            done.set_result(None)
+
     def leave(self, cancel_pending: bool) -> None:
         """Takes no more tasks, and ends when the pending ones are over."""
         self._close(self._do_leave, cancel_pending)
@@ -383,6 +392,10 @@ class ClientThread:
         self._waiting.shutdowns.append(promise)
         self._execute(self._core.ask_shutdown())
 
+    def _do_clear(self, done: concurrent.futures.Future[None]) -> None:
+        self._execute(self._core.clear())
+        done.set_result(None)
+
     def _do_leave(self, cancel_pending: bool) -> None:
         self._leaving = True
         if cancel_pending:
@@ -451,6 +464,8 @@ class ClientThread:
                 self._waiting.tell((arguments[2],), CancelAnswer.CANCELED if arguments[3] else None, closed)
             elif method == self._do_query:
                 self._waiting.queries[arguments[0]] = arguments[-1]
+            elif method == self._do_clear:
+                arguments[0].set_result(None)
             elif method == self._do_ask_shutdown:
                 self._waiting.shutdowns.append(arguments[0])
         error = RuntimeError(closed.text if failure is None else f"the client failed: {failure}")

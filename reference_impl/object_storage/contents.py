@@ -91,7 +91,15 @@ class Contents:
     def set(self, object_id: ObjectId, payload: Buffer) -> Content:
         """Makes ``object_id`` a name for ``payload``, whatever it named before."""
         key = key_of(payload)
-        content = self.equal(key, payload) or self.add(payload, key)
+        content = self._shared.get(key)
+        if content is None and isinstance(key, bytes):  # the most common case, and the cheapest
+            content = self._shared[key] = Content(key, key)
+            self.unique_count += 1
+            self.total_bytes += content.size
+        elif content is None:
+            content = self.add(payload, key)
+        elif not isinstance(key, bytes):
+            content = self.equal(key, payload) or self.add(payload, key)
         self.name(object_id, content)
         return content
 

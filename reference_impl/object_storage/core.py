@@ -61,7 +61,7 @@ class RespondFrom(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Do not read from ``connection``: its set is held until there is room."""
+    """Do not read from ``connection``, which may be paused already: a set of it is held until there is room."""
 
     connection: int
 
@@ -142,11 +142,12 @@ class ObjectStorage:
         identity is this connection's from now on."""
         instructions = self.tick(now)
         peer = self._peers.get(identity)
+        dropped = False
         if peer is None:
             peer = self._peers[identity] = _Peer(identity)
         elif peer.connection is not None:
             instructions.append(Close(peer.connection, "a newer connection has its identity"))
-            self._drop_held(peer, instructions, now)
+            dropped = self._drop_held(peer, peer.connection)
             del self._connections[peer.connection]
         else:
             self._remove_gone(peer)
@@ -159,7 +160,7 @@ class ObjectStorage:
             if content is not None:
                 self._done_waiting(waiting)
                 instructions.append(_get_ok(connection, waiting.request, content.payload))
-        return instructions
+        return self._continue(now, instructions) if dropped else instructions
 
     def request(self, connection: int, request: Request, now: float) -> list[Instruction]:
         """A request of an identified connection. One of an unknown type is ignored."""
@@ -171,24 +172,35 @@ class ObjectStorage:
             return []
         instructions: list[Instruction] = []
         self._carry_out(peer, connection, request, now, instructions)
-        if self._room.head is not None or self._contents.left:
+        if self._room.held or self._contents.left:
             self._continue(now, instructions)
         return instructions
 
     def _carry_out(
         self, peer: _Peer, connection: int, request: Request, now: float, instructions: list[Instruction]
     ) -> None:
-        number, kind, object_id, _, payload = request
+        number, kind, object_id, length, payload = request
+        contents, room = self._contents, self._room
         if kind == _GET:
-            content = self._contents.get(object_id)
+            content = contents.get(object_id)
             if content is None:
                 instructions += self._wait(peer, request, object_id, now)
-            else:
+            elif isinstance(content.payload, OnDisk):
                 instructions.append(_get_ok(connection, request, content.payload))
+            else:
+                cut = _cut(content.payload, length)
+                instructions.append(Respond(connection, Response(number, _GET_OK, object_id, cut)))
         elif kind == _SET:
+            # Nothing in files, nobody waiting for room, and it fits: so it is nearly always.
+            if not contents.disk_bytes and not room.held and contents.total_bytes + len(payload) <= room.memory:
+                content = contents.set(object_id, payload)
+                if object_id in self._waiting:
+                    instructions += self._serve_waiting(object_id, content, payload)
+                instructions.append(Respond(connection, Response(number, _SET_OK, object_id, b"")))
+                return
             put = Put(connection, request)
             chores: list[Chore] = []
-            outcome = self._room.put(put, now, chores)
+            outcome = room.put(put, now, chores)
             instructions += chores
             if outcome is Outcome.HELD:
                 peer.held = deque()
@@ -196,15 +208,15 @@ class ObjectStorage:
             else:
                 self._put_ended(put, outcome, instructions)
         elif kind == _DELETE:
-            outcome_type = _DEL_OK if self._contents.delete(object_id) else _DEL_NOT_EXISTS
+            outcome_type = _DEL_OK if contents.delete(object_id) else _DEL_NOT_EXISTS
             instructions.append(Respond(connection, Response(number, outcome_type, object_id, b"")))
         elif kind == _DUPLICATE:
             source = ObjectId(bytes(payload))
-            content = self._contents.get(source)
+            content = contents.get(source)
             if content is None:
                 instructions += self._wait(peer, request, source, now)
                 return
-            self._contents.name(object_id, content)
+            contents.name(object_id, content)
             instructions += self._serve_waiting(object_id, content, content.payload)
             instructions.append(Respond(connection, Response(number, _DUPLICATE_OK, object_id, b"")))
         elif kind == _TOTAL:
@@ -262,20 +274,18 @@ class ObjectStorage:
             elif put.connection in self._connections:
                 instructions.append(Resume(put.connection))
 
-    def _drop_held(self, peer: _Peer, instructions: list[Instruction], now: float) -> None:
-        if peer.held is not None:
-            assert peer.connection is not None
-            self._room.drop(peer.connection)
-            peer.held = None
-            self._continue(now, instructions)
+    def _drop_held(self, peer: _Peer, connection: int) -> bool:
+        """Forgets the set that is held, and what came after it. Whether there was one: then others may go on."""
+        if peer.held is None:
+            return False
+        self._room.drop(connection)
+        peer.held = None
+        return True
 
     def disconnected(self, connection: int, now: float) -> list[Instruction]:
         """The connection is no more."""
         instructions: list[Instruction] = []
-        peer = self._connections.get(connection)
-        if peer is not None:
-            self._drop_held(peer, instructions, now)
-        self._connections.pop(connection, None)
+        peer = self._connections.pop(connection, None)
         if peer is not None:
             peer.connection = None
             peer.gone_since = now
@@ -284,6 +294,8 @@ class ObjectStorage:
                 self._gone_requests += len(peer.waiting)
             else:
                 del self._peers[peer.identity]
+            if self._drop_held(peer, connection):
+                self._continue(now, instructions)
         return instructions + self.tick(now)
 
     def tick(self, now: float) -> list[Instruction]:

@@ -4,7 +4,7 @@ Theory of operation. A payload that fits into memory is stored at once. Otherwis
 contents are to be written to files; the set is held until that is done, so that the bound holds, and so that a set is
 only confirmed once its place is certain. If the large contents in memory would not make enough room, the payload goes
 to a file itself. If there is no room on disk either, the set is refused, and what was stored before stays. Only the
-set that is held longest makes plans; the others wait behind it.
+set that is held longest makes plans; the others wait behind it, unless they fit as it is.
 
 A payload that may be equal to a content in a file is held, too, until the two have been compared.
 """
@@ -84,9 +84,11 @@ class Room:
 
     def __init__(self, contents: Contents, limits: Limits) -> None:
         self._contents = contents
-        self._memory = limits.memory if limits.memory is not None else float("inf")
+        self.memory = limits.memory if limits.memory is not None else float("inf")
+        """The limit, in bytes."""
         self._disk = limits.disk if limits.disk is not None else float("inf")
-        self._held: deque[Put] = deque()
+        self.held: deque[Put] = deque()
+        """The sets that wait for room, longest first."""
         self._writing: dict[int, Content | Put] = {}
         self._next_file = 0
         self._ticket = 0  # of the newest Compare
@@ -94,42 +96,34 @@ class Room:
         self.refused = ""
         """Why the last put was refused."""
 
-    @property
-    def head(self) -> Put | None:
-        """The set that is held longest."""
-        return self._held[0] if self._held else None
-
     def put(self, put: Put, now: float, chores: list[Chore]) -> Outcome:
         """A new payload: stored, refused, or held; then it is tried again by ``retry``."""
-        request = put.request
-        contents = self._contents
-        if not contents.disk_bytes and not self._held and self._fits(put):
-            put.content = contents.set(request.object_id, request.payload)
-            return Outcome.STORED
-        if self._held:
-            self._held.append(put)
-            return Outcome.HELD
+        if self.held:
+            like = self._contents.like(key_of(put.request.payload))
+            if not self._fits(put) or (like is not None and isinstance(like.payload, OnDisk)):
+                self.held.append(put)
+                return Outcome.HELD
         outcome = self._place(put, now, chores)
         if outcome is Outcome.HELD:
-            self._held.append(put)
+            self.held.append(put)
         return outcome
 
     def retry(self, now: float, chores: list[Chore]) -> tuple[Put, Outcome] | None:
         """Something has changed: the set that was held longest, if that has come to an end. Call it until None."""
-        if not self._held:
+        if not self.held:
             return None
-        outcome = self._place(self._held[0], now, chores)
-        return None if outcome is Outcome.HELD else (self._held.popleft(), outcome)
+        outcome = self._place(self.held[0], now, chores)
+        return None if outcome is Outcome.HELD else (self.held.popleft(), outcome)
 
     def drop(self, connection: int) -> None:
         """The connection is gone: what it wanted to set, and is held, is forgotten."""
-        self._held = deque(put for put in self._held if put.connection != connection)
+        self.held = deque(put for put in self.held if put.connection != connection)
 
     def written(self, file: int, chores: list[Chore]) -> None:
         """The file holds its payload."""
         what = self._writing.pop(file)
         if isinstance(what, Put):
-            if what in self._held:
+            if what in self.held:
                 what.on_disk = True
             else:
                 chores.append(Remove(file))
@@ -150,7 +144,7 @@ class Room:
 
     def compared(self, ticket: int, equal: bool) -> None:
         """The answer to a Compare."""
-        put = self.head
+        put = self.held[0] if self.held else None
         if put is None or put.compared is None or ticket != self._ticket:
             return  # its connection has gone
         content, put.compared = put.compared, None
@@ -162,7 +156,7 @@ class Room:
     def _fits(self, put: Put) -> bool:
         request = put.request
         need = self._contents.memory_bytes + len(request.payload)
-        return need <= self._memory or need - self._contents.frees(request.object_id) <= self._memory
+        return need <= self.memory or need - self._contents.frees(request.object_id) <= self.memory
 
     def _place(self, put: Put, now: float, chores: list[Chore]) -> Outcome:
         contents, request = self._contents, put.request
@@ -194,7 +188,7 @@ class Room:
 
     def _make_room(self, put: Put, now: float, chores: list[Chore]) -> Outcome:
         contents, size = self._contents, len(put.request.payload)
-        need = contents.memory_bytes + size - contents.frees(put.request.object_id) - self._memory
+        need = contents.memory_bytes + size - contents.frees(put.request.object_id) - self.memory
         if now < self._retry_at:
             return Outcome.REFUSED
         itself = need > contents.large_bytes

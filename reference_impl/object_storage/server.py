@@ -9,6 +9,7 @@ import selectors
 import socket
 import time
 from collections import deque
+from collections.abc import Iterable
 from itertools import count, islice
 from typing import Protocol, Union
 
@@ -329,15 +330,17 @@ class Server:
     def _flush(self, connection: _Connection) -> None:
         """Sends what the socket takes: usually all of a pass in one system call."""
         out = connection.out
-        small = connection.out_bytes < len(out) * _JOIN_AVERAGE_BYTES
-        if small and 1 < len(out) <= _JOIN_COUNT and not connection.file_parts:
-            joined = b"".join(out)  # type: ignore[arg-type]  # there are only buffers
-            out.clear()
-            out.append(joined)
         try:
-            for _ in range(_SENDS):
-                if not out or not self._send(connection) or not connection.file_parts:
-                    break
+            if not connection.file_parts:
+                if 1 < len(out) <= _JOIN_COUNT and connection.out_bytes < len(out) * _JOIN_AVERAGE_BYTES:
+                    joined = b"".join(out)  # type: ignore[arg-type]  # there are only buffers
+                    out.clear()
+                    out.append(joined)
+                self._send_buffers(connection, islice(out, _IOVECS))  # type: ignore[arg-type]
+            else:
+                for _ in range(_SENDS):
+                    if not out or not self._send(connection):
+                        break
         except OSError as error:
             self._lost(connection, logging.DEBUG, error.strerror or str(error))
             return
@@ -347,32 +350,35 @@ class Server:
         self._register(connection)
 
     def _send(self, connection: _Connection) -> bool:
-        """Whether the socket took all that was offered to it."""
-        out = connection.out
-        first = out[0]
+        """Sends what comes first, from memory or from a file: whether there may be room for more."""
+        first = connection.out[0]
         if isinstance(first, _FilePart):
             return self._send_file(connection, first)
         buffers: list[Buffer] = []
-        offered = 0
-        for buffer in islice(out, _IOVECS):
+        for buffer in islice(connection.out, _IOVECS):
             if isinstance(buffer, _FilePart):
                 break
             buffers.append(buffer)
-            offered += len(buffer)
+        left = len(connection.out) - len(buffers)
+        self._send_buffers(connection, buffers)
+        return len(connection.out) == left
+
+    def _send_buffers(self, connection: _Connection, buffers: Iterable[Buffer]) -> None:
+        """One system call for the first of what is queued."""
+        out = connection.out
         try:
             sent = connection.socket.sendmsg(buffers)
         except BlockingIOError:
-            return False
+            return
         connection.out_bytes -= sent
-        complete = sent == offered
-        for buffer in buffers:
-            if sent < len(buffer):
-                if sent:
-                    out[0] = memoryview(buffer)[sent:]
+        while sent:
+            first = out[0]
+            assert not isinstance(first, _FilePart)
+            if sent < len(first):
+                out[0] = memoryview(first)[sent:]
                 break
-            sent -= len(buffer)
+            sent -= len(first)
             out.popleft()
-        return complete
 
     def _send_file(self, connection: _Connection, part: _FilePart) -> bool:
         if part.fd < 0:

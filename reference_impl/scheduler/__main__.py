@@ -58,6 +58,14 @@ def _parser() -> RoleParser:
         metavar="N",
         help="a task that has lost so many workers fails as failedWorkerDied",
     )
+    parser.add_argument(
+        "--ended-stories",
+        type=_whole,
+        default=1000,
+        metavar="N",
+        help="of each client, keep what happened to the last N of its tasks that have ended, for who asks; 0: keep "
+        "nothing, not even of living tasks",
+    )
     add_magic(parser)
     return parser
 
@@ -65,6 +73,13 @@ def _parser() -> RoleParser:
 def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
+        raise ValueError(text)
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
         raise ValueError(text)
     return value
 
@@ -88,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         lost_workers_limit=options.lost_workers_limit,
         protected=options.protected,
         version=_version(),
+        ended_stories=options.ended_stories,
     )
     listen = Listen(
         options.address,

@@ -1,8 +1,11 @@
-"""Which tasks to take back from busy workers for idle ones (SPEC section 6.4)."""
+"""Which tasks to take back from workers: for idle ones (SPEC section 6.4), and for tasks of a higher priority that have
+no place (PRI-11)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from heapq import heapreplace
+from itertools import islice
 
 from protocol.lifecycle import State
 from reference_impl.scheduler.records import Names, TaskRecord, WorkerRecord
@@ -55,6 +58,43 @@ def balance(idle: list[WorkerRecord], workers: list[WorkerRecord]) -> list[TaskR
             loads[donor] -= 1
             best.expect()
     return list(taken)
+
+
+_AT_ONCE = 64
+"""For so many waiting tasks room is made at a time."""
+
+
+def make_room(waiting: Iterable[TaskRecord], workers: Iterable[WorkerRecord]) -> list[TaskRecord]:
+    """The tasks to take back for ``waiting`` ones of a higher priority, which come in their order and for none of which
+    there is room: for each of them one of the lowest priority, the newest of those, that may not have started yet. What
+    a worker refused before, and what runs there by its last heartbeat, has."""
+    wanted = list(islice(waiting, _AT_ONCE))
+    if not wanted:
+        return []
+    coming: list[WorkerRecord] = []
+    movable: list[tuple[int, float, WorkerRecord, TaskRecord]] = []
+    for worker in workers:
+        started = {bytes(status.current_task_id) for status in worker.heartbeat.processors}
+        for task in reversed(worker.held.values()):
+            if task.state is State.BALANCE_CANCELING:
+                coming.append(worker)
+            elif task.state is State.RUNNING and not (task.task_id in worker.refused or task.task_id in started):
+                movable.append((task.priority, -task.accepted_at, worker, task))
+    movable.sort(key=lambda entry: entry[:2])
+    taken: list[TaskRecord] = []
+    for urgent in wanted:
+        place = next((worker for worker in coming if urgent.needs <= worker.offers), None)
+        if place is not None:
+            coming.remove(place)
+            continue
+        for index, (priority, _, worker, task) in enumerate(movable):
+            if priority >= urgent.priority:
+                break
+            if urgent.needs <= worker.offers:
+                taken.append(task)
+                del movable[index]
+                break
+    return taken
 
 
 def _fitting(groups: dict[Names, _Receivers], task: TaskRecord) -> list[_Receivers]:

@@ -50,14 +50,16 @@ from protocol.messages import (
     WorkerManagerHeartbeatEcho,
     WorkerState,
 )
+from protocol.payloads import TaskMetadata
 from reference_impl.scheduler import information
-from reference_impl.scheduler.balancing import balance
+from reference_impl.scheduler.balancing import balance, make_room
 from reference_impl.scheduler.graphs import Graphs
 from reference_impl.scheduler.instructions import DeleteObjects, Instruction, Note, Publish, Send, Stop
 from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.placement import Placement, TaskQueue
 from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRecord, WorkerRecord, names_of
+from reference_impl.scheduler.story import add as add_to_story
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
@@ -84,6 +86,7 @@ class Settings:
     lost_workers_limit: int = 3  # after as many lost workers a task is failedWorkerDied (TSK-07)
     protected: bool = False  # refuses to be shut down by a client
     version: str = ""  # of the implementation, for InformationResponse
+    ended_stories: int = 1000  # of each client, kept until it leaves; 0: no stories at all
 
 
 class SchedulerCore:
@@ -108,8 +111,11 @@ class SchedulerCore:
         """How many messages were dropped because they could not be understood."""
         self._placement = Placement()
         self._accepted_at = now
+        self._room_wanted = False
         self._next_balance = now + settings.load_balance
         self._out: list[Instruction] = []
+        self._now = now
+        self._stories = settings.ended_stories > 0
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
         self._worker_echo = Envelope.of(WorkerHeartbeatEcho(settings.storage_address))
 
@@ -118,6 +124,7 @@ class SchedulerCore:
     def receive(self, sender: Identity, envelope: Envelope, now: float) -> list[Instruction]:
         """One message of one peer."""
         self._out = []
+        self._now = now
         client = self.clients.get(sender)
         if client is not None:
             client.last_seen = now
@@ -142,6 +149,7 @@ class SchedulerCore:
         """Time has passed: peers that are silent for too long are lost, and work is balanced. Call it each second
         or more often."""
         self._out = []
+        self._now = now
         for worker in [w for w in self.workers.values() if now - w.last_seen > self.settings.worker_timeout]:
             self._note(worker.worker_id, f"no heartbeat for {self.settings.worker_timeout} s: lost")
             self._worker_lost(worker)
@@ -172,25 +180,25 @@ class SchedulerCore:
         self._happen(self._new_record(sender, envelope, now), Event.TASK, sender)
 
     def _new_record(self, client_id: Identity, envelope: Envelope, now: float) -> TaskRecord:
-        """Of a task with an id that is not alive; raises MalformedMessage."""
-        message = envelope.check()  # a worker must be able to read it
+        """Of a Task that a worker must be able to read; raises MalformedMessage if it is not."""
+        message = envelope.check()
         assert isinstance(message, Task)
-        client = self._client(client_id, now)
         if now > self._accepted_at:
             self._accepted_at = now
-        if message.capabilities:
+        priority = _priority(message.metadata)
+        if message.capabilities or priority:
             needs = names_of(message.capabilities)
-            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs)
+            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs, priority)
         else:
             record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
         self._stand_behind(record)
-        self.tasks[record.task_id] = client.tasks[record.task_id] = record
+        self.tasks[record.task_id] = self._client(client_id, now).tasks[record.task_id] = record
         return record
 
     def _stand_behind(self, task: TaskRecord) -> None:
         """Its place in the queue will be behind all that have one."""
         task.accepted_at = self._accepted_at
-        if task.needs:
+        if isinstance(task, DemandingTask):
             # Before and after all others, also where the clock stands still: it is compared across queues.
             task.accepted_at = math.nextafter(self._accepted_at, math.inf)
             self._accepted_at = math.nextafter(task.accepted_at, math.inf)
@@ -270,6 +278,8 @@ class SchedulerCore:
             reason = ignored.because if ignored is not None else "neither in the table nor ignored"
             level = logging.INFO if ignored is not None and ignored.possible else logging.ERROR
             self._note(sender, f"{event.value[0]} for {before.value} task {task.task_id.hex()}: {reason}", level)
+            if self._stories:
+                self._tell(task, event, f"from {sender.decode('ascii', 'backslashreplace')}, ignored: {reason}")
             return
         after = row.next
         if after is State.AS_RESULT_SAYS or after is State.AS_NODE_ENDED:
@@ -285,18 +295,39 @@ class SchedulerCore:
             task.force_wanted = task.force_sent = False  # the cancel that was refused is over
             if before is State.BALANCE_CANCELING and holder is not None:
                 holder.refused.add(task.task_id)  # it has started: no use asking again
+                self._room_wanted = True
+        if self._stories and event is not Event.TASK:
+            # As _tell does it, without the call: this is the busiest place of the scheduler.
+            worker = task.worker or holder
+            more = "with force" if event is Event.CANCEL and envelope is not None and envelope.detail else ""
+            happened = (event, after, b"" if worker is None else worker.worker_id, self._now, more)
+            if task.story is None:
+                task.story = [happened]
+            else:
+                add_to_story(task.story, happened)
         if self.monitored:
             self._publish_task(task, task.worker or holder, event, envelope)
         if task.graph is not None and row.actions[-1:] == (Action.FORGET,):
             self.graphs.ended(task, sender, envelope)
 
+    def _tell(self, task: TaskRecord, event: Event, detail: str) -> None:
+        """Adds an event that has changed nothing to the story of a task."""
+        worker = task.worker
+        happened = (event, task.state, b"" if worker is None else worker.worker_id, self._now, detail)
+        if task.story is None:
+            task.story = [happened]
+        else:
+            add_to_story(task.story, happened)
+
     def _enqueue(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         self.queue.append(task)
+        self._room_wanted = self._room_wanted or task.priority > 0
 
     def _requeue(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         task.worker = None
         task.force_wanted = task.force_sent = False
         self.queue.put_back(task)
+        self._room_wanted = self._room_wanted or task.priority > 0
 
     def _send_task(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         worker = self.workers[sender]
@@ -357,6 +388,10 @@ class SchedulerCore:
         client = self.clients.get(task.client_id)
         if client is not None:
             client.tasks.pop(task.task_id, None)
+            if self._stories:
+                if task.story is None:
+                    task.story = []
+                client.ended.append((task.task_id, task.accepted_at, task.story))
         state = task.state.wire
         self.ended[state] = self.ended.get(state, 0) + 1
 
@@ -365,9 +400,21 @@ class SchedulerCore:
         following = self.queue.next
         while (pair := following(self._placement)) is not None:
             self._happen(pair[0], Event.HAS_CAPACITY, pair[1].worker_id)
+        if self._room_wanted:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Takes back tasks that wait in workers, for tasks of a higher priority that wait here (PRI-11)."""
+        self._room_wanted = False
+        if self.settings.load_balance >= 0:
+            self._take_back(make_room(self.queue.above(), self.workers.values()))
 
     def _balance(self) -> None:
-        for task in balance(self._placement.idle(), list(self.workers.values())):
+        self._make_room()  # what has started meanwhile, or is taken back by now, changes what can be done
+        self._take_back(balance(self._placement.idle(), list(self.workers.values())))
+
+    def _take_back(self, tasks: list[TaskRecord]) -> None:
+        for task in tasks:
             assert task.worker is not None
             if self.monitored:
                 self._out.append(Publish(StateBalanceAdvice(task.worker.worker_id, (task.task_id,))))
@@ -384,7 +431,9 @@ class SchedulerCore:
     def _client(self, identity: Identity, now: float) -> ClientRecord:
         client = self.clients.get(identity)
         if client is None:
-            client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(identity, now)
+            client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(
+                identity, now, self.settings.ended_stories
+            )
         return client
 
     def _on_client_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
@@ -427,13 +476,24 @@ class SchedulerCore:
             accepted = not self.settings.protected
             self._out.append(Send(sender, Envelope.of(ClientShutdownResponse(accepted))))
             if accepted:
-                shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
-                self._out.extend(Send(worker, shutdown) for worker in self.workers)
-                self._out.append(Stop())
+                self._shut_down()
         else:
             client = self.clients.get(sender)
             if client is not None:
                 self._client_lost(client)
+
+    def _shut_down(self) -> None:
+        """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
+        for task in self.tasks.values():
+            if task.state is not State.ABANDONED:
+                self._answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
+        objects = tuple(object_id for client in self.clients.values() for object_id in client.objects)
+        if objects:
+            self._out.append(DeleteObjects(objects))
+        shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
+        self._out.extend(Send(worker, shutdown) for worker in self.workers)
+        self._out.extend(Send(manager, shutdown) for manager in self.managers.identities())
+        self._out.append(Stop())
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:
         if role_of(sender) is not Role.OTHER:
@@ -511,19 +571,6 @@ class SchedulerCore:
             return
         client.objects.update(self.objects.create(owner, message.object_metadata)[0])
 
-    def _track(self, owner: Identity, metadata: ObjectMetadata) -> None:
-        """Objects that the scheduler itself makes for a client."""
-        client = self.clients.get(owner)
-        if client is not None:
-            client.objects.update(self.objects.create(owner, metadata)[0])
-
-    def _drop_objects(self, owner: Identity, ids: list[ObjectId]) -> None:
-        """Objects of a client that nobody needs any more."""
-        client = self.clients.get(owner)
-        if client is not None:
-            client.objects.difference_update(ids)
-        self._delete_objects(ids)
-
     def _stray_result(self, sender: Identity, envelope: Envelope) -> None:
         """The results of a worker that was lost meanwhile, or answers twice: they go with their client (OBJ-17)."""
         message = envelope.check()
@@ -538,6 +585,19 @@ class SchedulerCore:
                 nobodys.append(result)
         if nobodys:
             self._out.append(DeleteObjects(tuple(nobodys)))
+
+    def _track(self, owner: Identity, metadata: ObjectMetadata) -> None:
+        """Objects that the scheduler itself makes for a client."""
+        client = self.clients.get(owner)
+        if client is not None:
+            client.objects.update(self.objects.create(owner, metadata)[0])
+
+    def _drop_objects(self, owner: Identity, ids: list[ObjectId]) -> None:
+        """Objects of a client that nobody needs any more."""
+        client = self.clients.get(owner)
+        if client is not None:
+            client.objects.difference_update(ids)
+        self._delete_objects(ids)
 
     def _delete_objects(self, ids: list[ObjectId]) -> None:
         if not ids:
@@ -564,6 +624,7 @@ class SchedulerCore:
     ) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
+        used = [ObjectId(message.func_object_id), *(ObjectId(argument.data) for argument in message.function_args)]
         result = envelope.check() if event is Event.RESULT and envelope is not None else None
         self._out.append(
             Publish(
@@ -574,7 +635,7 @@ class SchedulerCore:
                     worker.worker_id if worker is not None and task.state is not State.INACTIVE else b"",
                     message.capabilities,
                     result.metadata if isinstance(result, TaskResult) else b"",
-                    0,
+                    self.objects.size(used),
                     ClientId(task.client_id),
                     event.monitor_name,
                 )
@@ -591,6 +652,16 @@ class SchedulerCore:
 
 _Handler = Callable[[SchedulerCore, Identity, Envelope, float], None]
 _Act = Callable[[SchedulerCore, TaskRecord, Identity, "Envelope | None"], None]
+
+
+def _priority(metadata: bytes) -> int:
+    """What cannot be read is for the worker to complain about."""
+    if not metadata or metadata[1:5] == bytes(4):
+        return 0
+    try:
+        return TaskMetadata.from_bytes(metadata).priority
+    except MalformedMessage:
+        return 0
 
 
 def _of_older_peer(kind: Kind) -> str:

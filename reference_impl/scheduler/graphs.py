@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from protocol import codec
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, TaskId, object_id
 from protocol.lifecycle import Event, State
@@ -243,7 +244,7 @@ class Graphs:
         if record.state is State.SUCCESS:
             for ready in graph.succeeded(node, results[0] if results else None):
                 waiting = graph.living[ready.task.task_id]
-                waiting.envelope = Envelope.of(ready.with_inputs())
+                waiting.frame = codec.encode(ready.with_inputs())
                 self._core._stand_behind(waiting)
                 self._core._happen(waiting, Event.INPUTS_READY, sender)
         elif not node.target:  # it failed in a graph that is being canceled

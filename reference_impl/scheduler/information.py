@@ -3,13 +3,14 @@ the monitor stream (SPEC section 12). Reads the core's state, changes nothing.""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from protocol import SPEC_VERSION
 from protocol.codec import decode_query, encode_answer, query_id
 from protocol.errors import MalformedMessage
-from protocol.identifiers import Identity
+from protocol.identifiers import Identity, ObjectId, TaskId
 from protocol.messages import (
     AnswerValue,
     BinderStatus,
@@ -33,17 +34,21 @@ from protocol.messages import (
     TaskList,
     TaskManagerStatus,
     TaskState,
+    TaskStory,
     VersionInfo,
     WorkerInfo,
     WorkerManagerStatus,
     WorkerStatus,
 )
+from reference_impl.scheduler.story import find, told
 
 if TYPE_CHECKING:
     from reference_impl.scheduler.core import SchedulerCore
     from reference_impl.scheduler.records import ClientRecord, Names, TaskRecord, WorkerRecord
 
 _U16_MAX = 0xFFFF
+_COUNTED_TASKS = 2000
+"""Above as many living tasks, it is not counted how many use an object: that takes 5 us for each task."""
 
 
 def answer(core: SchedulerCore, sender: Identity, request: InformationRequest, now: float) -> InformationResponse:
@@ -67,7 +72,22 @@ def _value(core: SchedulerCore, sender: Identity, query: InformationQuery, now: 
         return tuple(_worker_info(worker, now) for worker in core.workers.values())
     if query.variant == "clients":
         return tuple(_client_info(client, now) for client in core.clients.values())
+    if query.variant == "story":
+        assert isinstance(query.value, bytes)
+        return _story(core, sender, TaskId(query.value), now)
     return VersionInfo("scalercli", core.settings.version, SPEC_VERSION, int(now - core.started_at))
+
+
+def _story(core: SchedulerCore, sender: Identity, task_id: TaskId, now: float) -> TaskStory:
+    task = core.tasks.get(task_id)
+    if task is not None:
+        return told(task_id, task.client_id, task.accepted_at, task.story or [], now)
+    asking = core.clients.get(sender)
+    for client in (*([asking] if asking is not None else ()), *core.clients.values()):
+        found = find(client.ended, task_id)
+        if found is not None:
+            return told(task_id, client.client_id, *found, now)
+    return TaskStory(task_id)
 
 
 def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float) -> TaskList:
@@ -98,6 +118,7 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
                 _held_before(task),
                 _requirements(task),
                 *offers.of(task.needs),
+                core.managers.offering(task.needs),
             )
             for task in shown
         ),
@@ -146,6 +167,7 @@ def _worker_info(worker: WorkerRecord, now: float) -> WorkerInfo:
         tuple(p.pid for p in worker.heartbeat.processors),
         _milliseconds(now - worker.last_seen),
         worker.heartbeat.capabilities,
+        tuple([TaskId(p.current_task_id) for p in worker.heartbeat.processors if p.suspended]),
     )
 
 
@@ -191,7 +213,18 @@ def state_scheduler(
 
 def state_object(core: SchedulerCore, limit: int) -> StateObject:
     """The objects that the scheduler tracks, at most ``limit`` of them in detail."""
-    return StateObject(tuple(core.objects.details(limit)), len(core.objects))
+    return StateObject(tuple(core.objects.details(limit, _uses(core))), len(core.objects))
+
+
+def _uses(core: SchedulerCore) -> Counter[ObjectId]:
+    """How many living tasks use an object; nothing where there are too many to decode them for every report."""
+    uses: Counter[ObjectId] = Counter()
+    if len(core.tasks) <= _COUNTED_TASKS:
+        for record in core.tasks.values():
+            task = record.envelope.check()
+            if isinstance(task, Task):
+                uses.update({ObjectId(task.func_object_id), *(ObjectId(a.data) for a in task.function_args)})
+    return uses
 
 
 def _client_status(client: ClientRecord, now: float) -> ClientStatus:

@@ -14,8 +14,8 @@ from protocol.messages import (
     WorkerManagerDetail,
     WorkerManagerHeartbeat,
 )
+from reference_impl.scheduler import scaling
 from reference_impl.scheduler.records import Names, WorkerRecord, names_of
-from reference_impl.scheduler.scaling import ManagerLoad, desired
 
 _U16_MAX = 0xFFFF
 
@@ -43,6 +43,10 @@ class Managers:
     def __len__(self) -> int:
         return len(self._managers)
 
+    def identities(self) -> list[Identity]:
+        """Who they are."""
+        return [manager.identity for manager in self._managers.values()]
+
     def seen(self, sender: Identity, heartbeat: WorkerManagerHeartbeat, now: float) -> Identity | None:
         """A heartbeat; returns the manager that had this id until now, if it was another one."""
         manager = self._managers.get(heartbeat.worker_manager_id)
@@ -55,6 +59,10 @@ class Managers:
         manager.heartbeat = heartbeat
         manager.last_seen = now
         return before
+
+    def offering(self, needs: Names) -> int:
+        """How many of them have workers, or could start some, that offer all of it."""
+        return sum(needs <= m.offers and m.heartbeat.max_task_concurrency > 0 for m in self._managers.values())
 
     def forget_silent(self, now: float, timeout: float) -> list[Identity]:
         """Managers without a heartbeat for so long are lost; their workers stay."""
@@ -78,10 +86,10 @@ class Managers:
             for task in islice(worker.held.values(), 1, enough):  # what it does not run yet
                 waiting[task.needs] = waiting.get(task.needs, 0) + 1
         loads = [
-            ManagerLoad(manager.offers, limits[key], busy[key], manager.wanted, now - manager.changed_at)
+            scaling.ManagerLoad(manager.offers, limits[key], busy[key], manager.wanted, now - manager.changed_at)
             for key, manager in managers.items()
         ]
-        for manager, wish in zip(managers.values(), desired(loads, waiting), strict=True):
+        for manager, wish in zip(managers.values(), scaling.desired(loads, waiting), strict=True):
             if wish != manager.wanted:
                 manager.wanted, manager.changed_at = wish, now
         chosen = managers[manager_id]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -56,7 +56,13 @@ class ObjectRegistry:
         record = self._objects.get(object_id)
         return record.name if record is not None else b""
 
-    def details(self, limit: int) -> Iterator[ObjectDetail]:
-        """For the monitor stream: the first ``limit`` objects."""
+    def size(self, object_ids: Iterable[ObjectId]) -> int:
+        """Bytes of those of the objects that are known, each counted once."""
+        records = [self._objects.get(object_id) for object_id in set(object_ids)]
+        return sum(record.size for record in records if record is not None)
+
+    def details(self, limit: int, uses: Mapping[ObjectId, int]) -> Iterator[ObjectDetail]:
+        """For the monitor stream: the first ``limit`` objects, with the number of tasks that use them."""
         for object_id, record in islice(self._objects.items(), limit):
-            yield ObjectDetail(object_id, record.name, record.type, record.size, record.owner)
+            uses_of = uses.get(object_id, 0)
+            yield ObjectDetail(object_id, record.name, record.type, record.size, record.owner, uses_of)

@@ -1,8 +1,8 @@
-"""Which task is next, and which worker gets it (SPEC TSK-05, TSK-09, TSK-12).
+"""Which task is next, and which worker gets it (SPEC TSK-05, TSK-09, TSK-12, PRI-10).
 
-First in first out, to the least loaded worker that offers what the task requires. Tasks wait in one queue per set of
-required names, so that those which no worker can take stand in nobody's way; the common case, a task that requires
-nothing, touches one queue and one list of workers, and nothing else.
+By priority, then first in first out, to the least loaded worker that offers what the task requires. Tasks wait in one
+queue per set of required names and priority, so that those which no worker can take stand in nobody's way; the common
+case, a task that requires nothing and has priority 0, touches one queue and one list of workers, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from reference_impl.scheduler.records import NOTHING, DemandingTask, Names, Task
 
 _COMPACT_ABOVE = 64
 
+Lane = tuple[int, Names]
+"""Of tasks with the same priority (negated: the least is the first) that require the same."""
+_PLAIN: Lane = (0, NOTHING)
+
 
 class Fifo:
-    """Tasks that require the same. Taking one out of the middle costs nothing: its record just is not ``inactive`` any
+    """Tasks of one lane. Taking one out of the middle costs nothing: its record just is not ``inactive`` any
     more when its turn comes; places of such records are cleared before they are the majority."""
 
-    __slots__ = ("_left", "_tasks", "needs")
+    __slots__ = ("_left", "_tasks", "lane")
 
-    def __init__(self, needs: Names = NOTHING) -> None:
-        self.needs = needs
+    def __init__(self, lane: Lane = _PLAIN) -> None:
+        self.lane = lane
         self._tasks: deque[TaskRecord] = deque()
         self._left = 0  # records in _tasks that left the queue otherwise
 
@@ -75,72 +79,85 @@ class TaskQueue:
 
     Between two calls of ``next`` that return None no task waits that a worker with room could take. So only two things
     are worth a look: a queue that a task has joined, and a queue of whose workers one has room again. These are
-    ``_try``; all other queues with requirements cost nothing, however many there are."""
+    ``_try``; all other queues with requirements cost nothing, however many there are. (Queues of other priorities
+    without requirements are always looked at: there are few.)"""
 
     def __init__(self) -> None:
-        self._plain = Fifo()  # no requirements
-        self._demanding: dict[Names, Fifo] = {}  # none of them empty
-        self._named: dict[str, dict[Names, None]] = {}  # each of them under one of its names
-        self._try: dict[Names, None] = {}
+        self._plain = Fifo()  # no requirements, priority 0
+        self._demanding: dict[Lane, Fifo] = {}  # all others; none of them empty
+        self._named: dict[str, dict[Lane, None]] = {}  # those with requirements, each under one of its names
+        self._ranked: dict[Lane, None] = {}  # those without
+        self._try: dict[Lane, None] = {}
 
     def __len__(self) -> int:
         return len(self._plain) + sum(map(len, self._demanding.values()))
 
     def __iter__(self) -> Iterator[TaskRecord]:
-        """As they were accepted, also across queues."""
+        """By priority, then as they were accepted, also across queues."""
         if not self._demanding:
             return iter(self._plain)
-        return merge(self._plain, *self._demanding.values(), key=lambda task: task.accepted_at)
+        return merge(self._plain, *self._demanding.values(), key=_place)
+
+    def above(self) -> Iterator[TaskRecord]:
+        """Those of a priority above 0, in their order."""
+        lanes = [fifo for lane, fifo in self._demanding.items() if lane[0] < 0] if self._demanding else []
+        return merge(*lanes, key=_place)
 
     def waiting(self) -> dict[Names, int]:
         """How many tasks wait, by what they require."""
-        counts = {needs: len(fifo) for needs, fifo in self._demanding.items()}
-        if len(self._plain):
-            counts[NOTHING] = len(self._plain)
+        counts = {NOTHING: len(self._plain)} if len(self._plain) else {}
+        for (_, needs), fifo in self._demanding.items():
+            counts[needs] = counts.get(needs, 0) + len(fifo)
         return counts
 
     def append(self, task: TaskRecord) -> None:
-        if task.needs:
+        if isinstance(task, DemandingTask):
             self._joined(task).append(task)
         else:
             self._plain.append(task)
 
     def put_back(self, task: TaskRecord) -> None:
         """In front of those that were accepted after it: it has waited before."""
-        (self._plain if not task.needs else self._joined(task)).put_back(task)
+        (self._joined(task) if isinstance(task, DemandingTask) else self._plain).put_back(task)
 
-    def _joined(self, task: TaskRecord) -> Fifo:
-        fifo = self._demanding.get(task.needs)
+    def _joined(self, task: DemandingTask) -> Fifo:
+        lane = _lane(task)
+        fifo = self._demanding.get(lane)
         if fifo is None:
-            fifo = self._demanding[task.needs] = Fifo(task.needs)
-            self._named.setdefault(min(task.needs), {})[task.needs] = None
-        assert isinstance(task, DemandingTask)
-        task.needs = fifo.needs  # type: ignore[misc] # one set for all of them
-        self._try[fifo.needs] = None
+            fifo = self._demanding[lane] = Fifo(lane)
+            group = self._named.setdefault(min(task.needs), {}) if task.needs else self._ranked
+            group[lane] = None
+        task.needs = fifo.lane[1]  # type: ignore[misc] # one set for all of them
+        if task.needs:
+            self._try[fifo.lane] = None
         return fifo
 
     def leave(self, task: TaskRecord) -> None:
         """A queued task has ended: its state says so already."""
-        if not task.needs:
+        if not isinstance(task, DemandingTask):
             self._plain.leave()
             return
-        fifo = self._demanding[task.needs]
+        fifo = self._demanding[_lane(task)]
         fifo.leave()
         self._drop_if_empty(fifo)
 
     def _drop_if_empty(self, fifo: Fifo) -> None:
         if len(fifo):
             return
-        del self._demanding[fifo.needs]
-        self._try.pop(fifo.needs, None)
-        name = min(fifo.needs)
-        del self._named[name][fifo.needs]
+        lane = fifo.lane
+        del self._demanding[lane]
+        if not lane[1]:
+            del self._ranked[lane]
+            return
+        self._try.pop(lane, None)
+        name = min(lane[1])
+        del self._named[name][lane]
         if not self._named[name]:
             del self._named[name]
 
     def next(self, placement: Placement) -> tuple[TaskRecord, WorkerRecord] | None:
-        """The task that was accepted first of those that a worker with room can take, out of the queue, and that
-        worker; None if there is none."""
+        """The task of the highest priority that was accepted first, of those that a worker with room can take, out of
+        the queue, and that worker; None if there is none."""
         plain = self._plain
         if self._demanding:
             return self._next_of_all(placement)
@@ -152,26 +169,38 @@ class TaskQueue:
     def _next_of_all(self, placement: Placement) -> tuple[TaskRecord, WorkerRecord] | None:
         for offers in placement.take_opened():
             for name in offers:
-                self._try.update((needs, None) for needs in self._named.get(name, ()) if needs <= offers)
+                self._try.update((lane, None) for lane in self._named.get(name, ()) if lane[1] <= offers)
         best = None
         fifo = self._plain
-        if len(fifo):
-            worker = placement.least_loaded()
-            if worker is not None:
+        worker = placement.least_loaded()
+        if worker is not None:
+            if self._ranked:
+                lane = min(self._ranked)
+                if lane < _PLAIN or not len(fifo):
+                    fifo = self._demanding[lane]
+            if len(fifo):
                 best = fifo.first(), worker
-        for needs in list(self._try):
-            worker = placement.least_loaded(needs)
+        for lane in list(self._try):
+            worker = placement.least_loaded(lane[1])
             if worker is None:
-                del self._try[needs]
+                del self._try[lane]
                 continue
-            task = self._demanding[needs].first()
-            if best is None or task.accepted_at < best[0].accepted_at:
-                best, fifo = (task, worker), self._demanding[needs]
+            task = self._demanding[lane].first()
+            if best is None or _place(task) < _place(best[0]):
+                best, fifo = (task, worker), self._demanding[lane]
         if best is not None:
             fifo.take()
             if fifo is not self._plain:
                 self._drop_if_empty(fifo)
         return best
+
+
+def _lane(task: TaskRecord) -> Lane:
+    return -task.priority, task.needs
+
+
+def _place(task: TaskRecord) -> tuple[int, float]:
+    return -task.priority, task.accepted_at
 
 
 class Pool:

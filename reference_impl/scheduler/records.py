@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 
 from protocol.envelope import Envelope
-from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
+from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
-from protocol.messages import ClientHeartbeat, TaskCapability, WorkerHeartbeat
-
-if TYPE_CHECKING:
-    from reference_impl.scheduler.graphs import Graph
+from protocol.messages import ClientHeartbeat, Kind, TaskCapability, WorkerHeartbeat
+from reference_impl.scheduler.story import Ended, Story
 
 Names = frozenset[str]
 """Of capabilities: what a task requires, or a worker offers."""
@@ -22,20 +21,26 @@ def names_of(capabilities: tuple[TaskCapability, ...]) -> Names:
     return frozenset([capability.name for capability in capabilities]) if capabilities else NOTHING
 
 
+if TYPE_CHECKING:
+    from reference_impl.scheduler.graphs import Graph
+
+
 class TaskRecord:
     """A task that is alive. ``state`` changes only through the lifecycle table."""
 
     needs: ClassVar[Names] = NOTHING
+    priority: ClassVar[int] = 0
 
     __slots__ = (
         "accepted_at",
         "client_id",
-        "envelope",
         "force_sent",
         "force_wanted",
+        "frame",
         "graph",
         "lost_workers",
         "state",
+        "story",
         "task_id",
         "worker",
     )
@@ -43,38 +48,49 @@ class TaskRecord:
     def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float) -> None:
         self.task_id = task_id
         self.client_id = client_id
-        self.envelope = envelope  # the Task as it came, to be passed on as it came
+        self.frame = envelope.frame  # the Task as it came, to be passed on as it came
         self.state = State.UNKNOWN
         self.worker: WorkerRecord | None = None  # who holds it
         self.lost_workers = 0
         self.force_wanted = False  # somebody who may wants it stopped even if it runs
         self.force_sent = False  # the TaskCancel in flight is a forced one
-        self.accepted_at = now  # a node of a graph: when the nodes that it names had ended
+        self.accepted_at = now
+        self.story: Story | None = None  # what happened since, once something has
         self.graph: Graph | None = None  # whose node it is, until it or the graph ends
+
+    @property
+    def envelope(self) -> Envelope:
+        """The Task. (Its frame is all that is kept: an envelope takes as much memory again.)"""
+        return Envelope(Kind.TASK, self.task_id, ClientId(self.client_id), 0, self.frame, None)
 
 
 class DemandingTask(TaskRecord):
-    """A task that requires capabilities. (Other tasks have no room for that: there may be a million of them.)"""
+    """A task that requires capabilities, or has a priority. (Other tasks have no room for that: there may be a million
+    of them.)"""
 
-    __slots__ = ("needs",)
+    __slots__ = ("needs", "priority")
 
-    def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names) -> None:
+    def __init__(
+        self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names, priority: int = 0
+    ) -> None:
         super().__init__(task_id, client_id, envelope, now)
         self.needs: Names = needs  # type: ignore[misc]
+        self.priority: int = priority  # type: ignore[misc]
 
 
 class ClientRecord:
     """A client that has not left or timed out."""
 
-    __slots__ = ("client_id", "connected_at", "heartbeat", "last_seen", "objects", "tasks")
+    __slots__ = ("client_id", "connected_at", "ended", "heartbeat", "last_seen", "objects", "tasks")
 
-    def __init__(self, client_id: Identity, now: float) -> None:
+    def __init__(self, client_id: Identity, now: float, ended_stories: int) -> None:
         self.client_id = client_id
         self.connected_at = now
         self.last_seen = now
         self.heartbeat: ClientHeartbeat | None = None
         self.tasks: dict[TaskId, TaskRecord] = {}
         self.objects: set[ObjectId] = set()
+        self.ended: Ended = deque(maxlen=ended_stories)
 
 
 class WorkerRecord:

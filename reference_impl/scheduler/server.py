@@ -49,6 +49,7 @@ _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
 _STORAGE_RETRY_SECONDS = 2.0
 _STORAGE_CONNECT_SECONDS = 0.5
+_STORAGE_FINISH_SECONDS = 2.0
 _MAX_PENDING_REQUESTS = 1_000_000
 _FREE_PORT_TRIES = 50
 _IDENTITY = b"Scheduler|"
@@ -158,6 +159,7 @@ class SchedulerServer:
             if self._monitor in ready:
                 self._subscriptions()
             self._storage.handle(ready, poller)
+        self._storage.finish(time.monotonic() + _STORAGE_FINISH_SECONDS)
 
     def _tick_seconds(self) -> float:
         settings = self.core.settings
@@ -337,6 +339,14 @@ class _StorageLink:
                     self._unanswered.pop(response.response_id, None)
         except (StorageLost, MalformedMessage) as error:
             self._lost(error, poller)
+
+    def finish(self, deadline: float) -> None:
+        """Waits until everything is deleted, for a bounded time. It serves nothing else from then on."""
+        poller, self._registered = zmq.Poller(), 0
+        self.maintain(time.monotonic())
+        while self._unanswered and self._connection is not None and time.monotonic() < deadline:
+            self.update(poller)
+            self.handle(dict(poller.poll(int(1000 * (deadline - time.monotonic())) + 1)), poller)
 
     def _lost(self, error: Exception, poller: zmq.Poller) -> None:
         _LOG.warning("%s; deletions and copies wait until it is back", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -11,9 +12,12 @@ import socket
 import sys
 from functools import partial
 
-from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail
+from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail, size
 from reference_impl.processes import StopSignals
+from reference_impl.worker.family import become_subreaper
 from reference_impl.worker.zygote import Zygote
+
+_LEAST_LIMIT = 16 << 20
 
 
 def _parser() -> RoleParser:
@@ -87,6 +91,14 @@ def _parser() -> RoleParser:
         metavar="ID",
         help="the worker manager that started it; it can be asked by SIGUSR1 to leave if it holds no task",
     )
+    parser.add_argument(
+        "--memory-limit-per-task",
+        type=_limit,
+        default=None,
+        metavar="SIZE",
+        help="how much memory a task may use, with what it starts, for example 2G (default: unlimited); one that "
+        "allocates more gets a MemoryError or is killed",
+    )
     add_magic(parser)
     return parser
 
@@ -96,6 +108,13 @@ def _count(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
+
+
+def _limit(text: str) -> int | None:
+    limit = size(text)
+    if limit is not None and limit < _LEAST_LIMIT:
+        raise argparse.ArgumentTypeError(f"a task needs {_LEAST_LIMIT >> 20}M at least, not {text!r}")
+    return limit
 
 
 def _positive(text: str) -> float:
@@ -165,9 +184,9 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().start(argv)
     stop = StopSignals(signal.SIGUSR1)
     try:
-        zygote = Zygote(
-            str(options.scheduler_address)
-        )  # it imports what tasks need while this process imports what it needs itself
+        become_subreaper()  # of what a killed zygote leaves behind
+        # It imports what tasks need while this process imports what it needs itself.
+        zygote = Zygote(str(options.scheduler_address), options.memory_limit_per_task or 0)
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
         from reference_impl.worker.agent import Agent, Serve
@@ -182,6 +201,7 @@ def main(argv: list[str] | None = None) -> int:
             parse_capabilities(options.capabilities),
             socket.gethostname(),
             (options.worker_manager_id or "").encode(),
+            options.memory_limit_per_task or 0,
         )
         serve = Serve(
             options.scheduler_address,

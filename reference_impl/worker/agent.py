@@ -42,6 +42,7 @@ from reference_impl.worker.instructions import (
     Instruction,
     Kill,
     Note,
+    ReadOutput,
     Release,
     Resume,
     Send,
@@ -52,6 +53,7 @@ from reference_impl.worker.instructions import (
     Suspend,
     UseStorage,
 )
+from reference_impl.worker.memory import family_bytes
 from reference_impl.worker.objects import ObjectCache
 from reference_impl.worker.pool import Pool
 from reference_impl.worker.processors import Output, Processor
@@ -65,6 +67,7 @@ _DRAIN_MESSAGES = 200  # from one slot's socket before looking at the others aga
 _GOODBYE_MILLISECONDS = 500
 _MAX_MESSAGE_BYTES = 64 << 20
 _LATE_SECONDS = 1.0
+_NO_USAGE = Usage()
 _SPARES = 4
 """So many idle processors without a slot are kept; a slot needs one each time that it suspends a task."""
 
@@ -118,6 +121,7 @@ class Agent:
         self._log = PeerLog(_LOG)
         self._meter = ResourceMeter()
         self._memory = psutil.virtual_memory().total
+        self._memory_limit = settings.memory_limit
         self._usage = Usage()
         self._usage_at = 0.0
         self._objects = ObjectCache(serve.cache_bytes)
@@ -142,6 +146,7 @@ class Agent:
             Store: self._store,
             Forget: self._forget,
             UseStorage: self._use_storage,
+            ReadOutput: self._read_output,
             Show: self._show,
             Note: self._note,
             End: self._end,
@@ -231,7 +236,9 @@ class Agent:
             if now > slot.core.deadline + _LATE_SECONDS:
                 self._receive(slot)  # this process was stopped for a while: the answer may be there already
             if now >= slot.core.deadline:
-                self._carry_out(slot, slot.core.tick(now, self._sample(slot, now)))
+                self._carry_out(
+                    slot, slot.core.tick(now, self._sample(slot, now) if slot.core.wants_usage(now) else _NO_USAGE)
+                )
 
     def _sample(self, slot: _Slot, now: float) -> Usage:
         """What a heartbeat reports; that of the agent is sampled once for all slots."""
@@ -245,7 +252,8 @@ class Agent:
             with contextlib.suppress(psutil.Error):
                 meter = slot.meters[pid] = meters.get(pid) or ResourceMeter(pid)
                 samples[pid] = meter.sample()
-        return self._usage._replace(processors=samples)
+        families = {pid: family_bytes(pid) for pid in pids} if self._memory_limit else {}
+        return self._usage._replace(processors=samples, families=families)
 
     # ---- events ----
 
@@ -307,7 +315,7 @@ class Agent:
             self._show(None, Show(text))
         else:
             slot = self._slots[processor.slot]
-            self._carry_out(slot, slot.core.output(processor.pid, output.log_type, text))
+            self._carry_out(slot, slot.core.output(processor.pid, output.log_type, text, time.monotonic()))
 
     def processor_gone(self, processor: Processor, status: int) -> None:
         if processor.slot is None:
@@ -327,6 +335,7 @@ class Agent:
             if slot.processor is None and self._spares:
                 slot.processor = self._spares.pop(0)
                 slot.processor.slot = slot.index
+                self._pool.read_output(slot.processor, slot.core.reads_output)
                 self._carry_out(slot, slot.core.processor_ready(slot.processor.pid, time.monotonic()))
         others = sum(len(slot.others) for slot in self._slots)
         self._pool.want(len(self._slots) + others + 1)
@@ -396,6 +405,7 @@ class Agent:
         assert processor is not None
         self._pool.kill(processor, signal.SIGCONT)
         processor.slot = None
+        self._pool.read_output(processor, True)
         self._spares.append(processor)
         self._reactor.soon(self._fill_slots)
 
@@ -407,13 +417,18 @@ class Agent:
         self._storage.store(name, payload, done, refused)
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
-        self._storage.abandon(self._objects.forget(instruction.names))
+        self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
         self._pool.forget(instruction.names)
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
         self._storage.use(instruction.address.host, instruction.address.port, time.monotonic())
         if self._announce is not None:
             self._maybe_ready()
+
+    def _read_output(self, slot: _Slot, instruction: ReadOutput) -> None:
+        for processor in (slot.processor, *slot.others.values()):
+            if processor is not None:
+                self._pool.read_output(processor, instruction.wanted)
 
     def _show(self, slot: _Slot | None, instruction: Show) -> None:
         try:

@@ -11,10 +11,10 @@ def run_command(
     """Runs a command to its end and returns its exit code as a shell would give it.
 
     Its stdout and stderr are the task's own, so they stream while it runs; its stdin is empty. ``env`` replaces the
-    environment (None: the worker's), then ``changes`` are made to it. A death by signal n is 128 + n; 126: not
-    executable; 127: not found, or ``cwd`` is not there; both with one line on stderr. Imports nothing that it needs at
-    module level and uses no other function of this package, so that it can be pickled by value and run on any worker
-    of the protocol.
+    environment (None: the worker's) but for what says that this is a task (SPEC section 5.9), then ``changes`` are made
+    to it. A death by signal n is 128 + n; 126: not executable; 127: not found, or ``cwd`` is not there; both with one
+    line on stderr. Imports nothing that it needs at module level and uses no other function of this package, so that it
+    can be pickled by value and run on any worker of the protocol.
     """
     import codecs
     import os
@@ -40,6 +40,8 @@ def run_command(
     sys.stderr.flush()
     if cwd is not None and not os.path.isdir(cwd):  # noqa: PTH112
         return refuse(127, f"{cwd}: no such directory on the worker")
+    if env is not None:
+        env = {**env, **{name: value for name, value in os.environ.items() if name.startswith("SCALER_TASK_")}}
     if changes:
         env = {**(os.environ if env is None else env), **changes}
     # Some workers capture what Python writes and nothing else: there the output has to go through Python.

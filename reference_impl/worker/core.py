@@ -57,6 +57,7 @@ from reference_impl.worker.instructions import (
     Instruction,
     Kill,
     Note,
+    ReadOutput,
     Release,
     Resume,
     Send,
@@ -67,10 +68,19 @@ from reference_impl.worker.instructions import (
     Suspend,
     UseStorage,
 )
+from reference_impl.worker.output import Credit, Lines
 from reference_impl.worker.settings import Settings, Usage
 
 _SILENCE_SECONDS = 5.0
 """A scheduler that is silent for longer is worth a line in the log."""
+
+
+_MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+"""How a process may end that can't get memory, of itself or by the kernel."""
+
+
+_OWN_BYTES = 32 << 20
+"""What the process in which a task runs may use for itself."""
 
 
 class Held(Enum):
@@ -87,6 +97,7 @@ class Held(Enum):
 class _Held:
     __slots__ = (
         "again",
+        "doomed",
         "kill_at",
         "late_cancels",
         "metadata",
@@ -107,6 +118,7 @@ class _Held:
         self.state = state
         self.number = number  # in the order of arrival
         self.pid = 0  # of its processor, once it has started
+        self.doomed: Failure | None = None  # why its processor is being killed, when nobody cancelled it
         self.kill_at = 0.0  # end of the grace of its cancel; 0: none is running
         self.task: Task | None = None
         self.metadata = TaskMetadata()
@@ -144,6 +156,8 @@ class WorkerCore:
         self._beat_at = now
         self._beat_sent = 0.0  # 0: the last heartbeat is answered
         self._latency = 0
+        self._lines = Lines()
+        self._credit = Credit()
         self.echoed = False
         """Whether the scheduler has answered a heartbeat."""
         self.counts: Counter[str] = Counter()
@@ -153,6 +167,11 @@ class WorkerCore:
     @property
     def held(self) -> dict[TaskId, Held]:
         return {task_id: held.state for task_id, held in self._held.items()}
+
+    @property
+    def reads_output(self) -> bool:
+        """Whether what tasks write is to be read now."""
+        return not self._credit.paused
 
     @property
     def current(self) -> TaskId | None:
@@ -167,7 +186,15 @@ class WorkerCore:
     @property
     def deadline(self) -> float:
         """When ``tick`` is due."""
-        return min(self._beat_at, self._next_kill) if self._next_kill else self._beat_at
+        due = self._beat_at
+        for other in (self._next_kill, self._lines.due):
+            if other and other < due:
+                due = other
+        return due
+
+    def wants_usage(self, now: float) -> bool:
+        """Whether ``tick`` will send a heartbeat, which needs the usage."""
+        return now >= self._beat_at
 
     # ---- messages from the scheduler ----
 
@@ -272,7 +299,8 @@ class WorkerCore:
         if self._beat_sent:
             self._latency = min(int((now - self._beat_sent) * 1e6), 2**32 - 1)
             self._beat_sent = 0.0
-        return [UseStorage(echo.object_storage_address)]
+        out: list[Instruction] = [UseStorage(echo.object_storage_address)]
+        return [*out, ReadOutput(True)] if self._credit.echoed() else out
 
     def _object_instruction(self, instruction: Message) -> list[Instruction]:
         assert isinstance(instruction, ObjectInstruction)
@@ -308,7 +336,9 @@ class WorkerCore:
         ready = self._held[self._ready[0][1]] if self._ready else None
         if self._current is not None:
             current = self._held[self._current]
-            if ready is None or current.state is not Held.RUNNING or ready.priority <= current.priority:
+            if ready is None or current.state is not Held.RUNNING or current.doomed:
+                return out
+            if ready.priority <= current.priority:
                 return out
             current.state = Held.SUSPENDED
             self._suspended.append(self._current)
@@ -335,12 +365,21 @@ class WorkerCore:
         assert ready.task is not None
         return [Start(self._processor, ready.task, serializer_object_id(ready.task.source), ready.priority)]
 
-    def output(self, pid: int, log_type: LogType, text: str) -> list[Instruction]:
+    def output(self, pid: int, log_type: LogType, text: str, now: float) -> list[Instruction]:
         """A processor's stdout or stderr, whole characters."""
         task_id = self._on.get(pid)
         if task_id is not None and self._held[task_id].stream:
-            return [Send(TaskLog(task_id, log_type, text))]
+            return self._send_logs(self._lines.write(task_id, log_type, text, now), now)
         return [Show(text)]
+
+    def _send_logs(self, logs: list[TaskLog], now: float) -> list[Instruction]:
+        out: list[Instruction] = []
+        for log in logs:
+            out.append(Send(log))
+            if self._credit.sent(log):
+                out.append(ReadOutput(False))
+                self._beat_at = now
+        return out
 
     def finished(
         self, pid: int, task_id: TaskId, success: bool, payload: Buffer, metadata: ResultMetadata, now: float
@@ -356,7 +395,9 @@ class WorkerCore:
             held.kill_at = 0.0
             self._plan_kills()
             return [Kill(pid, signal.SIGKILL)]
-        out: list[Instruction] = []
+        if held.doomed is not None:
+            return []
+        out = self._send_logs(self._lines.end(task_id), now)
         del self._on[pid]
         if held.state is Held.SUSPENDED:  # its answer was on its way
             self._suspended.remove(task_id)
@@ -377,17 +418,44 @@ class WorkerCore:
         if task_id is None:
             return []
         held = self._held[task_id]
+        out = self._send_logs(self._lines.end(task_id), now)
         if held.state is Held.SUSPENDED:
             self._suspended.remove(task_id)
         if held.state is Held.CANCELING:
             del self._held[task_id]
             self._plan_kills()
-            out: list[Instruction] = [Release(task_id), _confirm(task_id, TaskCancelConfirmType.CANCELED)]
+            out += [Release(task_id), _confirm(task_id, TaskCancelConfirmType.CANCELED)]
             if held.again is not None:
                 out += self._task(held.again, now)
         else:
-            out = self._fail(task_id, held, Failure("died", f"the process that ran the task {describe_end(status)}"))
+            out += self._fail(task_id, held, held.doomed or self._death(status))
         return [*out, *self._start_next(now)]  # a suspended task needs no new processor
+
+    def _death(self, status: int | None) -> Failure:
+        text = f"the process that ran the task {describe_end(status)}"
+        limit = self._settings.memory_limit
+        if limit and status is not None and status & 0x7F in _MEMORY_SIGNALS:
+            text += f"; a task may use {limit} bytes of memory on this worker"
+        return Failure("died", text)
+
+    def _check_memory(self, usage: Usage) -> list[Instruction]:
+        """Ends tasks that use too much together with what they have started (WRK-21)."""
+        out: list[Instruction] = []
+        limit = self._settings.memory_limit
+        for pid, used in usage.families.items():
+            task_id = self._on.get(pid)
+            held = self._held[task_id] if task_id is not None else None
+            if (
+                held is None
+                or used <= limit + _OWN_BYTES
+                or held.state not in (Held.RUNNING, Held.SUSPENDED)
+                or held.doomed
+            ):
+                continue
+            text = f"the task and what it started used {used} bytes of memory; it may use {limit} on this worker"
+            held.doomed = Failure("died", text)
+            out.append(Kill(pid, signal.SIGKILL))
+        return out
 
     def _fail(self, task_id: TaskId, held: _Held, failure: Failure) -> list[Instruction]:
         held.state = Held.FINISHING
@@ -440,6 +508,7 @@ class WorkerCore:
                     held.kill_at = 0.0
                     out.append(Kill(held.pid, signal.SIGKILL))
             self._plan_kills()
+        out += self._send_logs(self._lines.flush(now), now)
         if now < self._beat_at:
             return out
         # Counted from a heartbeat that it has not answered: a worker that was itself stopped for long asks first.
@@ -448,9 +517,10 @@ class WorkerCore:
         if self._beat_sent and now - self._beat_sent >= _SILENCE_SECONDS:
             out.append(Note(logging.WARNING, f"the scheduler has not answered for {now - self._beat_sent:.0f} s"))
         self._beat_at = now + self._settings.heartbeat_seconds
+        self._credit.beat()
         if not self._beat_sent:
             self._beat_sent = now
-        return [*out, Send(self._heartbeat(now, usage))]
+        return [*out, *self._check_memory(usage), Send(self._heartbeat(now, usage))]
 
     def _heartbeat(self, now: float, usage: Usage) -> WorkerHeartbeat:
         settings = self._settings
@@ -467,7 +537,7 @@ class WorkerCore:
             processors=tuple([self._status(pid, now, usage) for pid in pids]),
             capabilities=settings.capabilities,
             worker_manager_id=settings.manager_id,
-            mem_limit=usage.mem_limit,
+            mem_limit=settings.memory_limit or usage.mem_limit,
             hostname=settings.hostname,
             net_sent_bytes=usage.net_sent_bytes,
             net_recv_bytes=usage.net_received_bytes,

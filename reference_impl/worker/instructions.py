@@ -83,6 +83,12 @@ class UseStorage(NamedTuple):
     address: ObjectStorageAddress
 
 
+class ReadOutput(NamedTuple):
+    """Read what the slot's processors write, or leave it in their pipes for now."""
+
+    wanted: bool
+
+
 class Show(NamedTuple):
     """Output of a task that did not ask for it to be sent."""
 
@@ -103,5 +109,5 @@ class End(NamedTuple):
 
 
 Instruction = Union[
-    Send, Fetch, Release, Start, Kill, Suspend, Resume, Spare, Store, Forget, UseStorage, Show, Note, End
+    Send, Fetch, Release, Start, Kill, Suspend, Resume, Spare, Store, Forget, UseStorage, ReadOutput, Show, Note, End
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -21,6 +22,8 @@ from reference_impl.worker.zygote import GONE, SPAWNED, Zygote
 _LOG = logging.getLogger("worker")
 _STILLBORN_LIMIT = 3
 """So many new processors in a row may end before they are ready."""
+_LOSSES_LIMIT, _LOSSES_SECONDS = 5, 60.0
+"""So many zygotes may be lost in so short a time."""
 
 
 class WorkerBroken(RuntimeError):
@@ -56,6 +59,7 @@ class Pool:
         self._stillborn = 0
         self._size = size
         self._retired: set[int] = set()
+        self._losses: list[float] = []  # of zygotes, when
         reactor.register(zygote.fileno(), self._reports)
         self.want(size)
 
@@ -79,6 +83,14 @@ class Pool:
         """Signals the processor and what its task started; SIGKILL is followed by ``processor_gone``, also when it is
         stopped."""
         self._zygote.kill(processor.pid, number)
+
+    def read_output(self, processor: Processor, wanted: bool) -> None:
+        """Reads what it writes from now on, or leaves it in the pipes until it ends a task."""
+        for output in processor.outputs:
+            if not wanted:
+                self._reactor.unregister(output.descriptor)
+            elif not output.ended and not self._reactor.knows(output.descriptor):
+                self._reactor.register(output.descriptor, partial(self._output_ready, processor, output))
 
     def start(
         self,
@@ -115,12 +127,33 @@ class Pool:
         try:
             reports = self._zygote.reports()
         except EOFError:
-            raise WorkerBroken("the process that starts processors ended") from None
+            self._zygote_lost()
+            return
         for what, number, extra in reports:
             if what == SPAWNED:
                 self._spawned(self._starting.pop(number), extra)
             elif what == GONE:
                 self._gone(self._processors.pop(number), extra)
+
+    def _zygote_lost(self) -> None:
+        """A task has killed it, or a person: all processors are gone with it, and come again with another one."""
+        now = time.monotonic()
+        self._losses = [at for at in self._losses if now - at < _LOSSES_SECONDS] + [now]
+        if len(self._losses) > _LOSSES_LIMIT:
+            raise WorkerBroken(f"the process that starts processors ended {len(self._losses)} times in a short while")
+        _LOG.warning("the process that starts processors was killed: all running tasks have failed")
+        self._reactor.unregister(self._zygote.fileno())
+        self._zygote = self._zygote.again(self._processors)
+        self._reactor.register(self._zygote.fileno(), self._reports)
+        for processor in self._starting.values():
+            processor.close()
+        self._starting.clear()
+        for pid, processor in list(self._processors.items()):
+            if not processor.ready:
+                self._retired.add(pid)
+            del self._processors[pid]
+            self._gone(processor, signal.SIGKILL)
+        self.want(self._size)
 
     def _spawned(self, processor: Processor, pid: int) -> None:
         if pid <= 0:

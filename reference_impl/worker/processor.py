@@ -19,6 +19,7 @@ from reference_impl import nesting, serialization
 from reference_impl.worker import peer_clients
 from reference_impl.worker.channel import FAILED, HEAD, READY, RECORD, SUCCESS, Work
 from reference_impl.worker.family import children, is_zombie
+from reference_impl.worker.memory import LIMIT_VARIABLE, MemoryLimit
 
 _SMALL = 1 << 16
 _ORPHAN_SECONDS = 2.0
@@ -103,6 +104,8 @@ class _Orphans:
 class _Processor:
     def __init__(self, channel: int, output: _Output) -> None:
         self._orphans = _Orphans()
+        limit = int(os.environ.pop(LIMIT_VARIABLE, "0"))
+        self._memory = MemoryLimit(limit) if limit else None
         self._scheduler = os.environ.get(nesting.SCHEDULER_VARIABLE, "")
         self._channel = channel
         self._output = output
@@ -144,6 +147,9 @@ class _Processor:
             values = [serializer.deserialize(payload) for payload in arguments]
             arguments.clear()
             return SUCCESS, serializer.serialize(function(*values))
+        except MemoryError as error:
+            with self._memory.relaxed(error) if self._memory else contextlib.nullcontext():
+                return FAILED, _pack(error)
         except BaseException as error:  # whatever a task raises, SystemExit too, is its outcome
             return FAILED, _pack(error)
 

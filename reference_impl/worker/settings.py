@@ -19,6 +19,8 @@ class Usage(NamedTuple):
     mem_limit: int = 0
     net_sent_bytes: int = 0
     net_received_bytes: int = 0
+    families: Mapping[int, int] = MappingProxyType({})
+    """Bytes that a processor and all that its task started use, by pid; only if there is a limit."""
 
 
 class Settings(NamedTuple):
@@ -32,6 +34,8 @@ class Settings(NamedTuple):
     hostname: str = ""
     manager_id: bytes = b""
     """Of the worker manager that started it, if one did."""
+    memory_limit: int = 0
+    """Of a task and what it starts, in bytes; 0: not limited."""
 
 
 def parse_capabilities(text: str) -> tuple[TaskCapability, ...]:

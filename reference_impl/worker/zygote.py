@@ -29,12 +29,14 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from reference_impl.nesting import SCHEDULER_VARIABLE
 from reference_impl.processes import die_with_parent
-from reference_impl.worker.family import become_subreaper, children, signal_outsiders
+from reference_impl.worker.family import become_subreaper, children, is_subreaper, signal_outsiders
+from reference_impl.worker.memory import LIMIT_VARIABLE
 
 SPAWN, SPAWNED, KILL, GONE = 1, 2, 3, 4
 _RECORD = struct.Struct("<iqi")  # what, pid or token, signal or wait status or pid
@@ -58,14 +60,21 @@ class Report(NamedTuple):
 class Zygote:
     """The agent's side. ``fileno()`` is readable when ``reports()`` has something."""
 
-    def __init__(self, scheduler: str = "") -> None:
-        """``scheduler`` is what clients inside of tasks use if they are not told another one."""
+    def __init__(self, scheduler: str = "", memory_limit: int = 0) -> None:
+        """``scheduler`` is what clients inside of tasks use if they are not told another one; ``memory_limit`` is that
+        of each process of a task, in bytes (0: none)."""
+        self._options = scheduler, memory_limit
         ours, theirs = socket.socketpair()
         with theirs:
             path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
             self._process = subprocess.Popen(
                 [sys.executable, str(_BOOT), str(theirs.fileno())],
-                env={**os.environ, PATH_VARIABLE: path, SCHEDULER_VARIABLE: scheduler},
+                env={
+                    **os.environ,
+                    PATH_VARIABLE: path,
+                    SCHEDULER_VARIABLE: scheduler,
+                    LIMIT_VARIABLE: str(memory_limit),
+                },
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C or a hang-up of the terminal is the agent's business
@@ -80,7 +89,8 @@ class Zygote:
     def spawn(self, channel: int, stdout: int, stderr: int) -> int:
         """Asks for a processor with these descriptors; returns the token that SPAWNED will name."""
         self._tokens += 1
-        socket.send_fds(self._socket, [_RECORD.pack(SPAWN, self._tokens, 0)], [channel, stdout, stderr])
+        with contextlib.suppress(OSError):  # it is dead, which ``reports`` will say
+            socket.send_fds(self._socket, [_RECORD.pack(SPAWN, self._tokens, 0)], [channel, stdout, stderr])
         return self._tokens
 
     def kill(self, pid: int, number: int) -> None:
@@ -102,6 +112,20 @@ class Zygote:
         if not raw or len(raw) % _RECORD.size:
             raise EOFError("the process that starts processors is gone")
         return [Report(*record) for record in _RECORD.iter_unpack(raw)]
+
+    def again(self, processors: Iterable[int]) -> Zygote:
+        """Another one in place of this one, which is dead; its processors are dying and have been, in the end."""
+        self.close()
+        deadline = time.monotonic() + _LEFTOVERS_SECONDS
+        if is_subreaper():
+            while (orphans := children(os.getpid())) and time.monotonic() < deadline:
+                for pid in orphans:  # all of them: this process has no other children
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+                        os.waitpid(pid, 0)
+        while any(map(_group_exists, processors)) and time.monotonic() < deadline:
+            time.sleep(0.001)  # somebody else reaps them
+        return Zygote(*self._options)
 
     def close(self, timeout_seconds: float = 5.0) -> None:
         """Ends the zygote and every processor, and waits until they are gone."""

@@ -77,10 +77,8 @@ def _parser() -> RoleParser:
         metavar="N",
         help="how many tasks each worker may hold, the running one included",
     )
-    parser.add_argument(
-        "worker_options", nargs="*", metavar="-- WORKER_OPTION", help="more options of scalercli worker, after --"
-    )
     add_magic(parser)
+    parser.epilog = "After -- there may be more options of scalercli worker, for example: -- --cancel-grace-seconds 2"
     return parser
 
 
@@ -140,14 +138,16 @@ _name.__name__ = "name (1 to 200 bytes, no '|')"
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 ended as asked, 2 usage, 10 the scheduler is silent."""
-    options = _parser().start(argv)
+    words = sys.argv[1:] if argv is None else argv
+    end = words.index("--") if "--" in words else len(words)
+    options = _parser().start(words[:end])
     worker_options = [
         *("--heartbeat-interval-seconds", str(options.heartbeat_interval_seconds)),
         *("--death-timeout-seconds", str(options.death_timeout_seconds)),
         *("--per-worker-task-queue-size", str(options.per_worker_task_queue_size)),
         *("--object-storage-magic", options.object_storage_magic.hex()),
         *("--log-level", options.log_level),
-        *options.worker_options,
+        *words[end + 1 :],
     ]
     if options.per_worker_capabilities:
         text = ",".join(f"{c.name}={c.value}" for c in options.per_worker_capabilities)

@@ -20,6 +20,8 @@ from typing import NamedTuple, Union
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.messages import (
+    ClientDisconnect,
+    DisconnectType,
     Kind,
     Message,
     TaskCapability,
@@ -65,7 +67,7 @@ class Note(NamedTuple):
 
 
 class End(NamedTuple):
-    """End the manager and its workers, because of this."""
+    """End the manager and its workers, because of this; empty if that is as it should be."""
 
     error: str
 
@@ -145,6 +147,11 @@ class ManagerCore:
                 message = envelope.message
                 assert isinstance(message, WorkerManagerCommand)
                 return self._command(message, now)
+            if envelope.kind is Kind.CLIENT_DISCONNECT:
+                goodbye = envelope.message
+                assert isinstance(goodbye, ClientDisconnect)
+                if goodbye.disconnect_type is DisconnectType.SHUTDOWN:
+                    return [Note(logging.INFO, "the cluster is shut down: ending"), End("")]
         except MalformedMessage as error:
             return self.malformed(str(error))
         return [Note(logging.WARNING, f"{envelope.kind.name} is not for a worker manager; ignored")]
@@ -207,7 +214,7 @@ class ManagerCore:
                 self._excess_since = now
             return self._ask(excess, now) if now - self._excess_since >= self.settings.cooldown else []
         self._excess_since = None
-        if now < self._start_after or self._silence(now) >= 2 * self.settings.heartbeat:
+        if now < self._start_after or self._silence(now) >= self.settings.heartbeat:
             return []
         started: list[Instruction] = []
         for _ in range(-excess):
@@ -246,11 +253,17 @@ class ManagerCore:
             return out
         silent = self._silence(now)
         if silent >= self.settings.death:
-            return [*out, End(f"the scheduler has been silent for {silent:.0f} s")]
+            return [*out, End(f"the scheduler has been silent for {self.settings.death:g} s")]
         if silent >= _SILENCE_SECONDS:
             out.append(Note(logging.WARNING, f"the scheduler has not answered for {silent:.0f} s"))
         self._beat_at = now + self.settings.heartbeat
         if self._beat_sent is None:
             self._beat_sent = now
-        settings = self.settings
-        return [*out, Send(WorkerManagerHeartbeat(settings.limit, settings.capabilities, settings.manager_id))]
+        return [*out, self._heartbeat(self.settings.limit)]
+
+    def _heartbeat(self, limit: int) -> Send:
+        return Send(WorkerManagerHeartbeat(limit, self.settings.capabilities, self.settings.manager_id))
+
+    def leave(self) -> list[Instruction]:
+        """The manager is told to end (MAN-12)."""
+        return [self._heartbeat(0)]

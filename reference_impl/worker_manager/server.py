@@ -22,12 +22,14 @@ from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.identifiers import Identity
 from reference_impl.addresses import Address
+from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.worker_manager.core import Ask, End, Instruction, ManagerCore, Note, Send, Settings, Start
 
 _LOG = logging.getLogger("worker-manager")
 _MAX_MESSAGE_BYTES = 64 << 20
 _STOP_SECONDS = 10.0
+_GOODBYE_MILLISECONDS = 500
 _IDENTITY = b"Manager|"
 
 
@@ -71,6 +73,7 @@ class ManagerServer:
         self._stop = stop
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
+        self._peers = PeerLog(_LOG)
         self._children: dict[int, _Child] = {}  # by number
         self._by_descriptor: dict[int, _Child] = {}
         self.core = ManagerCore(settings, time.monotonic())
@@ -93,6 +96,7 @@ class ManagerServer:
 
     def close(self) -> None:
         """Ends every worker, which hands its tasks back, and waits until they are gone."""
+        self._carry_out(self.core.leave())
         children = list(self._children.values())
         for child in children:
             child.process.terminate()
@@ -105,7 +109,7 @@ class ManagerServer:
                 child.process.wait()
             child.stdout.close()
         self._children.clear()
-        self._context.destroy(linger=0)
+        self._context.destroy(linger=_GOODBYE_MILLISECONDS)
 
     def run(self) -> str:
         """Serves until a stop signal (returns ""), or until the scheduler is lost (returns what is known of that)."""
@@ -186,7 +190,10 @@ class ManagerServer:
                 if child is not None:
                     child.process.send_signal(signal.SIGUSR1)
             elif isinstance(instruction, Note):
-                _LOG.log(instruction.level, "%s", instruction.text)
+                if instruction.level >= logging.WARNING:  # these may come again and again
+                    self._peers.note(instruction.level, b"scheduler", instruction.text)
+                else:
+                    _LOG.log(instruction.level, "%s", instruction.text)
             elif isinstance(instruction, End):
                 self._ended = instruction.error
 

@@ -120,6 +120,8 @@ def _detach(log: Path) -> None:
 
 def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     from protocol.control import AgentInfo
+
+    sys.setswitchinterval(0.0005)
     from reference_impl.processes import StopSignals
     from scalercli.agent.backend import Backend, connect_backend, embedded_backend
     from scalercli.agent.book import LOST_WITH_AGENT
@@ -175,7 +177,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
         server.watch(signals.fileno(), stop)
         attach()
         session.restore(left)
-        report(options, {"ok": True})
+        report(options, {"ok": True, "lost": lost})
         try:
             reason = server.run()
             while session.stuck and session.living and not session.stopping:
@@ -205,6 +207,8 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     finally:
         backend.close()
         os.ftruncate(lock, 0)
+    if session.broken:  # the next command tells
+        os.pwrite(lock, f"\n\n{session.broken}\n".encode(), 0)
     return 0
 
 

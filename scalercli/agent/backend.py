@@ -128,7 +128,7 @@ def connect_backend(address: str) -> Backend:
         return Backend(Client(address), address, monitor=monitor)
     except ConnectionError as error:
         monitor.close()
-        hint = "is it running? scalercli cluster up starts a cluster on this machine"
+        hint = f"scalercli doctor --cluster {address}"
         raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
 
 

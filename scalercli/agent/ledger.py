@@ -239,9 +239,14 @@ class Ledger:
         self._pending_output.append((self._next_place, number, int(stderr), text))
         self._next_place += 1
 
+    @property
+    def dirty(self) -> bool:
+        """Whether ``flush`` has something to write."""
+        return bool(self._pending_tasks or self._pending_ends or self._pending_output or self._pending_events)
+
     def flush(self) -> None:
         """Commits what was written; raises LedgerError (a full disk, for example)."""
-        if not (self._pending_tasks or self._pending_ends or self._pending_output or self._pending_events):
+        if not self.dirty:
             return
         try:
             self._db.execute("BEGIN")

@@ -25,6 +25,9 @@ from scalercli.agent.tasks import Canceling, Connection, Follower, Living, TaskC
 
 logger = logging.getLogger(__name__)
 
+ROOM = 100_000
+"""Tasks that may be open before the next batch is accepted with delay."""
+
 RETRIED = "it is submitted again"
 DEPENDENCY = "dependency "
 """How the reason of a task begins that ended because one of its --after did not succeed."""
@@ -54,6 +57,7 @@ class Lifetimes:
         self._releasing = False
         self.stranded: dict[bytes, Living] = {}  # they are submitted again when there is a cluster again
         self.finished = 0  # how many have ended
+        self._wanting_room: deque[Callable[[], None]] = deque()
         self.broken = ""  # why no task can be run any more
         self.ending = False
 
@@ -72,6 +76,13 @@ class Lifetimes:
             self.end(living, ShownState.CANCELED, failed)
         elif not living.waits_for:
             self._launch(living)
+
+    def when_there_is_room(self, call: Callable[[], None]) -> None:
+        """Calls it now, or when not too many tasks are open: who sends without end is slowed down to what ends."""
+        if len(self._living) < ROOM:
+            call()
+        else:
+            self._wanting_room.append(call)
 
     def follow(self, task_id: bytes, follower: Follower) -> None:
         self._followers.setdefault(task_id, []).append(follower)
@@ -373,6 +384,8 @@ class Lifetimes:
                 canceling.answered(CancelResult(task_id, CancelOutcome.ALREADY_DONE, state, reason))
         if self._dependents:
             self._release(living)
+        if self._wanting_room and len(self._living) < ROOM:
+            self._wanting_room.popleft()()
 
     def end_all(self, reason: str, *, lost: bool = False) -> None:
         """The end of the session: what is not over is canceled, because the client is about to leave. Or ``lost``:

@@ -168,6 +168,7 @@ def _of_status(worker: Any) -> WorkerView:
         rss=sum(resource.rss for resource in resources),
         cpu=sum(resource.cpu for resource in resources) / 1000,
         last_seen_seconds=float(worker.last_seen_seconds),
+        suspended=worker.suspended,
     )
 
 
@@ -180,4 +181,5 @@ def _of_info(worker: Any) -> WorkerView:
         queued=worker.queued,
         last_seen_seconds=worker.last_seen_milliseconds / 1000,
         capabilities=tuple(sorted(capability.name for capability in worker.capabilities)),
+        suspended=len(worker.suspended),
     )

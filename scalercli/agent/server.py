@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _ROOM_BYTES = 1 << 20
 _CHUNK = 1 << 18
+_SETTLE_SECONDS = 0.004
 
 
 class CommandConnection:
@@ -87,6 +88,7 @@ class AgentServer:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = itertools.count()
         self._wake_reader, self._wake_writer = socket.socketpair()
+        self._woken = False
         self._selector = selectors.DefaultSelector()
         self._connections: set[CommandConnection] = set()
         for sock in (listener, self._wake_reader, self._wake_writer):
@@ -107,8 +109,10 @@ class AgentServer:
     def post(self, call: Callable[[], None]) -> None:
         """Runs ``call`` on the agent's thread; from any thread."""
         self._posted.append(call)
-        with contextlib.suppress(OSError):  # its buffer is full: it is awake anyway; or it is closed
-            self._wake_writer.send(b"\0")
+        if not self._woken:  # else it is about to look anyway: no need to tell it again for each of many calls
+            self._woken = True
+            with contextlib.suppress(OSError):  # its buffer is full: it is awake anyway; or it is closed
+                self._wake_writer.send(b"\0")
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """Runs ``call`` after that time; from the agent's thread."""
@@ -122,9 +126,13 @@ class AgentServer:
     def run(self) -> str:
         """Serves; returns why it stopped. Connections stay open until ``close``."""
         idle_since = time.monotonic()
+        settle_at = 0.0
+        unsettled = False
         while True:
-            for key, events in self._selector.select(self._timeout(idle_since)):
+            timeout = max(0.0, settle_at - time.monotonic()) if unsettled else self._timeout(idle_since)
+            for key, events in self._selector.select(timeout):
                 if isinstance(key.data, CommandConnection):
+                    settle_at = 0.0
                     if events & selectors.EVENT_READ:
                         self._read(key.data)
                 else:
@@ -134,7 +142,13 @@ class AgentServer:
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
                 heapq.heappop(self._timers)[2]()
+            # What a command asks is answered at once; what comes from the cluster in a stream, a few times less often.
+            if settle_at and now < settle_at and not self.session.stopping and not self.session.stuck:
+                unsettled = True
+                continue
+            unsettled = False
             self._settle()
+            settle_at = time.monotonic() + _SETTLE_SECONDS
             if self.session.stopping:
                 return "it was told to"
             if self.session.stuck:
@@ -190,6 +204,7 @@ class AgentServer:
                 pass
         except BlockingIOError:
             pass
+        self._woken = False  # before the calls are taken: one that comes now wakes the loop again
 
     def _read(self, connection: CommandConnection) -> None:
         try:

@@ -225,11 +225,13 @@ class Session:
             self._lifetimes.start(living, dependencies)
         if self.broken and new:
             raise Refused(ExitCode.UNREACHABLE, self.broken, "repeat the command: it starts a new session")
-        connection.send(number, "accepted")
         if follower is not None:
+            connection.send(number, "accepted")
             connection.stream(follower.step)
+        elif len(submit.tasks) == 1:
+            _accepted(connection, number)
         else:
-            connection.send(number, "done")
+            self._lifetimes.when_there_is_room(partial(_accepted, connection, number))
 
     def _dependencies(self, ids: tuple[str, ...]) -> list[Entry]:
         found = [self._book.resolve(text) for text in ids]
@@ -369,3 +371,8 @@ class Session:
         elif future.result().name == "FAILED":
             outcome, reason = CancelOutcome.REFUSED, "it runs on"
         canceling.answered(CancelResult(task_id, outcome, ShownState.NOT_FOUND, reason, milliseconds))
+
+
+def _accepted(connection: Connection, number: int) -> None:
+    connection.send(number, "accepted")
+    connection.send(number, "done")

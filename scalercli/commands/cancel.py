@@ -26,13 +26,23 @@ _OUTCOMES = [outcome.label for outcome in CancelOutcome if outcome is not Cancel
 def cancel(
     ids_: IdsArgument = None,
     all_: Annotated[bool, typer.Option("--all", help="All tasks of the session that are not over.")] = False,
-    state: Annotated[list[str] | None, typer.Option("--state", metavar="STATE", help="All in it; repeatable.")] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", help="All in it; repeatable.", autocompletion=options.completer("state")
+        ),
+    ] = None,
     no_force: Annotated[bool, typer.Option("--no-force", help="Cancel only what has not started.")] = False,
     timeout: Annotated[
         float | None, duration_option("--timeout", help="How long to wait for the answers; 15s.")
     ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Send the cancels, and don't wait for answers.")] = False,
-    ok: Annotated[str | None, typer.Option("--ok", metavar="OUTCOMES", help="Count these as exit 0.")] = None,
+    ok: Annotated[
+        str | None,
+        typer.Option(
+            "--ok", metavar="OUTCOMES", help="Count these as exit 0.", autocompletion=options.completer("outcome")
+        ),
+    ] = None,
     cluster: ClusterOption = None,
     output: OutputOption = None,
     json: JsonOption = False,
@@ -41,8 +51,6 @@ def cancel(
     """Cancel tasks and report what became of each.
 
     Outcomes: canceled (0), already-done (4), refused (5), not-found (3), unconfirmed (124).
-
-    For example: scalercli cancel @last; scalercli cancel --state queued --ok already-done
     """
     out = options.output(output, json, quiet)
     allowed = set(ok.split(",")) if ok else set()

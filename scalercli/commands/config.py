@@ -21,7 +21,12 @@ app = typer.Typer(
 )
 apps = {"config": app}
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Of the setting.", show_default=False)]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Of the setting.", show_default=False, autocompletion=options.completer("setting")
+    ),
+]
 
 
 @app.command("list")
@@ -106,14 +111,11 @@ def write(file: Path, name: str, value: Any) -> None:
     """Sets one value in a configuration file, which is made if there is none; raises CliError."""
     import tomlkit
 
-    from scalercli.places import make_private
-
     settings.read(file)  # a broken file is left alone
     try:
         document = tomlkit.parse(file.read_text()) if file.exists() else tomlkit.document()
         document[name] = value
-        if not file.parent.exists():
-            make_private(file.parent)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = file.with_name(f"{file.name}.new")
         new.write_text(tomlkit.dumps(document))
         new.replace(file)

@@ -75,10 +75,7 @@ def run(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Run scenarios against a target. Exit 0: every MUST holds; 12: not conformant.
-
-    For example: scalercli conformance run --target reference --role scheduler 'CAN-*'
-    """
+    """Run scenarios against a target. Exit 0: every MUST holds; 12: not conformant."""
     from conformance_tests.engine import command
 
     out = options.output(output, json, quiet)
@@ -132,10 +129,7 @@ def diff(
     output: OutputOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Show the scenarios whose verdict differs between runs. Exit 0: none; 13: some.
-
-    For example: scalercli conformance diff reference.jsonl mine.jsonl --html matrix.html
-    """
+    """Show the scenarios whose verdict differs between runs. Exit 0: none; 13: some."""
     from conformance_tests.engine import command
 
     with _errors():
@@ -192,10 +186,7 @@ def walk(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Walk at random through what clients and workers may do with a scheduler. Exit 12: it broke a rule.
-
-    For example: scalercli conformance walk --target mine.yaml --seed 7 --walks 500
-    """
+    """Walk at random through what clients and workers may do with a scheduler. Exit 12: it broke a rule."""
     from conformance_tests.engine.command import Choice
     from conformance_tests.walker import command
 

@@ -29,8 +29,6 @@ def explain(
     """Say why a task is not running, or how it came to its end, with the rule of SPEC.md and what to do next.
 
     The scheduler is asked. One that does not answer is watched: then this says what is inferred, and from what.
-
-    For example: scalercli explain @last
     """
     out = options.output(output, json, quiet, single=True)
     wanted = ids.read([id_] if id_ else [])

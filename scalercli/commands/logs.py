@@ -29,8 +29,6 @@ def logs(
     """Print what a task printed, its stdout on stdout and its stderr on stderr.
 
     With -f, as it comes, until the task is over. Ctrl-C detaches, the task goes on.
-
-    For example: scalercli logs -f @last
     """
     out = options.output(output, json, quiet)
     wanted = selecting.selection(ids_, all=False, what="shown")

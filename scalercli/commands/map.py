@@ -50,7 +50,10 @@ _CHUNK = 1 << 16
 @app.command(cls=forms.SplitCommand)
 def map_(
     ctx: typer.Context,
-    target: Annotated[str | None, typer.Argument(metavar="MODULE:FUNCTION", show_default=False)] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="MODULE:FUNCTION", show_default=False, autocompletion=options.completer("module")),
+    ] = None,
     file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", show_default=False)] = None,
     input_: Annotated[str | None, typer.Option("--input", "-i", metavar="FILE|-", help="Where the lines are.")] = None,
     results: Annotated[bool, typer.Option("--results", help="Print results instead of ids.")] = False,
@@ -77,8 +80,6 @@ def map_(
     The line is the function's ARG. In "map -- COMMAND", {} stands for the line; without {} it becomes the last word.
     Options of the task hold for each of them. With --key, lines that were submitted before are not submitted again:
     repeat the command after an interruption.
-
-    For example: seq 5 | scalercli map math:factorial --ordered --results; ls | scalercli map -- gzip -k {}
     """
     out = options.output(output, json, quiet)
     where = settings.cluster(cluster)
@@ -176,14 +177,15 @@ class Lines:
         try:
             self.fd = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise CliError(f"can't read {name}: {error.strerror}") from None
+            what = "stdin" if name == "-" else name
+            raise CliError(f"can't read {what}: {error.strerror}", "scalercli map --help") from None
         self._name = name
         self._rest = b""
         self._ready: deque[str] = deque()
         self.ended = False
         self.count = 0
         if name != "-" and Path(name).is_dir():
-            raise CliError(f"can't read {name}: it is a directory")
+            raise CliError(f"can't read {name}: it is a directory", "scalercli map --help")
 
     @property
     def ready(self) -> bool:
@@ -199,7 +201,8 @@ class Lines:
         try:
             data = os.read(self.fd, _CHUNK)
         except OSError as error:
-            raise CliError(f"can't read {self._name}: {error.strerror}") from None
+            what = "stdin" if self._name == "-" else self._name
+            raise CliError(f"can't read {what}: {error.strerror}", "scalercli map --help") from None
         if not data:
             self.ended = True
             if self._rest:

@@ -28,8 +28,6 @@ def result(
     """Print what tasks returned, in the order of the ids, waiting for those that are not over.
 
     Of a command, what it printed. Why a task has no result stands on stderr. Ctrl-C detaches, the tasks go on.
-
-    For example: scalercli result @last
     """
     out = options.output(output, json, quiet)
     wanted = selecting.selection(ids_, all=False, what="shown")

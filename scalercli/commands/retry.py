@@ -30,8 +30,6 @@ def retry(
 
     What is sent is what the session kept: the function, the arguments, the options of the task. A task that was
     canceled needs --force. Exit code 4: it had succeeded; 5: not possible, or --force is needed; 8: it is not over.
-
-    For example: scalercli retry @last; scalercli status --state lost | scalercli retry - | scalercli wait -
     """
     out = options.output(output, json, quiet)
     wanted = selecting.selection(ids_, all=False, what="submitted again")

@@ -6,10 +6,13 @@ Every argument goes to the role's own parser, ``--help`` too.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
+
+from scalercli import examples
 
 _ARGV = "scalercli.argv"
 
@@ -29,23 +32,26 @@ def _role(name: str, help: str) -> typer.Typer:
     @app.command(cls=RoleCommand, help=help, add_help_option=False)
     def role(ctx: typer.Context) -> int:
         module = importlib.import_module(f"reference_impl.{name.replace('-', '_')}.__main__")
-        return int(module.main(ctx.meta[_ARGV]))
+        argv = ctx.meta[_ARGV]
+        try:
+            return int(module.main(argv))
+        except SystemExit as end:
+            if end.code == 0 and {"-h", "--help"} & set(argv):
+                sys.stdout.write(f"\n{examples.text(name)}")
+            raise
 
     return app
 
 
 apps = {
-    "scheduler": _role(
-        "scheduler", "Run a scheduler in the foreground. For example: scalercli scheduler tcp://127.0.0.1:6378"
-    ),
-    "worker": _role("worker", "Run workers in the foreground. For example: scalercli worker tcp://127.0.0.1:6378"),
+    "scheduler": _role("scheduler", "Run a scheduler in the foreground."),
+    "worker": _role("worker", "Run workers in the foreground."),
     "worker-manager": _role(
         "worker-manager",
-        "Start and stop workers on this machine as the scheduler wishes. "
-        "For example: scalercli worker-manager tcp://127.0.0.1:6378 --max 8",
+        "Start and stop workers on this machine as the scheduler wishes.",
     ),
     "object-storage": _role(
         "object-storage",
-        "Run an object storage in the foreground. For example: scalercli object-storage tcp://127.0.0.1:6379",
+        "Run an object storage in the foreground.",
     ),
 }

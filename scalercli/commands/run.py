@@ -37,7 +37,12 @@ apps = {"run": app}
 def run(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]",
+            show_default=False,
+            autocompletion=options.completer("module"),
+        ),
     ] = None,
     name: NameOption = None,
     key: KeyOption = None,
@@ -59,8 +64,6 @@ def run(
     """Submit a task, show its output as it comes, wait, and print its result.
 
     A command's exit code becomes this command's. Ctrl-C cancels the task.
-
-    For example: scalercli run math:factorial 20; scalercli run -- sh -c 'echo hi; exit 3'
     """
     out = options.output(output, json, quiet, single=True)
     where = settings.cluster(cluster)

@@ -23,7 +23,12 @@ _LOOK_SECONDS = 0.5
 @app.command()
 def status(
     ids_: IdsArgument = None,
-    state: Annotated[list[str] | None, typer.Option("--state", metavar="STATE", help="Only those; repeatable.")] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", help="Only those; repeatable.", autocompletion=options.completer("state")
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-w", help="Print each change until all are over.")] = False,
     exit_status: Annotated[bool, typer.Option("--exit-status", help="Exit by how the tasks are; 8: not over.")] = False,
     cluster: ClusterOption = None,
@@ -35,8 +40,6 @@ def status(
 
     With -w it is followed until all are over; q or Ctrl-C leaves earlier. In a pipe, the columns are: id, state, exit
     code, age and run time in seconds, what was submitted, its name; with -w, one such line for each change.
-
-    For example: scalercli status @last; scalercli status -o jsonl | jq -r .state; scalercli status -w
     """
     out = options.output(output, json, quiet)
     states = tuple(selecting.state(text) for text in state or ())

@@ -35,7 +35,12 @@ apps = {"submit": app}
 def submit(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="MODULE:FUNCTION [ARG…] | -- COMMAND [ARG…]",
+            show_default=False,
+            autocompletion=options.completer("module"),
+        ),
     ] = None,
     name: NameOption = None,
     key: KeyOption = None,
@@ -59,8 +64,6 @@ def submit(
     An ARG is JSON if it parses as JSON, else a string; name=value is a keyword argument where the function has such
     a parameter. A task that may be retried is one task with one id, however often it is submitted. --after makes it
     wait for other tasks of the session; if one of them does not succeed, it is canceled.
-
-    For example: scalercli submit math:factorial 20; scalercli submit --after @last --retries 3 -- ./report.sh
     """
     out = options.output(output, json, quiet, single=True)
     where = settings.cluster(cluster)

@@ -13,7 +13,7 @@ from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption, JsonOption, OutputOption, QuietOption, duration_option
 from scalercli.output import SHORT_ID, Cell, Mode, Output, Record, table
-from scalercli.places import EMBEDDED
+from scalercli.places import is_local
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"top": app}
@@ -37,8 +37,6 @@ def top(
     """Show workers, slots, queue, tasks per second, memory and the last tasks, again and again; q or Ctrl-C leaves.
 
     In a pipe, one line for each look; with -o jsonl one object. What a cluster does not tell is left out.
-
-    For example: scalercli top; scalercli top --once -o json | jq .workers
     """
     looks = _looks(once, count)
     out = options.output(output, json, quiet, single=looks == 1)
@@ -76,7 +74,7 @@ def _agent(cluster: str) -> link.AgentLink:
     if isinstance(found, link.AgentLink):
         return found
     found.close()
-    if cluster == EMBEDDED:
+    if is_local(cluster):
         raise CliError("no cluster is up on this machine", "scalercli cluster up", ExitCode.NOT_FOUND)
     return launch.open_link(cluster, idle_seconds=settings.idle_seconds())
 
@@ -204,7 +202,7 @@ def _worker_cells(worker: Any) -> list[Cell]:
         Cell("worker", _worker_name(worker.worker_id)),
         Cell("host", worker.hostname),
         Cell("slots", f"{worker.held}/{worker.slots}", style="running" if worker.held else ""),
-        Cell("queued", str(worker.queued)),
+        Cell("queued", str(worker.queued) + (f" +{worker.suspended} suspended" if worker.suspended else "")),
         Cell("cpu", f"{worker.cpu:.0%}" if worker.cpu else ""),
         Cell("memory", size(worker.rss) if worker.rss else ""),
         Cell("seen", f"{worker.last_seen_seconds:.0f}s ago"),
@@ -265,6 +263,7 @@ def _fields(seen: Overview, rate: float | None) -> dict[str, Any]:
                 "slots": worker.slots,
                 "held": worker.held,
                 "queued": worker.queued,
+                "suspended": worker.suspended,
                 "cpu": round(worker.cpu, 3),
                 "rss": worker.rss or None,
                 "last_seen_seconds": worker.last_seen_seconds,

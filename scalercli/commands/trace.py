@@ -18,11 +18,11 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from scalercli import forms, settings
-from scalercli.errors import CliError, Terminated
+from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.options import ClusterOption
 from scalercli.output import message, wants_colour
-from scalercli.places import EMBEDDED, Places
+from scalercli.places import EMBEDDED, Places, is_local
 from scalercli.tracing import record
 from scalercli.tracing.decode import Seen
 from scalercli.tracing.record import Header, Recorded
@@ -50,7 +50,9 @@ def trace(
         str | None,
         typer.Argument(metavar="[FILE|-]", help="A recording, as --format jsonl prints it.", show_default=False),
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How it is shown.")] = Format.TEXT,
+    format_: Annotated[
+        str, typer.Option("--format", "-f", metavar="text|mermaid|html|jsonl", help="How it is shown.")
+    ] = Format.TEXT.value,
     live: Annotated[bool, typer.Option("--live", help="Be a proxy in front of the cluster's scheduler.")] = False,
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="ADDRESS", help="With --live: where; default tcp://127.0.0.1:0.")
@@ -78,8 +80,6 @@ def trace(
 
     Findings against SPEC.md are marked with the id of the requirement. With a command the trace is stdout, what the
     command prints is stderr, and its exit code is this command's; else exit 12: there were findings.
-
-    For example: scalercli trace --format mermaid -- run math:sqrt 16; scalercli trace --live --cluster tcp://host:6378
     """
     words = forms.command_words(ctx)
     if [live, file is not None, words is not None].count(True) != 1:
@@ -93,7 +93,9 @@ def trace(
         raise CliError(f"--role {role!r}: only a scheduler's recording can become a scenario", "--role scheduler")
     if words is not None:
         _check(words)
-    session = _session(format, heartbeats, task.lower())
+    if file is not None and any(_same(path, file) for path in (record_to, to_scenario)):
+        raise CliError(f"{file} would be overwritten while it is read")
+    session = _session(_format(format_), heartbeats, task.lower())
     with ExitStack() as stack:
         if record_to is not None:
             session.recorders.append(JsonlView(stack.enter_context(_writable(record_to)), session.reader))
@@ -106,6 +108,18 @@ def trace(
             return _live(session, settings.cluster(cluster), listen or "tcp://127.0.0.1:0", storage)
         assert words is not None
         return _around(session, words, settings.cluster(cluster), workers, storage)
+
+
+def _format(name: str) -> Format:
+    try:
+        return Format(name)
+    except ValueError:
+        known = ", ".join(one.value for one in Format)
+        raise CliError(f"{name!r} is not a format", f"--format: one of {known}") from None
+
+
+def _same(path: Path | None, file: str) -> bool:
+    return path is not None and path.exists() and Path(file).exists() and path.samefile(file)
 
 
 def _writable(path: Path) -> TextIO:
@@ -187,7 +201,7 @@ def _file(session: Session, name: str) -> int:
     try:
         stream = sys.stdin if name == "-" else Path(name).open(encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise CliError(f"can't read {name}: {error.strerror}") from None
+        raise CliError(f"can't read {name}: {error.strerror}", "scalercli trace --help") from None
     with stream:
         begun = False
         for found in record.read(stream, "stdin" if name == "-" else name):
@@ -216,38 +230,57 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
         address = Address.parse(listen)
     except ValueError as error:
         raise CliError(f"--listen: {error}", "--listen tcp://127.0.0.1:0") from None
+    if storage and address.host in ("0.0.0.0", "::"):
+        raise CliError(
+            "--storage puts the address of --listen into messages: it can't be any address of this machine",
+            "--listen tcp://HOST:PORT with the host as peers reach it",
+        )
     scheduler = Address.parse(_scheduler(cluster))
     _must_answer(scheduler)
-    passed: queue.SimpleQueue[Recorded] = queue.SimpleQueue()
+    passed: queue.SimpleQueue[Recorded | None] = queue.SimpleQueue()
     try:
         proxy = Proxy(address, scheduler, passed.put, storage=storage)
     except CantListen as error:
         raise CliError(str(error), "port 0 is any free one", ExitCode.UNREACHABLE) from None
     try:
+        _stop_gently(passed)
         session.begin(_header(str(scheduler), ""))
         proxy.start()
         message(f"ready trace pid={os.getpid()} address={proxy.address} cluster={scheduler}")
-        try:
-            while True:
-                session.feed(passed.get())
-        except (KeyboardInterrupt, Terminated):  # the way in which it ends
-            pass
+        while (recorded := passed.get()) is not None:
+            session.feed(recorded)
+            if passed.empty():
+                sys.stdout.flush()
     finally:
         proxy.close()
     while not passed.empty():
-        session.feed(passed.get())
+        if (late := passed.get()) is not None:
+            session.feed(late)
     return _end(session)
+
+
+def _stop_gently(passed: queue.SimpleQueue[Recorded | None]) -> None:
+    """From now on the first signal to stop is the end of the queue, so that no message is shown by half; the next
+    one ends at once. Also where a shell has them ignored in the background."""
+
+    def note(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        passed.put(None)
+
+    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGTERM, note)
 
 
 def _scheduler(cluster: str) -> str:
     """The address of the cluster's scheduler; raises CliError."""
-    if cluster != EMBEDDED:
+    if not is_local(cluster):
         return cluster
     from scalercli import link
 
-    agent = link.find_agent(Places(EMBEDDED))
+    agent = link.find_agent(Places(cluster))
     if agent is None:
-        raise CliError("no cluster is running", "scalercli cluster up starts one; --cluster names another", 10)
+        name = "" if cluster == EMBEDDED else f" --name {cluster}"
+        raise CliError("no cluster is running", f"scalercli cluster up{name}", ExitCode.UNREACHABLE)
     return agent.info.scheduler_address
 
 
@@ -258,7 +291,9 @@ def _must_answer(address: Any) -> None:
         socket.create_connection((address.host, address.port), timeout=5).close()
     except OSError as error:
         raise CliError(
-            f"no scheduler answers at {address}: {error.strerror or error}", "is it running?", ExitCode.UNREACHABLE
+            f"no scheduler answers at {address}: {error.strerror or error}",
+            f"scalercli doctor --cluster {address}",
+            ExitCode.UNREACHABLE,
         ) from None
 
 
@@ -275,6 +310,7 @@ def _around(session: Session, words: list[str], cluster: str, workers: int | Non
     from scalercli.tracing.around import Traced
 
     if cluster != EMBEDDED:
+        cluster = _scheduler(cluster)
         _must_answer(Address.parse(cluster))
     passed: queue.SimpleQueue[Recorded | None] = queue.SimpleQueue()
     count = workers or settings.workers(None) or _DEFAULT_WORKERS
@@ -297,6 +333,8 @@ def _around(session: Session, words: list[str], cluster: str, workers: int | Non
     try:
         while (recorded := passed.get()) is not None:
             session.feed(recorded)
+            if passed.empty():
+                sys.stdout.flush()
     except BaseException:
         traced.stop()
         raise

@@ -25,7 +25,12 @@ def wait(
     all_: Annotated[bool, typer.Option("--all", help="All tasks of the session that are not over.")] = False,
     any_: Annotated[bool, typer.Option("--any", help="Return when the first one is over.")] = False,
     timeout: Annotated[float | None, duration_option("--timeout", help="Give up after this long, exit 124.")] = None,
-    progress: Annotated[str, typer.Option("--progress", metavar="auto|bar|lines|none", help="On stderr.")] = "auto",
+    progress: Annotated[
+        str,
+        typer.Option(
+            "--progress", metavar="auto|bar|lines|none", help="On stderr.", autocompletion=options.completer("progress")
+        ),
+    ] = "auto",
     cluster: ClusterOption = None,
     output: OutputOption = None,
     json: JsonOption = False,
@@ -34,8 +39,6 @@ def wait(
     """Wait until tasks are over and print how each ended, as it ends.
 
     The exit code is the worst of them: 1 failed, 6 canceled, 7 lost. Ctrl-C detaches, the tasks go on.
-
-    For example: scalercli map math:sqrt numbers.txt | scalercli wait -
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     out = options.output(output, json, quiet)

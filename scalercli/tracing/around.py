@@ -23,7 +23,7 @@ from scalercli import launch
 from scalercli.agent.backend import TRACED_CLUSTER
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
-from scalercli.places import EMBEDDED
+from scalercli.places import EMBEDDED, is_local
 from scalercli.tracing.proxy import CantListen, Proxy
 from scalercli.tracing.record import Recorded
 
@@ -65,7 +65,7 @@ class Traced:
                 "PYTHONPATH": launch.python_path(),
             }
             try:
-                if self._cluster == EMBEDDED:
+                if is_local(self._cluster):
                     environment[TRACED_CLUSTER] = self._private_cluster(stack, home / "cluster")
                     environment["SCALERCLI_CLUSTER"] = EMBEDDED
                 else:

@@ -85,7 +85,7 @@ class Reader:
         sender, receiver = (peer, other) if recorded.from_peer else (other, peer)
         task_id: bytes = getattr(message, "task_id", b"")
         seen = Seen(self._number, recorded, sender, receiver, kind, message, found, task_id)
-        seen.shown = self._brief(seen)
+        seen.shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in self._brief(seen))
         return seen
 
     def _brief(self, seen: Seen) -> str:

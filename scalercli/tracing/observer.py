@@ -264,7 +264,7 @@ class Observer:
     def _refused(self, life: Life) -> None:
         if not life.refusal_due and life.given and not self._maybe_lost(life):
             self._find("CAN-06", "cancelFailed, which its holder has not said", life.task_id)
-        life.refusal_due = False
+        life.refusal_due = life.forced = False  # the next TaskCancel is a first one (CAN-14)
 
     def _canceled(self, life: Life, kind: TaskCancelConfirmType, peer: _Peer) -> None:
         name = _CONFIRM_NAMES[kind]

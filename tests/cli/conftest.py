@@ -13,12 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scalercli.places import Places
+from tests.cli.fakes import CLUSTER, FakeAgent, Setup
+
 SOURCE = Path(__file__).parents[2]
 SECONDS = 60
 
 
 class Shell:
     """Runs lines as a user would type them, in a directory of their own."""
+
+    python = sys.executable
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -92,4 +97,18 @@ def shell() -> Iterator[Shell]:
     finally:
         for process in made.processes():
             process.kill()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+    home = Path(tempfile.mkdtemp(prefix="scli-"))
+    monkeypatch.setenv("SCALERCLI_RUNTIME_DIR", str(home / "r"))
+    monkeypatch.setenv("SCALERCLI_STATE_DIR", str(home / "s"))
+    made = Setup(home, FakeAgent(Places(CLUSTER)))
+    try:
+        yield made
+    finally:
+        made.agent.close()
+        assert not list((home / "r").iterdir())
         shutil.rmtree(home)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from protocol.control import AgentInfo
-from protocol.messages import InformationAnswer, LogType, TaskInfo, TaskList, TaskResultType, TaskState
+from protocol.identifiers import TaskId
+from protocol.messages import InformationAnswer, LogType, TaskInfo, TaskList, TaskResultType, TaskState, WorkerInfo
 from protocol.payloads import ResultMetadata
 from reference_impl.client import CancelAnswer, RawResult
 from scalercli.agent.__main__ import listen, take_lock
@@ -19,6 +23,9 @@ from scalercli.agent.ledger import Ledger, now
 from scalercli.agent.server import AgentServer
 from scalercli.agent.session import Session
 from scalercli.places import Places
+
+SOURCE = Path(__file__).parents[2]
+CLUSTER = "tcp://fake.invalid:1"
 
 
 class FakeFuture(concurrent.futures.Future):  # type: ignore[type-arg]
@@ -35,6 +42,7 @@ class FakeFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     def request_cancel(self, *, force: bool = True) -> None:
         self._client.cancels.append((self.task_id, force))
+        self._client.cancel_arrived.release()
         answer = self._client.answers.get(self.task_id, self._client.answer)
         if answer is not None:
             self.give(answer)
@@ -55,14 +63,17 @@ class FakeClient:
     def __init__(self) -> None:
         self.futures: dict[bytes, FakeFuture] = {}
         self.logs: dict[bytes, Any] = {}
+        self.options: dict[bytes, dict[str, Any]] = {}
         self.submitted: list[tuple[bytes, tuple[bytes, ...], str]] = []
         self.cancels: list[tuple[bytes, bool]] = []
         self.answer: CancelAnswer | None = CancelAnswer.CANCELED
         self.answers: dict[bytes, CancelAnswer] = {}
         self.states: dict[bytes, TaskState] | None = {}
+        self.workers: tuple[WorkerInfo, ...] = (WorkerInfo(b"Worker|w|1", "host", queue_size=4, held=4),)
         self.ends: list[Any] = []  # for the next tasks, in order: how they end at once
         self.fails: Exception | None = None
         self.arrived = threading.Semaphore(0)
+        self.cancel_arrived = threading.Semaphore(0)
 
     def submit_pickled(self, function: bytes, arguments: Sequence[bytes], **options: Any) -> FakeFuture:
         if self.fails is not None:
@@ -71,6 +82,7 @@ class FakeClient:
         task_id = options["task_id"]
         future = self.futures[task_id] = FakeFuture(self, task_id)
         self.logs[task_id] = options["on_log"]
+        self.options[task_id] = options
         self.submitted.append((function, tuple(arguments), options["name"]))
         if self.ends:
             self.end(task_id, self.ends.pop(0))
@@ -79,6 +91,13 @@ class FakeClient:
 
     def end(self, task_id: bytes, value: Any, type: TaskResultType = TaskResultType.SUCCESS) -> None:
         self.futures[task_id].set_result(RawResult(type, pickle.dumps(value), ResultMetadata(0.0, 4096, 0.0)))
+
+    def end_payload(self, task_id: bytes, payload: bytes, type: TaskResultType) -> None:
+        self.futures[task_id].set_result(RawResult(type, payload, None))
+
+    def latest(self) -> bytes:
+        """What the scheduler knows the last attempt of any task by, once that has come."""
+        return next(reversed(self.futures))
 
     def say(self, task_id: bytes, text: str, stream: LogType = LogType.STDOUT) -> None:
         self.logs[task_id](task_id, stream, text)
@@ -92,10 +111,13 @@ class FakeClient:
     def query(self, variant: str, value: Any = None, timeout: float = 5.0) -> InformationAnswer:
         if self.states is None:
             raise TimeoutError("this scheduler does not answer")
+        if variant == "workers":
+            return InformationAnswer(1, "workers", self.workers)
         infos = [
-            TaskInfo(t, state=self.states.get(t, TaskState.RUNNING), worker=b"Worker|w|1")  # type: ignore[arg-type]
+            TaskInfo(TaskId(t), state=state, worker=b"" if state is TaskState.INACTIVE else b"Worker|w|1")
             for t, future in self.futures.items()
             if not future.done()
+            for state in (self.states.get(t, TaskState.RUNNING),)
         ]
         return InformationAnswer(1, "tasks", TaskList(tuple(infos), len(infos)))
 
@@ -150,3 +172,41 @@ class FakeAgent:
 
     def _stop(self) -> None:
         self.session.stopping = True
+
+
+class Setup:
+    def __init__(self, home: Path, agent: FakeAgent) -> None:
+        self.home = home
+        self.agent = agent
+        self.client = agent.client
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("SCALERCLI_")}
+        environ |= {
+            "PYTHONPATH": str(SOURCE),
+            "SCALERCLI_RUNTIME_DIR": str(self.home / "r"),
+            "SCALERCLI_STATE_DIR": str(self.home / "s"),
+            "SCALERCLI_CLUSTER": CLUSTER,
+            "XDG_CONFIG_HOME": str(self.home),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "scalercli", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environ,
+            cwd=self.home,
+        )
+
+    def __call__(self, *words: str, stdin: str = "") -> tuple[int, str, str]:
+        """(exit code, stdout, stderr)."""
+        process = self.start(*words)
+        out, err = process.communicate(stdin, timeout=60)
+        assert "Traceback" not in err, err
+        return process.returncode, out, err
+
+    def submit(self, *words: str) -> str:
+        code, out, err = self("submit", *(words or ("time:sleep", "60")))
+        assert code == 0, err
+        return out.strip()

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,62 +17,9 @@ from reference_impl.client import CancelAnswer
 from reference_impl.errors import SchedulerLost
 from scalercli.places import Places
 from tests.cli.conftest import SOURCE
-from tests.cli.fakes import FakeAgent
+from tests.cli.fakes import CLUSTER, Setup
 
-CLUSTER = "tcp://fake.invalid:1"
 STRANGE = "ab" * 16
-
-
-class Setup:
-    def __init__(self, home: Path, agent: FakeAgent) -> None:
-        self.home = home
-        self.agent = agent
-        self.client = agent.client
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("SCALERCLI_")}
-        environ |= {
-            "PYTHONPATH": str(SOURCE),
-            "SCALERCLI_RUNTIME_DIR": str(self.home / "r"),
-            "SCALERCLI_STATE_DIR": str(self.home / "s"),
-            "SCALERCLI_CLUSTER": CLUSTER,
-            "XDG_CONFIG_HOME": str(self.home),
-        }
-        return subprocess.Popen(
-            [sys.executable, "-m", "scalercli", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environ,
-            cwd=self.home,
-        )
-
-    def __call__(self, *words: str, stdin: str = "") -> tuple[int, str, str]:
-        """(exit code, stdout, stderr)."""
-        process = self.start(*words)
-        out, err = process.communicate(stdin, timeout=60)
-        assert "Traceback" not in err, err
-        return process.returncode, out, err
-
-    def submit(self, *words: str) -> str:
-        code, out, err = self("submit", *(words or ("time:sleep", "60")))
-        assert code == 0, err
-        return out.strip()
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
-    home = Path(tempfile.mkdtemp(prefix="scli-"))
-    monkeypatch.setenv("SCALERCLI_RUNTIME_DIR", str(home / "r"))
-    monkeypatch.setenv("SCALERCLI_STATE_DIR", str(home / "s"))
-    agent = FakeAgent(Places(CLUSTER))
-    try:
-        yield Setup(home, agent)
-    finally:
-        agent.close()
-        assert not list((home / "r").iterdir())
-        shutil.rmtree(home)
 
 
 def test_files_are_private(cli: Setup) -> None:

@@ -55,6 +55,8 @@ def lines(shell: Shell, line: str, stdin: str = "", **environ: str) -> list[str]
             " scalercli cancel @last | cut -f2",
             "READY\ncanceled",
         ),
+        # three tasks on two slots, each of which waits for the next
+        ("""scalercli run -- sh -c "scalercli run -- sh -c 'scalercli run math:sqrt 16'" """, "4.0"),
     ],
 )  # fmt: skip
 def test_lines_a_user_types(shell: Shell, line: str, expected: str) -> None:

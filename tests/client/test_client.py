@@ -28,10 +28,11 @@ from protocol.messages import (
     TaskCancel,
     TaskCancelConfirm,
     TaskCancelConfirmType,
+    TaskCapability,
     TaskResultType,
 )
 from reference_impl.client import CancelAnswer, Client
-from reference_impl.errors import SchedulerLost, SchedulerUnreachable, StorageUnreachable
+from reference_impl.errors import ClusterProtected, SchedulerLost, SchedulerUnreachable, StorageUnreachable
 from reference_impl.serialization import SERIALIZER_PAYLOAD, deserialize, serialize
 from reference_impl.storage_connection import StorageLost
 from tests.client.fakes import FakeCluster, open_files
@@ -242,7 +243,13 @@ def test_the_cluster_can_be_shut_down(cluster: FakeCluster, client: Client) -> N
             answer = pool.submit(client.shutdown_cluster, 20.0)
             assert cluster.expect(ClientDisconnect).disconnect_type is DisconnectType.SHUTDOWN
             cluster.send(ClientShutdownResponse(accepted))
-            assert answer.result(20) is accepted
+            if accepted:
+                answer.result(20)
+            else:
+                with pytest.raises(
+                    ClusterProtected, match=r"tcp://127.0.0.1:\d+ is protected: no client can shut it down"
+                ):
+                    answer.result(20)
     with pytest.raises(SchedulerLost, match="shut down"):
         future.result(20)
     with pytest.raises(TimeoutError, match="did not answer"):
@@ -409,3 +416,16 @@ def test_an_id_that_is_pending_is_refused_and_the_first_task_is_untouched(cluste
     cluster.answer_payload(task, b"x", TaskResultType.SUCCESS)
     assert first.result(20).payload == b"x"
     cluster.expect_nothing(client)
+
+
+def test_capabilities_are_names_and_numbers(client: Client, cluster: FakeCluster) -> None:
+    """A number that does not fit would otherwise be noticed by the client's thread, and end it."""
+    for wrong in ({"gpu": 1 << 63}, {"gpu": -(1 << 63) - 1}, {"": 1}):
+        with pytest.raises(ValueError, match="a number of at most 64 bits"):
+            client.submit_verbose(abs, (-1,), capabilities=wrong)
+    for no_mapping in (["gpu"], "gpu", {"gpu": "many"}, {"gpu": 1.5}, {1: 2}):
+        with pytest.raises(TypeError, match="whole number"):
+            client.submit_many(abs, [(-1,)], capabilities=no_mapping)  # type: ignore[arg-type]
+    results = client.map(abs, [-1], capabilities={"gpu": 1, "linux": -1})
+    assert cluster.expect(Task).capabilities == (TaskCapability("gpu", 1), TaskCapability("linux", -1))
+    del results

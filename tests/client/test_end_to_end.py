@@ -159,5 +159,5 @@ def test_questions(client: Client) -> None:
 def test_the_cluster_ends_when_a_client_asks(tmp_path: Path) -> None:
     with EmbeddedCluster.start(1, tmp_path) as cluster:
         client = Client(cluster.scheduler_address)
-        assert client.shutdown_cluster(60) is True
+        client.shutdown_cluster(60)
         client.close()

@@ -152,6 +152,7 @@ def test_a_known_deviation_that_no_scenario_is_about_fails_a_complete_run(
     ("arguments", "text"),
     [
         (["run", "no-such-thing"], "error: no scenario matches no-such-thing"),
+        (["run", "queued-cancel", "no-such-thing"], "error: no scenario matches no-such-thing"),
         (["run", "--target", "nobody"], "error: there is no target 'nobody'; there are opengris-2.9.0, reference"),
         (["run", "--role", "boss"], "error: 'boss' is not a role"),
         (["run", "--via", "pigeon"], "error: 'pigeon' is not a way to reach an implementation"),
@@ -169,6 +170,41 @@ def test_a_mistake_is_one_clear_line_and_exit_2(
     assert out == ""
     assert err.startswith(text)
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("format: 1\nname: [x\n", ":3: not YAML: expected"),
+        (
+            "format: 1\nname: x\nroles: {scheduler: {redy: {connect: true}}}\n",
+            "'redy' was unexpected); did you mean 'ready'?",
+        ),
+        ("format: 1\n", "'name' is a required property"),
+    ],
+)
+def test_a_broken_target_file_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "target.yaml"
+    path.write_text(text)
+    code, out, err = run(capsys, "run", "--target", str(path))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {path}")
+    assert says in err.splitlines()[0]
+
+
+def test_a_scenario_with_a_typo_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine" / "scheduler" / "typo.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "format: 1\ntitle: It has a typo in it\nrole: scheduler\nrequirements: [CAN-10]\nactors: {a: {role: client}}\n"
+        "steps:\n  - connect: a\n  - send: {actor: a, taskCancl: {taskId: $t1}}\n"
+    )
+    code, out, err = run(capsys, "run", "--scenarios", str(tmp_path / "mine"))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {path}:8: steps.1.send: ")
+    assert "did you mean 'taskCancel'?" in err.splitlines()[0]
 
 
 def test_an_implementation_that_cannot_be_started_is_inconclusive(

@@ -128,4 +128,13 @@ def test_the_world_of_a_graph(capsys: pytest.CaptureFixture[str]) -> None:
     assert "broken rules          none" in capsys.readouterr().out
     with applied(catalog.find("scheduler", "graph-waiting-not-answered")):
         assert command.main(["--graph", "--depth", "4"]) == 12
-    assert "never get a terminal answer" in capsys.readouterr().out
+    assert "broken rules          GRA-03" in capsys.readouterr().out
+
+
+def test_a_fault_is_planted_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--depth", "2", "--mutant", "running-cancel-lost"]) == 12
+    assert "CAN-05: wanda must get TaskCancel" in capsys.readouterr().out
+    assert command.main(["--depth", "1"]) == 0  # and taken out again
+    with pytest.raises(SystemExit):
+        command.main(["--mutant", "nobody"])
+    assert "there is no mutant scheduler/nobody" in capsys.readouterr().err

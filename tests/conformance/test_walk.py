@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from conformance_tests.mutants import catalog
+from conformance_tests.mutants.model import applied
 from scalercli.app import main
 
 MUTANT = """format: 1
@@ -102,3 +104,23 @@ def test_people_get_the_diagram_the_sentence_and_the_command(
 def test_an_unknown_requirement_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conformance", "walk", "--allow", "NOT-AN-ID"]) == 2
     assert "--allow: SPEC.md has no requirement NOT-AN-ID" in capsys.readouterr().err
+
+
+def test_a_scheduler_may_drop_a_late_result_and_answer_with_the_confirm(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--via", "core", "--walks", 40, "--seed", 2)
+    with applied(catalog.find("scheduler", "late-result-ignored")):
+        code, record = walk(capsys, *arguments)
+    assert (code, record["walks"]) == (0, 40)
+    with applied(catalog.find("scheduler", "late-result-not-forwarded")):
+        code, record = walk(capsys, *arguments)
+    assert (code, record["requirement"]) == (12, "CAN-07")
+
+
+def test_a_walk_goes_on_after_a_refusal_that_is_not_passed_on_and_is_excused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--via", "core", "--walks", 30, "--seed", 2)
+    with applied(catalog.find("scheduler", "failed-not-passed-on")):
+        code, record = walk(capsys, *arguments, "--allow", "CAN-06")
+    assert (code, record["walks"]) == (0, 30)
+    assert record["knownDeviations"]["CAN-06"] > 1

@@ -47,6 +47,26 @@ def test_five_levels_on_one_slot(client: Client) -> None:
     assert client.submit(_depth, 5).result(60) == 5
 
 
+def test_stopped_parents(tmp_path: Path) -> None:
+    """Their clients can't heartbeat meanwhile, which is no harm in a short time."""
+    options = ("--hard-processor-suspend",)
+    with (
+        EmbeddedCluster.start(1, tmp_path, worker_options=options) as cluster,
+        Client(cluster.scheduler_address) as client,
+    ):
+        assert client.submit(_depth, 3).result(60) == 3
+
+
+def test_more_parents_than_the_worker_has_places(tmp_path: Path) -> None:
+    """What they wait for comes behind them all, and finds every place taken."""
+    options = ("--per-worker-task-queue-size", "3")
+    with (
+        EmbeddedCluster.start(1, tmp_path, worker_options=options) as cluster,
+        Client(cluster.scheduler_address) as client,
+    ):
+        assert [future.result(60) for future in client.submit_many(_depth, [(1,)] * 10)] == [1] * 10
+
+
 def test_the_client_as_an_argument(client: Client) -> None:
     assert client.submit(_fibonacci, client, 6).result(60) == 8
 
@@ -106,5 +126,7 @@ def test_a_suspended_parent_keeps_its_client(tmp_path: Path) -> None:
                 if nested[0].connected_milliseconds > 3000:
                     break
                 time.sleep(0.1)  # between questions
+            (worker,) = client.query("workers").value
+            assert worker.suspended == (future.task_id,)
             writer.write("word")
         assert future.result(60)[1] == 4

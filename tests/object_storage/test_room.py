@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+
+import pytest
 
 from protocol.identifiers import ObjectId
 from protocol.storage import ResponseType
@@ -264,3 +267,138 @@ def test_sets_that_wait_for_room_are_served_in_their_order() -> None:
     assert world.carry_out(todo) == ["SET_OK", "SET_OK"]
     assert len(world.files) == 2
     assert world.in_memory() == LARGE
+
+
+class Slow(Bounded):
+    """The same, but files are written, compared and removed later, in their order, and not always."""
+
+    def __init__(self, memory: int, disk: int, rng: random.Random) -> None:
+        super().__init__(memory, disk)
+        self.rng = rng
+        self.jobs: list[Write | Compare | Remove] = []
+        self.said: list[Respond | RespondFrom] = []
+        self.paused: set[int] = set()
+
+    def take(self, out: list[Instruction]) -> None:
+        for what in out:
+            if isinstance(what, (Write, Compare, Remove)):
+                self.jobs.append(what)
+            elif isinstance(what, (Respond, RespondFrom)):
+                self.said.append(what)
+            elif isinstance(what, Pause):
+                self.paused.add(what.connection)
+            elif isinstance(what, Resume):
+                self.paused.remove(what.connection)
+
+    def work(self) -> None:
+        """One job of the thread."""
+        job = self.jobs.pop(0)
+        self.now += 1
+        if isinstance(job, Remove):
+            del self.files[job.file]
+        elif isinstance(job, Compare):
+            self.take(self.storage.compared(job.ticket, self.files[job.file] == bytes(job.payload), self.now))
+        elif self.rng.random() < 0.1:
+            self.take(self.storage.not_written(job.file, "full", self.now))
+        else:
+            self.files[job.file] = bytes(job.payload)
+            self.take(self.storage.written(job.file, self.now))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_happens_contents_are_right_and_the_bounds_hold(seed: int) -> None:
+    rng = random.Random(seed)
+    memory, disk = rng.choice([LARGE, 3 * LARGE, 5 * LARGE]), rng.choice([0, 2 * LARGE, 20 * LARGE])
+    world = Slow(memory, disk, rng)
+    pool = [bytes([n]) * rng.choice([100, LARGE, LARGE + n, 2 * LARGE]) for n in range(8)]
+    names = [oid(n) for n in range(1, 7)]
+    model: dict[ObjectId, bytes] = {}
+    sent: dict[int, list[tuple[str, ObjectId, bytes]]] = {}
+    for name in ("one", "two", "three"):
+        world.connect(name)
+        sent[world.connections[name]] = []
+
+    def judge() -> None:
+        """Takes what was responded, in the order of each connection, and compares it with the model."""
+        for response in world.said:
+            kind, name, content = sent[response.connection].pop(0)
+            if isinstance(response, RespondFrom):
+                assert kind == "get"
+                assert world.files[response.payload.file][: response.payload.length] == model[name]
+            elif response.response.type is ResponseType.GET_OK:
+                assert (kind, bytes(response.response.payload)) == ("get", model[name])
+            elif response.response.type is ResponseType.SET_OK:
+                assert kind == "set"
+                model[name] = content
+            elif kind == "set":
+                assert response.response.type is ResponseType.DEL_NOT_EXISTS
+            else:
+                assert response.response.type is (ResponseType.DEL_OK if name in model else ResponseType.DEL_NOT_EXISTS)
+                model.pop(name, None)
+        world.said.clear()
+        assert world.in_memory() <= memory
+        assert world.storage._contents.disk_bytes <= disk
+
+    for _ in range(400):
+        free = [c for c in sent if c not in world.paused]
+        if world.jobs and (not free or rng.random() < 0.4):
+            world.work()
+        else:
+            # What was received already comes although nothing more is read.
+            connection = rng.choice(free if free and rng.random() < 0.9 else list(sent))
+            name, content = rng.choice(names), rng.choice(pool)
+            kind = rng.choice(["set", "set", "get", "delete"])
+            if kind == "get" and (name not in model or connection in world.paused):
+                continue
+            sent[connection].append((kind, name, content))
+            request = put(1, name, content) if kind == "set" else get(1, name) if kind == "get" else delete(1, name)
+            world.take(world.storage.request(connection, request, world.now))
+        judge()
+    while world.jobs:
+        world.work()
+        judge()
+    assert not world.paused
+    assert not any(sent.values())
+    assert {name for name in names if name in world.storage._contents} == set(model)
+    world.ask("one", *(delete(1, name) for name in names))
+    world.jobs += []
+    total = world.storage.total(world.now)
+    assert (total.object_count, total.unique_count, total.total_bytes) == (0, 0, 0)
+    assert world.files == {}
+
+
+def test_nothing_is_said_to_a_connection_that_has_gone() -> None:
+    world = one(LARGE)
+    world.connect("two")
+    world.ask("two", put(1, A, payload()))
+    first, wanted = world.connections["one"], payload()
+    assert world.storage.request(first, get(2, B), 0) == []
+    todo = world.storage.request(first, put(3, C, payload()), 0)
+    todo += world.storage.request(world.connections["two"], put(4, B, wanted), 0)
+    todo += world.storage.disconnected(world.connections.pop("one"), world.now)
+    assert world.carry_out(todo) == ["SET_OK"]
+    assert world.carry_out(world.connect("one")) == [f"GET_OK {head(wanted)}"]
+
+
+def test_what_a_newer_connection_of_the_identity_gets_goes_to_it() -> None:
+    world = one(LARGE)
+    world.connect("two")
+    world.ask("two", put(1, A, payload()))
+    first = world.connections["one"]
+    assert world.storage.request(first, get(2, B), 0) == []
+    world.storage.request(first, put(3, C, payload()), 0)
+    world.storage.request(world.connections["two"], put(4, B, payload()), 0)
+    world.storage.written(1, 0)  # room for one
+    out = world.connect("one")
+    while not any(isinstance(what, Respond) for what in out):
+        out += world.storage.written(2, 0)
+    assert {what.connection for what in out if isinstance(what, Respond)} <= set(world.connections.values())
+
+
+def test_who_fits_does_not_wait_behind_who_does_not() -> None:
+    world = one(LARGE + 1000)
+    world.connect("two")
+    world.ask("one", put(1, A, payload()))
+    todo = world.storage.request(world.connections["one"], put(2, B, payload()), 0)
+    assert world.ask("two", put(3, C, b"small")) == ["SET_OK"]
+    assert world.carry_out(todo) == ["SET_OK"]

@@ -57,6 +57,7 @@ from protocol.messages import (
     TaskCancelConfirmType,
     TaskCancelFlags,
     TaskCapability,
+    TaskEvent,
     TaskFilter,
     TaskInfo,
     TaskList,
@@ -65,6 +66,7 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
     TaskState,
+    TaskStory,
     VersionInfo,
     WorkerDisconnectNotification,
     WorkerHeartbeat,
@@ -181,6 +183,7 @@ QUERIES = (
     InformationQuery(1, "tasks", TaskFilter((TASK_ID, OTHER_ID), True, 2**32 - 1)),
     InformationQuery(2, "workers"),
     InformationQuery(3, "clients"),
+    InformationQuery(4, "story", TASK_ID),
 )
 ANSWERS = (
     InformationAnswer(2**64 - 1, "version", VersionInfo("scalercli", "1.2.3", 1, 2**40)),
@@ -193,6 +196,9 @@ ANSWERS = (
     InformationAnswer(2, "workers", (WorkerInfo(WORKER, "host", 10, 9, 8, (7, 6), 5, CAPABILITIES),)),
     InformationAnswer(3, "clients", (ClientInfo(CLIENT, "host", 1, 2, 3, 4),)),
     InformationAnswer(4, "error", "what?"),
+    InformationAnswer(
+        5, "story", TaskStory(TASK_ID, CLIENT, (TaskEvent("canceled", TaskState.CANCELED, WORKER, 2**40, "force"),), 7)
+    ),
 )
 
 LAYOUT = layout.load()

@@ -18,7 +18,11 @@ from protocol.messages import Task, TaskCancel, TaskCancelConfirm, TaskResult, T
 from tests.scheduler.world import C1, C2, CANCELED, FAILED, NOT_FOUND, W1, W2, World
 
 CLIENTS = (C1, C2)
-WORKERS = (W1, W2)
+W3 = WorkerId(b"Worker|three|03")
+WORKERS = (W1, W2, W3)
+EVERYTHING = ("gpu", "linux", "tape")
+NEEDS = st.sampled_from([(), (), ("gpu",), ("linux",), ("gpu", "linux"), ("tape",)])
+OFFERS = st.sampled_from([(), ("gpu",), ("linux",), ("gpu", "linux")])
 
 
 class SchedulerWalk(RuleBasedStateMachine):
@@ -31,13 +35,15 @@ class SchedulerWalk(RuleBasedStateMachine):
         self.cancels: dict[WorkerId, list[TaskCancel]] = {}  # not yet answered
         self.dispatched: Counter[TaskId] = Counter()
         self.lost: Counter[TaskId] = Counter()
+        self.needs: dict[TaskId, frozenset[str]] = {}
+        self.offers: dict[WorkerId, frozenset[str]] = {}
 
     # ---- what peers do ----
 
-    @rule(client=st.sampled_from(CLIENTS))
-    def submit(self, client: ClientId) -> None:
-        task = self.world.task(client)
-        self.owner[task] = client
+    @rule(client=st.sampled_from(CLIENTS), needs=NEEDS)
+    def submit(self, client: ClientId, needs: tuple[str, ...]) -> None:
+        task = self.world.task(client, needs=needs)
+        self.owner[task], self.needs[task] = client, frozenset(needs)
         self._look()
 
     @precondition(lambda self: self.owner)
@@ -57,11 +63,11 @@ class SchedulerWalk(RuleBasedStateMachine):
         self.owner = {task: owner for task, owner in self.owner.items() if owner != client}
         self._look()
 
-    @rule(worker=st.sampled_from(WORKERS), queue_size=st.integers(1, 3))
-    def join(self, worker: WorkerId, queue_size: int) -> None:
+    @rule(worker=st.sampled_from(WORKERS[:2]), queue_size=st.integers(1, 3), offers=OFFERS)
+    def join(self, worker: WorkerId, queue_size: int, offers: tuple[str, ...]) -> None:
         if worker not in self.holds:
-            self.holds[worker], self.cancels[worker] = [], []
-            self.world.worker(worker, queue_size)
+            self.holds[worker], self.cancels[worker], self.offers[worker] = [], [], frozenset(offers)
+            self.world.worker(worker, queue_size, offers)
             self._look()
 
     @precondition(lambda self: self.holds)
@@ -138,6 +144,7 @@ class SchedulerWalk(RuleBasedStateMachine):
                     continue  # it is gone: nobody reads this
                 if isinstance(message, Task):
                     assert message.task_id not in self.holds[worker]
+                    assert self.needs[message.task_id] <= self.offers[worker]
                     self.holds[worker].append(message.task_id)
                     self.dispatched[message.task_id] += 1
                 else:
@@ -156,10 +163,18 @@ class SchedulerWalk(RuleBasedStateMachine):
             assert (self.world.state(task) is not State.UNKNOWN) == (self.answers[task] == 0)
 
     @invariant()
-    def no_worker_is_idle_while_tasks_wait(self) -> None:
+    def the_queue_is_in_the_order_of_acceptance(self) -> None:
+        queue = self.world.core.queue
+        accepted = [task.accepted_at for task in queue]
+        assert accepted == sorted(accepted)
+        assert len(accepted) == len(queue) == sum(queue.waiting().values())
+
+    @invariant()
+    def no_worker_has_room_while_a_task_waits_that_it_could_run(self) -> None:
         core = self.world.core
-        if len(core.queue):
-            assert all(len(w.held) >= w.queue_size for w in core.workers.values())
+        for worker in core.workers.values():
+            if len(worker.held) < worker.queue_size:
+                assert not [t for t in core.queue if self.needs[t.task_id] <= self.offers[worker.worker_id]]
         assert all(len(w.held) <= w.queue_size for w in core.workers.values())
 
     @invariant()
@@ -169,6 +184,10 @@ class SchedulerWalk(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened: when the workers have answered and the clients have left, nothing remains."""
+        if self.holds:  # one that can run everything
+            self.holds[W3], self.cancels[W3], self.offers[W3] = [], [], frozenset(EVERYTHING)
+            self.world.worker(W3, 2, EVERYTHING)
+            self._look()
         while any(self.holds.values()) or any(self.cancels.values()):
             for worker in self.holds:
                 while self.holds[worker]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 from protocol.codec import decode
 from protocol.envelope import Envelope
@@ -20,6 +21,7 @@ from protocol.messages import (
     TaskCancelConfirm,
     TaskCancelConfirmType,
     TaskCancelFlags,
+    TaskCapability,
     TaskResult,
     TaskResultType,
     WorkerDisconnectNotification,
@@ -73,8 +75,11 @@ class World:
             del self.sent[client]
         return client
 
-    def worker(self, worker: WorkerId = W1, queue_size: int = 1) -> WorkerId:
-        self.send(worker, WorkerHeartbeat(queue_size=queue_size))
+    def worker(
+        self, worker: WorkerId = W1, queue_size: int = 1, offers: Iterable[str] = (), manager: bytes = b""
+    ) -> WorkerId:
+        capabilities = tuple(TaskCapability(name, -1) for name in offers)
+        self.send(worker, WorkerHeartbeat(queue_size=queue_size, capabilities=capabilities, worker_manager_id=manager))
         echoes = [m for m in self.sent[worker] if isinstance(m, WorkerHeartbeatEcho)]
         assert len(echoes) == 1
         self.sent[worker].remove(echoes[0])
@@ -82,9 +87,10 @@ class World:
             del self.sent[worker]
         return worker
 
-    def task(self, client: ClientId = C1, task_id: TaskId | None = None) -> TaskId:
+    def task(self, client: ClientId = C1, task_id: TaskId | None = None, needs: Iterable[str] = ()) -> TaskId:
         task_id = task_id or TaskId(next(self._numbers).to_bytes(16, "big"))
-        self.send(client, Task(task_id, client, b"", content_object_id(client, b"f")))
+        capabilities = tuple(TaskCapability(name, 1) for name in needs)
+        self.send(client, Task(task_id, client, b"", content_object_id(client, b"f"), (), capabilities))
         return task_id
 
     def cancel(self, task: TaskId, client: Identity = C1, force: bool = True) -> None:

@@ -87,7 +87,7 @@ class Slot:
         return next((start.pid for start in self.of(Start)[::-1] if start.task.task_id == task_id(number)), 0)
 
     def output(self, number: int, log_type: LogType, text: str) -> list[Instruction]:
-        return self.do(self.core.output(self.pid(number), log_type, text))
+        return self.do(self.core.output(self.pid(number), log_type, text, self.now))
 
     def stored(self, number: int) -> list[Instruction]:
         return self.do(self.core.stored(task_id(number), new_object_id(CLIENT)))

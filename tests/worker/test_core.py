@@ -412,9 +412,9 @@ def test_output_goes_where_the_task_says() -> None:
     slot = Slot()
     assert slot.output(9, LogType.STDERR, "idle") == [Show("idle")]
     slot.task(1, stream=True)
-    assert slot.output(1, LogType.STDERR, "x") == [Send(TaskLog(task_id(1), LogType.STDERR, "x"))]
+    assert slot.output(1, LogType.STDERR, "x\n") == [Send(TaskLog(task_id(1), LogType.STDERR, "x\n"))]
     slot.cancel(1)
-    assert slot.output(1, LogType.STDOUT, "y") == [Send(TaskLog(task_id(1), LogType.STDOUT, "y"))]
+    assert slot.output(1, LogType.STDOUT, "y\n") == [Send(TaskLog(task_id(1), LogType.STDOUT, "y\n"))]
     slot.gone()
     slot.new_processor()
     slot.task(2)
