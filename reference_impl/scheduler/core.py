@@ -341,6 +341,8 @@ class SchedulerCore:
 
     def _send_cancel(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         assert task.worker is not None
+        if task.worker.worker_id not in self.workers:
+            return  # it is being lost just now: with another node, whose loss was one too many for their graph
         task.force_sent = task.force_wanted
         cancel = TaskCancel(task.task_id, TaskCancelFlags(task.force_wanted))
         self._out.append(Send(task.worker.worker_id, Envelope.of(cancel)))
