@@ -82,6 +82,8 @@ def _queued(facts: Explanation, name: str) -> _Told:
     if facts.lacking:
         lacking = ", ".join(facts.lacking)
         lines = [f"it requires {_wanted(facts)}, and none of {_workers(facts)} offers {lacking}"]
+        if facts.managers:
+            lines.append(f"{facts.managers} worker managers could start one that does")
         return "no-such-worker", lines, ["TSK-12"], ["scalercli top", f"scalercli cancel {name}"]
     if facts.workers_known and not facts.workers:
         return (
@@ -93,14 +95,16 @@ def _queued(facts: Explanation, name: str) -> _Told:
     lines = []
     if facts.row.options.capabilities and facts.fitting < facts.workers:
         lines.append(f"it requires {_wanted(facts)}; {facts.fitting} of {_workers(facts)} offer that")
-    if facts.row.queue_position:
+    elif facts.row.options.capabilities and not facts.fitting:
+        lines.append(f"no single worker offers all that it requires: {_wanted(facts)}")
+    if facts.with_room:
+        lines.append("a worker with room for it is there: it is about to be handed over")
+    elif facts.row.queue_position:
         lines.append(f"all workers that it can run on are full; it is number {facts.row.queue_position} in the queue")
     else:
         lines.append("no worker has taken it yet")
     if facts.slots:
         lines.append(f"{_workers(facts)} hold {facts.held} of at most {facts.slots} tasks")
-    if facts.told:
-        lines.append(f"the scheduler says: {facts.told}")
     if facts.lost_workers:
         lines.append(_lost_workers(facts))
     return "all-busy", lines, ["TSK-05"], ["scalercli top", f"scalercli wait {name}"]
