@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check unit conformance format interop bench generate clean
+.PHONY: help demo test check unit conformance format interop bench generate screenshots clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -45,6 +45,9 @@ conformance: $(STAMP)  ## the reference judged by the conformance suite
 
 bench: $(STAMP)  ## measurements beside opengris-scaler 2.9.0, in the same run
 	@$(BIN)/python benchmarks/compare.py
+
+screenshots: $(STAMP)  ## the pictures of the documentation, from what the commands really print
+	@$(BIN)/python docs/screenshots/make.py
 
 clean:  ## remove what was set up
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -89,7 +89,11 @@ def _keys() -> Iterator[int | None]:
     except (AttributeError, ValueError, OSError):
         yield None
         return
-    if not os.isatty(fd) or os.tcgetpgrp(fd) != os.getpgrp():
+    try:
+        ours = os.isatty(fd) and os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:  # a terminal, but of another session
+        ours = False
+    if not ours:
         yield None
         return
     import termios

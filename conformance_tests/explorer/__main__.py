@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from conformance_tests.engine.channels import SetupFailed
 from conformance_tests.explorer import counterexample
 from conformance_tests.explorer.search import Options, Report, Search
 from conformance_tests.explorer.walk import IGNORED, ROWS
+from conformance_tests.mutants import catalog
+from conformance_tests.mutants.model import applied
 
 REFERENCE = "reference_impl.conformance:scheduler_core"
 CONFORMS, USAGE, NOT_CONFORMANT = 0, 2, 12
@@ -31,13 +34,23 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="workers that have timed out may register again under the same identity",
     )
+    parser.add_argument(
+        "--mutant",
+        metavar="NAME",
+        help="plant this fault in the reference first, for example running-cancel-lost "
+        "(python -m conformance_tests.mutants --list --role scheduler has all)",
+    )
     parser.add_argument("--scenario", type=Path, metavar="FILE", help="write a counterexample to this file")
     given = parser.parse_args(argv)
     if given.depth < 1:
         parser.error("--depth must be at least 1")
+    if given.mutant is not None and given.mutant not in (m.name for m in catalog.of_role("scheduler")):
+        parser.error(f"--mutant: there is no mutant scheduler/{given.mutant}")
     options = Options(given.depth, not given.empty, not given.no_balancing, given.returning)
+    planted = applied(catalog.find("scheduler", given.mutant)) if given.mutant is not None else nullcontext()
     try:
-        report = Search(given.core, options, _progress if sys.stderr.isatty() else None).run()
+        with planted:
+            report = Search(given.core, options, _progress if sys.stderr.isatty() else None).run()
     except SetupFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import replace
 from typing import Any
@@ -760,7 +761,7 @@ def shutdown_not_told_to_workers(p: Patcher) -> None:
 def client_record_leaks(p: Patcher) -> None:
     def lost(self: SchedulerCore, client: Any) -> None:
         before(self, client)
-        self.clients[client.client_id] = type(client)(client.client_id, client.connected_at, 0)
+        self.clients[client.client_id] = copy.copy(client)
 
     before = SchedulerCore._client_lost
     p.set(SchedulerCore, "_client_lost", lost)

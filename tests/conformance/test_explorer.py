@@ -121,3 +121,12 @@ def test_equal_states_are_merged_and_all_ways_to_them_are_counted() -> None:
 def test_a_core_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--core", "reference_impl.conformance:nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_a_fault_is_planted_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--depth", "2", "--mutant", "running-cancel-lost"]) == 12
+    assert "CAN-05: wanda must get TaskCancel" in capsys.readouterr().out
+    assert command.main(["--depth", "1"]) == 0  # and taken out again
+    with pytest.raises(SystemExit):
+        command.main(["--mutant", "nobody"])
+    assert "there is no mutant scheduler/nobody" in capsys.readouterr().err
