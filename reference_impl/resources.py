@@ -30,6 +30,13 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
+def lies_in_memory(path: Path) -> bool:
+    """Whether what is written there takes memory and no disk. The path need not exist."""
+    real = path.resolve()
+    mounts = [p for p in psutil.disk_partitions(all=True) if real.is_relative_to(p.mountpoint)]
+    return bool(mounts) and max(mounts, key=lambda p: len(p.mountpoint)).fstype in ("tmpfs", "ramfs")
+
+
 def usable_memory() -> int:
     """Bytes of memory of this machine, or what the control group of this process may use, if that is less."""
     total = int(psutil.virtual_memory().total)

@@ -30,6 +30,8 @@ class Deviation:
     failure: str
     scenario: str = "*"
     link: str = ""
+    sometimes: bool = False
+    """A race: that its scenarios pass does not make it stale."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,14 @@ def load(name: str) -> Target:
 
 def _role(spec: dict[str, Any]) -> RoleTarget:
     deviations = tuple(
-        Deviation(d["requirement"], d["reason"], d["failure"], d.get("scenario", "*"), d.get("link", ""))
+        Deviation(
+            d["requirement"],
+            d["reason"],
+            d["failure"],
+            d.get("scenario", "*"),
+            d.get("link", ""),
+            bool(d.get("sometimes")),
+        )
         for d in spec.get("knownDeviations", ())
     )
     return RoleTarget(

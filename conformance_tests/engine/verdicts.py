@@ -62,9 +62,12 @@ class Wrong(NamedTuple):
 
 def wrong_deviations(deviations: Sequence[Deviation], results: Sequence[Result], complete: bool) -> list[Wrong]:
     """The entries that are stale (everything that they are about passes) or unmatched (it fails in another way, or,
-    in a complete run, there is nothing that they are about)."""
+    in a complete run, there is nothing that they are about). Without ``complete``, entries that are about several
+    scenarios are not judged."""
     wrong: list[Wrong] = []
     for deviation in deviations:
+        if not complete and set(deviation.scenario) & set("*?["):
+            continue  # another of its scenarios may show it
         about = [
             r
             for r in results
@@ -81,7 +84,7 @@ def wrong_deviations(deviations: Sequence[Deviation], results: Sequence[Result],
         if failed:
             text = failed[0].failure.text if failed[0].failure else ""
             wrong.append(Wrong(deviation, f"unmatched: {failed[0].scenario.id} fails in another way: {text}"))
-        elif any(r.verdict is Verdict.PASS for r in about):
+        elif not deviation.sometimes and any(r.verdict is Verdict.PASS for r in about):
             passed = next(r for r in about if r.verdict is Verdict.PASS)
             wrong.append(Wrong(deviation, f"stale: {passed.scenario.id} passes"))
     return wrong

@@ -11,7 +11,7 @@ _MODULES = {
     "scheduler": ("scheduler", "graphs", "placement"),
     "object-storage": ("storage",),
     "worker": ("worker",),
-    "client": ("client",),
+    "client": ("client", "client_graphs"),
 }
 
 

@@ -142,11 +142,12 @@ class ObjectStorage:
         identity is this connection's from now on."""
         instructions = self.tick(now)
         peer = self._peers.get(identity)
+        dropped = False
         if peer is None:
             peer = self._peers[identity] = _Peer(identity)
         elif peer.connection is not None:
             instructions.append(Close(peer.connection, "a newer connection has its identity"))
-            self._drop_held(peer, instructions, now)
+            dropped = self._drop_held(peer, peer.connection)
             del self._connections[peer.connection]
         else:
             self._remove_gone(peer)
@@ -159,7 +160,7 @@ class ObjectStorage:
             if content is not None:
                 self._done_waiting(waiting)
                 instructions.append(_get_ok(connection, waiting.request, content.payload))
-        return instructions
+        return self._continue(now, instructions) if dropped else instructions
 
     def request(self, connection: int, request: Request, now: float) -> list[Instruction]:
         """A request of an identified connection. One of an unknown type is ignored."""
@@ -273,20 +274,18 @@ class ObjectStorage:
             elif put.connection in self._connections:
                 instructions.append(Resume(put.connection))
 
-    def _drop_held(self, peer: _Peer, instructions: list[Instruction], now: float) -> None:
-        if peer.held is not None:
-            assert peer.connection is not None
-            self._room.drop(peer.connection)
-            peer.held = None
-            self._continue(now, instructions)
+    def _drop_held(self, peer: _Peer, connection: int) -> bool:
+        """Forgets the set that is held, and what came after it. Whether there was one: then others may go on."""
+        if peer.held is None:
+            return False
+        self._room.drop(connection)
+        peer.held = None
+        return True
 
     def disconnected(self, connection: int, now: float) -> list[Instruction]:
         """The connection is no more."""
         instructions: list[Instruction] = []
-        peer = self._connections.get(connection)
-        if peer is not None:
-            self._drop_held(peer, instructions, now)
-        self._connections.pop(connection, None)
+        peer = self._connections.pop(connection, None)
         if peer is not None:
             peer.connection = None
             peer.gone_since = now
@@ -295,6 +294,8 @@ class ObjectStorage:
                 self._gone_requests += len(peer.waiting)
             else:
                 del self._peers[peer.identity]
+            if self._drop_held(peer, connection):
+                self._continue(now, instructions)
         return instructions + self.tick(now)
 
     def tick(self, now: float) -> list[Instruction]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from protocol.storage import Buffer
+from reference_impl.resources import lies_in_memory
 
 _PIECE_BYTES = 1 << 22
 _LOCK_SUFFIX = ".lock"
@@ -68,7 +69,8 @@ class SpillFiles:
     def __init__(self, root: Path | None = None, disk: Disk | None = None) -> None:
         """``root`` None: ``default_root()``. Nothing is made before the first write, but a root that is given must be
         usable: raises SpillError."""
-        self._root = root or default_root()
+        self.root = root or default_root()
+        self._keep_root = root is not None and root.exists()  # the user's own
         self._disk = disk or Disk()
         self._directory: Path | None = None
         self._lock = -1
@@ -83,7 +85,7 @@ class SpillFiles:
         try:
             if root is not None:
                 _private_directory(root)
-            _remove_left_overs(self._root)
+            _remove_left_overs(self.root)
         except BaseException:
             self._close_sockets()
             raise
@@ -145,8 +147,9 @@ class SpillFiles:
             with suppress(OSError):
                 _lock_path(self._directory).unlink()
             os.close(self._lock)
-            with suppress(OSError):
-                self._root.rmdir()  # only if nobody else uses it
+            if not self._keep_root:
+                with suppress(OSError):
+                    self.root.rmdir()  # only if nobody else uses it
         self._close_sockets()
 
     def _close_sockets(self) -> None:
@@ -187,8 +190,10 @@ class SpillFiles:
         """The reason why not, or nothing."""
         try:
             if self._directory is None:
-                self._directory, self._lock = _own_directory(self._root)
-                logger.info("objects are spilled to %s", self._directory)
+                self._directory, self._lock = _own_directory(self.root)
+                logger.info("the memory limit is reached: objects go to files in %s", self._directory)
+                if lies_in_memory(self._directory):
+                    logger.warning("%s lies in memory: that saves none; choose a --spill-directory", self._directory)
             path = self._path(file)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:

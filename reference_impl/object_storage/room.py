@@ -4,7 +4,7 @@ Theory of operation. A payload that fits into memory is stored at once. Otherwis
 contents are to be written to files; the set is held until that is done, so that the bound holds, and so that a set is
 only confirmed once its place is certain. If the large contents in memory would not make enough room, the payload goes
 to a file itself. If there is no room on disk either, the set is refused, and what was stored before stays. Only the
-set that is held longest makes plans; the others wait behind it.
+set that is held longest makes plans; the others wait behind it, unless they fit as it is.
 
 A payload that may be equal to a content in a file is held, too, until the two have been compared.
 """
@@ -99,8 +99,10 @@ class Room:
     def put(self, put: Put, now: float, chores: list[Chore]) -> Outcome:
         """A new payload: stored, refused, or held; then it is tried again by ``retry``."""
         if self.held:
-            self.held.append(put)
-            return Outcome.HELD
+            like = self._contents.like(key_of(put.request.payload))
+            if not self._fits(put) or (like is not None and isinstance(like.payload, OnDisk)):
+                self.held.append(put)
+                return Outcome.HELD
         outcome = self._place(put, now, chores)
         if outcome is Outcome.HELD:
             self.held.append(put)

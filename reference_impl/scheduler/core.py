@@ -189,7 +189,6 @@ class SchedulerCore:
         if message.capabilities or priority:
             needs = names_of(message.capabilities)
             record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs, priority)
-            self._room_wanted = self._room_wanted or priority > 0
         else:
             record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
         self._stand_behind(record)
@@ -322,11 +321,13 @@ class SchedulerCore:
 
     def _enqueue(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         self.queue.append(task)
+        self._room_wanted = self._room_wanted or task.priority > 0
 
     def _requeue(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         task.worker = None
         task.force_wanted = task.force_sent = False
         self.queue.put_back(task)
+        self._room_wanted = self._room_wanted or task.priority > 0
 
     def _send_task(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         worker = self.workers[sender]
@@ -489,6 +490,7 @@ class SchedulerCore:
             self._out.append(DeleteObjects(objects))
         shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
         self._out.extend(Send(worker, shutdown) for worker in self.workers)
+        self._out.extend(Send(manager, shutdown) for manager in self.managers.identities())
         self._out.append(Stop())
 
     def _on_manager_heartbeat(self, sender: Identity, envelope: Envelope, now: float) -> None:

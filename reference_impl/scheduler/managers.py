@@ -43,6 +43,10 @@ class Managers:
     def __len__(self) -> int:
         return len(self._managers)
 
+    def identities(self) -> list[Identity]:
+        """Who they are."""
+        return [manager.identity for manager in self._managers.values()]
+
     def seen(self, sender: Identity, heartbeat: WorkerManagerHeartbeat, now: float) -> Identity | None:
         """A heartbeat; returns the manager that had this id until now, if it was another one."""
         manager = self._managers.get(heartbeat.worker_manager_id)

@@ -417,7 +417,7 @@ class Agent:
         self._storage.store(name, payload, done, refused)
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
-        self._storage.abandon(self._objects.forget(instruction.names))
+        self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
         self._pool.forget(instruction.names)
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:

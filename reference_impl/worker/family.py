@@ -1,4 +1,5 @@
-"""The processes that a process has started, whatever group or session they moved to (Linux; elsewhere none is found).
+"""The processes that a process has started, whatever group or session they moved to (Linux; where the system does not
+tell, none is found).
 
 A *subreaper* gets the orphans below it as its children. Each processor is one, and so is the zygote: as long as a
 processor lives, all that its tasks started is below it, and when it has ended that is below the zygote.
@@ -19,8 +20,8 @@ _PR_GET_CHILD_SUBREAPER = 37
 
 
 def become_subreaper() -> None:
-    """From now on orphans below this process become its children. Not inherited by a fork."""
-    if sys.platform == "linux":
+    """From now on orphans below this process become its children, if it can find them. Not inherited by a fork."""
+    if sys.platform == "linux" and Path(f"/proc/self/task/{os.getpid()}/children").exists():
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

@@ -40,6 +40,7 @@ class StorageLink:
         self._sets: dict[int, _Set] = {}
         self._waiting: list[_Set] = []  # to be stored once there is a connection
         self._failures = 0
+        self._abandoned = False  # the storage waits with gets that nobody wants any more
         self.retry_at = 0.0
         """When ``maintain`` is due, if there is no connection; 0: not at all."""
 
@@ -89,10 +90,18 @@ class StorageLink:
             if self._connection is not None:
                 self._connection.send(storage.get_request(self._connection.next_id(), name))
 
-    def abandon(self, names: Iterable[ObjectId]) -> None:
-        """Nobody wants these any more, and they may never come."""
+    def abandon(self, names: Iterable[ObjectId], now: float) -> None:
+        """Nobody wants these any more, and they may never come. A get can't be taken back: the storage would wait with
+        them as long as this connection lives: it is given up for a new one when nothing else is under way on it."""
         for name in names:
-            self._gets.pop(name, None)
+            if self._gets.pop(name, name) is None:
+                self._abandoned = True
+        self._renew(now)
+
+    def _renew(self, now: float) -> None:
+        if self._abandoned and not self._gets and not self._sets and not self.wants_write:
+            self._disconnect()
+            self.retry_at = now
 
     def store(self, name: ObjectId, payload: Buffer, done: Callable[[], None], refused: Callable[[], None]) -> None:
         """Stores an object; ``done`` is called when it is, ``refused`` when the storage has no room for it."""
@@ -123,6 +132,7 @@ class StorageLink:
             elif response.type is ResponseType.GET_OK and response.object_id in self._gets:
                 del self._gets[response.object_id]
                 self._fetched(response.object_id, response.payload)
+        self._renew(now)
 
     def flush(self, now: float) -> None:
         """Sends what the connection takes now."""
@@ -144,6 +154,7 @@ class StorageLink:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._abandoned = False
         self._waiting = [*self._sets.values(), *self._waiting]
         self._sets.clear()
 

@@ -20,6 +20,8 @@ from typing import NamedTuple, Union
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.messages import (
+    ClientDisconnect,
+    DisconnectType,
     Kind,
     Message,
     TaskCapability,
@@ -65,7 +67,7 @@ class Note(NamedTuple):
 
 
 class End(NamedTuple):
-    """End the manager and its workers, because of this."""
+    """End the manager and its workers, because of this; empty if that is as it should be."""
 
     error: str
 
@@ -145,6 +147,11 @@ class ManagerCore:
                 message = envelope.message
                 assert isinstance(message, WorkerManagerCommand)
                 return self._command(message, now)
+            if envelope.kind is Kind.CLIENT_DISCONNECT:
+                goodbye = envelope.message
+                assert isinstance(goodbye, ClientDisconnect)
+                if goodbye.disconnect_type is DisconnectType.SHUTDOWN:
+                    return [Note(logging.INFO, "the cluster is shut down: ending"), End("")]
         except MalformedMessage as error:
             return self.malformed(str(error))
         return [Note(logging.WARNING, f"{envelope.kind.name} is not for a worker manager; ignored")]

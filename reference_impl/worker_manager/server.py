@@ -22,6 +22,7 @@ from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.identifiers import Identity
 from reference_impl.addresses import Address
+from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.worker_manager.core import Ask, End, Instruction, ManagerCore, Note, Send, Settings, Start
 
@@ -72,6 +73,7 @@ class ManagerServer:
         self._stop = stop
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
+        self._peers = PeerLog(_LOG)
         self._children: dict[int, _Child] = {}  # by number
         self._by_descriptor: dict[int, _Child] = {}
         self.core = ManagerCore(settings, time.monotonic())
@@ -188,7 +190,10 @@ class ManagerServer:
                 if child is not None:
                     child.process.send_signal(signal.SIGUSR1)
             elif isinstance(instruction, Note):
-                _LOG.log(instruction.level, "%s", instruction.text)
+                if instruction.level >= logging.WARNING:  # these may come again and again
+                    self._peers.note(instruction.level, b"scheduler", instruction.text)
+                else:
+                    _LOG.log(instruction.level, "%s", instruction.text)
             elif isinstance(instruction, End):
                 self._ended = instruction.error
 

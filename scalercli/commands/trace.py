@@ -50,7 +50,9 @@ def trace(
         str | None,
         typer.Argument(metavar="[FILE|-]", help="A recording, as --format jsonl prints it.", show_default=False),
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How it is shown.")] = Format.TEXT,
+    format_: Annotated[
+        str, typer.Option("--format", "-f", metavar="text|mermaid|html|jsonl", help="How it is shown.")
+    ] = Format.TEXT.value,
     live: Annotated[bool, typer.Option("--live", help="Be a proxy in front of the cluster's scheduler.")] = False,
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="ADDRESS", help="With --live: where; default tcp://127.0.0.1:0.")
@@ -91,7 +93,9 @@ def trace(
         raise CliError(f"--role {role!r}: only a scheduler's recording can become a scenario", "--role scheduler")
     if words is not None:
         _check(words)
-    session = _session(format, heartbeats, task.lower())
+    if file is not None and any(_same(path, file) for path in (record_to, to_scenario)):
+        raise CliError(f"{file} would be overwritten while it is read")
+    session = _session(_format(format_), heartbeats, task.lower())
     with ExitStack() as stack:
         if record_to is not None:
             session.recorders.append(JsonlView(stack.enter_context(_writable(record_to)), session.reader))
@@ -104,6 +108,18 @@ def trace(
             return _live(session, settings.cluster(cluster), listen or "tcp://127.0.0.1:0", storage)
         assert words is not None
         return _around(session, words, settings.cluster(cluster), workers, storage)
+
+
+def _format(name: str) -> Format:
+    try:
+        return Format(name)
+    except ValueError:
+        known = ", ".join(one.value for one in Format)
+        raise CliError(f"{name!r} is not a format", f"--format: one of {known}") from None
+
+
+def _same(path: Path | None, file: str) -> bool:
+    return path is not None and path.exists() and Path(file).exists() and path.samefile(file)
 
 
 def _writable(path: Path) -> TextIO:
@@ -214,6 +230,11 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
         address = Address.parse(listen)
     except ValueError as error:
         raise CliError(f"--listen: {error}", "--listen tcp://127.0.0.1:0") from None
+    if storage and address.host in ("0.0.0.0", "::"):
+        raise CliError(
+            "--storage puts the address of --listen into messages: it can't be any address of this machine",
+            "--listen tcp://HOST:PORT with the host as peers reach it",
+        )
     scheduler = Address.parse(_scheduler(cluster))
     _must_answer(scheduler)
     passed: queue.SimpleQueue[Recorded | None] = queue.SimpleQueue()
@@ -228,6 +249,8 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
         message(f"ready trace pid={os.getpid()} address={proxy.address} cluster={scheduler}")
         while (recorded := passed.get()) is not None:
             session.feed(recorded)
+            if passed.empty():
+                sys.stdout.flush()
     finally:
         proxy.close()
     while not passed.empty():
@@ -310,6 +333,8 @@ def _around(session: Session, words: list[str], cluster: str, workers: int | Non
     try:
         while (recorded := passed.get()) is not None:
             session.feed(recorded)
+            if passed.empty():
+                sys.stdout.flush()
     except BaseException:
         traced.stop()
         raise

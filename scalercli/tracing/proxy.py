@@ -29,6 +29,7 @@ _FORGET_SECONDS = 600.0
 """After so long without a word in either direction the connection of an identity is closed: it has gone."""
 _SWEEP_SECONDS = 30.0
 _DRAIN_MESSAGES = 500
+_MONITOR_PORT_OFFSET = 2
 _LINGER_MILLISECONDS = 1000
 
 
@@ -64,6 +65,7 @@ class Proxy:
         self._heard: dict[Identity, float] = {}
         self._poller = zmq.Poller()
         self._poller.register(self._front, zmq.POLLIN)
+        self._monitor = self._pass_monitor_on(scheduler)
         self._wake, self._waker = socket.socketpair()
         self._poller.register(self._wake.fileno(), zmq.POLLIN)
         self._started = time.monotonic()
@@ -92,6 +94,31 @@ class Proxy:
             made.setsockopt(option, value)
         return made
 
+    def _pass_monitor_on(self, scheduler: Address) -> dict[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """Where to find the monitor stream of a scheduler, two above its port, this proxy has it, too; not recorded.
+        Each socket to the one that gets what comes; nothing where that port is taken."""
+        subscribers, there = self._socket(zmq.XPUB), self._socket(zmq.XSUB)
+        for one in (subscribers, there):
+            one.setsockopt(zmq.LINGER, 0)
+        try:
+            subscribers.bind(str(self.address._replace(port=self.address.port + _MONITOR_PORT_OFFSET)))
+            there.connect(str(scheduler._replace(port=scheduler.port + _MONITOR_PORT_OFFSET)))
+        except zmq.ZMQError:
+            subscribers.close()
+            there.close()
+            return {}
+        for one in (subscribers, there):
+            self._poller.register(one, zmq.POLLIN)
+        return {subscribers: there, there: subscribers}
+
+    def _drain_monitor(self, source: zmq.Socket[bytes]) -> None:
+        for _ in range(_DRAIN_MESSAGES):
+            try:
+                frames = source.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._monitor[source].send_multipart(frames)
+
     def _run(self) -> None:
         next_sweep = time.monotonic() + _SWEEP_SECONDS
         ending = False
@@ -105,6 +132,8 @@ class Proxy:
                 elif isinstance(ready, int):
                     self._poller.unregister(ready)
                     ending = True
+                elif ready in self._monitor:
+                    self._drain_monitor(ready)
                 else:
                     self._drain_back(ready)
             now = time.monotonic()

@@ -160,4 +160,3 @@ class JsonlView:
 
     def _write(self, data: dict[str, Any]) -> None:
         self._stream.write(json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self._stream.flush()

@@ -24,7 +24,7 @@ class TextView:
         arrow = f"{seen.sender:>9} → {seen.receiver:<9}"
         task = seen.task_id.hex()[:8]
         latency = f"  +{duration(seen.latency)}" if seen.latency is not None else ""
-        head = f"{seen.recorded.at:11.6f}  {arrow}  {seen.kind:<17} {task:<8}  "
+        head = f"{seen.recorded.at:11.6f}  {arrow}  {seen.kind:<19} {task:<8}  "
         shown = seen.shown
         if self._width:
             room = max(20, self._width - len(head) - len(latency))
@@ -32,7 +32,7 @@ class TextView:
         line = (
             self._styled(f"{seen.recorded.at:11.6f}", _DIM)
             + f"  {arrow}  "
-            + self._styled(f"{seen.kind:<17}", _COLOURS.get(seen.kind, ""))
+            + self._styled(f"{seen.kind:<19}", _COLOURS.get(seen.kind, ""))
             + f" {task:<8}  "
             + shown
             + self._styled(latency, _DIM)
@@ -56,10 +56,9 @@ def duration(seconds: float) -> str:
 class TextPrinter:
     """The view that prints lines as messages come."""
 
-    def __init__(self, stream: TextIO, text: TextView, flush: bool = True) -> None:
+    def __init__(self, stream: TextIO, text: TextView) -> None:
         self._stream = stream
         self._text = text
-        self._flush = flush
 
     def begin(self, header: Header) -> None:
         pass
@@ -72,8 +71,6 @@ class TextPrinter:
 
     def _write(self, lines: list[str]) -> None:
         self._stream.write("".join(line + "\n" for line in lines))
-        if self._flush:
-            self._stream.flush()
 
 
 def summary_lines(summary: dict[str, Any], text: TextView) -> list[str]:

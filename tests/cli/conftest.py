@@ -105,10 +105,10 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
     home = Path(tempfile.mkdtemp(prefix="scli-"))
     monkeypatch.setenv("SCALERCLI_RUNTIME_DIR", str(home / "r"))
     monkeypatch.setenv("SCALERCLI_STATE_DIR", str(home / "s"))
-    agent = FakeAgent(Places(CLUSTER))
+    made = Setup(home, FakeAgent(Places(CLUSTER)))
     try:
-        yield Setup(home, agent)
+        yield made
     finally:
-        agent.close()
+        made.agent.close()
         assert not list((home / "r").iterdir())
         shutil.rmtree(home)

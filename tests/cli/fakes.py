@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from protocol.control import AgentInfo
-from protocol.messages import InformationAnswer, LogType, TaskInfo, TaskList, TaskResultType, TaskState
+from protocol.identifiers import TaskId
+from protocol.messages import InformationAnswer, LogType, TaskInfo, TaskList, TaskResultType, TaskState, WorkerInfo
 from protocol.payloads import ResultMetadata
 from reference_impl.client import CancelAnswer, RawResult
 from scalercli.agent.__main__ import listen, take_lock
@@ -41,6 +42,7 @@ class FakeFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     def request_cancel(self, *, force: bool = True) -> None:
         self._client.cancels.append((self.task_id, force))
+        self._client.cancel_arrived.release()
         answer = self._client.answers.get(self.task_id, self._client.answer)
         if answer is not None:
             self.give(answer)
@@ -67,9 +69,11 @@ class FakeClient:
         self.answer: CancelAnswer | None = CancelAnswer.CANCELED
         self.answers: dict[bytes, CancelAnswer] = {}
         self.states: dict[bytes, TaskState] | None = {}
+        self.workers: tuple[WorkerInfo, ...] = (WorkerInfo(b"Worker|w|1", "host", queue_size=4, held=4),)
         self.ends: list[Any] = []  # for the next tasks, in order: how they end at once
         self.fails: Exception | None = None
         self.arrived = threading.Semaphore(0)
+        self.cancel_arrived = threading.Semaphore(0)
 
     def submit_pickled(self, function: bytes, arguments: Sequence[bytes], **options: Any) -> FakeFuture:
         if self.fails is not None:
@@ -107,10 +111,13 @@ class FakeClient:
     def query(self, variant: str, value: Any = None, timeout: float = 5.0) -> InformationAnswer:
         if self.states is None:
             raise TimeoutError("this scheduler does not answer")
+        if variant == "workers":
+            return InformationAnswer(1, "workers", self.workers)
         infos = [
-            TaskInfo(t, state=self.states.get(t, TaskState.RUNNING), worker=b"Worker|w|1")  # type: ignore[arg-type]
+            TaskInfo(TaskId(t), state=state, worker=b"" if state is TaskState.INACTIVE else b"Worker|w|1")
             for t, future in self.futures.items()
             if not future.done()
+            for state in (self.states.get(t, TaskState.RUNNING),)
         ]
         return InformationAnswer(1, "tasks", TaskList(tuple(infos), len(infos)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,8 @@ def test_a_known_deviation_that_passes_is_stale(tmp_path: Path) -> None:
     assert wrong == ["stale: scheduler/foreign-cancel passes"]
     stale = verdicts.wrong_deviations(fine.roles["scheduler"].deviations, [passed], complete=True)
     assert verdicts.exit_code([passed], stale) == 12
+    race = [replace(d, sometimes=True) for d in fine.roles["scheduler"].deviations]
+    assert not any("stale" in w.why for w in verdicts.wrong_deviations(race, [passed], complete=True))
 
 
 def test_a_known_deviation_about_nothing_is_unmatched_in_a_complete_run_only(tmp_path: Path) -> None:

@@ -47,6 +47,26 @@ def test_five_levels_on_one_slot(client: Client) -> None:
     assert client.submit(_depth, 5).result(60) == 5
 
 
+def test_stopped_parents(tmp_path: Path) -> None:
+    """Their clients can't heartbeat meanwhile, which is no harm in a short time."""
+    options = ("--hard-processor-suspend",)
+    with (
+        EmbeddedCluster.start(1, tmp_path, worker_options=options) as cluster,
+        Client(cluster.scheduler_address) as client,
+    ):
+        assert client.submit(_depth, 3).result(60) == 3
+
+
+def test_more_parents_than_the_worker_has_places(tmp_path: Path) -> None:
+    """What they wait for comes behind them all, and finds every place taken."""
+    options = ("--per-worker-task-queue-size", "3")
+    with (
+        EmbeddedCluster.start(1, tmp_path, worker_options=options) as cluster,
+        Client(cluster.scheduler_address) as client,
+    ):
+        assert [future.result(60) for future in client.submit_many(_depth, [(1,)] * 10)] == [1] * 10
+
+
 def test_the_client_as_an_argument(client: Client) -> None:
     assert client.submit(_fibonacci, client, 6).result(60) == 8
 

@@ -27,7 +27,7 @@ from reference_impl.storage_connection import StorageConnection
 from tests.interop.monitor import Monitor
 
 PATIENCE_SECONDS = 60.0
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 3.0
 
 KILLED_CLIENT = """
 import sys, time
@@ -53,6 +53,10 @@ def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
     beats = ("--heartbeat-interval-seconds", "0.2")
     with EmbeddedCluster.start(2, tmp_path, scheduler_options=options, worker_options=beats) as cluster:
         yield cluster
+
+
+def _client(cluster: EmbeddedCluster) -> Client:
+    return Client(cluster.scheduler_address, heartbeat_interval_seconds=0.3)
 
 
 class Observer:
@@ -120,7 +124,7 @@ def _random_work(number: int, data: bytes) -> bytes:
 
 def test_after_results_failures_and_cancels_in_races(cluster: EmbeddedCluster, observer: Observer) -> None:
     chosen = random.Random(5)
-    with Client(cluster.scheduler_address) as client:
+    with _client(cluster) as client:
         futures = [client.submit(_random_work, n, bytes([n % 50]) * 70_000) for n in range(100)]
         chosen.shuffle(futures)
         for future in futures[:50]:
@@ -134,7 +138,7 @@ def test_after_results_failures_and_cancels_in_races(cluster: EmbeddedCluster, o
 
 
 def test_after_clear_the_client_goes_on(cluster: EmbeddedCluster, observer: Observer) -> None:
-    with Client(cluster.scheduler_address) as client:
+    with _client(cluster) as client:
         futures = [client.submit(_random_work, n, bytes([n]) * 70_000) for n in range(20)]
         futures[0].result(PATIENCE_SECONDS)
         client.clear(PATIENCE_SECONDS)
@@ -163,7 +167,7 @@ def test_after_a_client_was_killed(cluster: EmbeddedCluster, observer: Observer)
 
 def test_after_workers_were_killed(cluster: EmbeddedCluster, observer: Observer) -> None:
     beats = ("--heartbeat-interval-seconds", "0.2")
-    with Client(cluster.scheduler_address) as client:
+    with _client(cluster) as client:
         for number in range(3):
             pid = cluster.add_workers(f"victim{number}", 2, beats)
             futures = [client.submit(os.urandom, 200_000 + n) for n in range(100)]
@@ -176,9 +180,9 @@ def test_after_workers_were_killed(cluster: EmbeddedCluster, observer: Observer)
 
 
 def test_after_the_cluster_was_shut_down(cluster: EmbeddedCluster, observer: Observer) -> None:
-    with Client(cluster.scheduler_address) as other:
+    with _client(cluster) as other:
         future = other.submit(time.sleep, 600)
-        with Client(cluster.scheduler_address) as client:
+        with _client(cluster) as client:
             client.submit(bytes, 100_000).result(PATIENCE_SECONDS)
             assert observer.total().object_count > 0
             client.shutdown_cluster(PATIENCE_SECONDS)
@@ -192,7 +196,7 @@ def test_after_the_cluster_was_shut_down(cluster: EmbeddedCluster, observer: Obs
 
 def test_after_a_worker_was_thought_lost_and_came_back(cluster: EmbeddedCluster, observer: Observer) -> None:
     beats = ("--heartbeat-interval-seconds", "0.2")
-    with Client(cluster.scheduler_address) as client, Monitor(cluster.monitor_address) as monitor:
+    with _client(cluster) as client, Monitor(cluster.monitor_address) as monitor:
         pid = cluster.add_workers("sleepy", 2, beats)
         futures = [client.submit(time.sleep, 0.05) for _ in range(100)]
         futures[0].result(PATIENCE_SECONDS)

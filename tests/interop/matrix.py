@@ -80,7 +80,8 @@ class _Run:
 
     def workload(self, big: int, only: Sequence[str], seconds: float) -> None:
         cluster, row = self._cluster, self._row
-        client = ClientProcess(cluster, "client", "checks", directory=str(cluster.directory), big=big, only=[*only])
+        options = {"directory": str(cluster.directory), "big": big, "only": [*only]}
+        client = ClientProcess(cluster, "client", "checks", **options, skip=deviations.not_run(row.combination))
         watchdog = threading.Timer(seconds, client.process.kill)
         watchdog.start()
         left = False

@@ -32,6 +32,7 @@ import threading
 import time
 import traceback
 import types
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from fractions import Fraction
 from typing import Any
@@ -123,6 +124,15 @@ def innermost_failure(x: int) -> None:
         raise ValueError("no cheese", x) from error
 
 
+def slept(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def paired(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
 def failing(x: int) -> None:
     innermost_failure(x)
 
@@ -177,6 +187,7 @@ class Ours:
 
         self.client = Client(address)
         self.submit = self.client.submit
+        self.get = self.client.get
 
     def map(self, function: Any, *iterables: Any) -> list[Any]:
         return list(self.client.map(function, *iterables))
@@ -212,6 +223,7 @@ class Peer:
         self.address = address
         self.client = Client(address=address, profiling=True)
         self.submit = self.client.submit
+        self.get = self.client.get
 
     def map(self, function: Any, *iterables: Any) -> list[Any]:
         return list(self.client.map(function, *iterables))
@@ -288,8 +300,9 @@ class Gate:
 class Workload:
     """The checks, in order. Each asserts what must be; ``see`` notes what may be a documented deviation."""
 
-    def __init__(self, client: Ours | Peer, directory: str, big: int) -> None:
-        self.client = client
+    def __init__(self, another: Callable[[], Ours | Peer], directory: str, big: int) -> None:
+        self.another = another
+        self.client = another()
         self.directory = pathlib.Path(directory)
         self.big = big
         self.objects = 0  # in the storage, before clients left
@@ -307,9 +320,10 @@ class Workload:
             raise AssertionError(answer["error"])
         return answer
 
-    def run(self, only: list[str]) -> None:
-        """All checks, or those with these names."""
-        for name in (n for n in vars(type(self)) if n.startswith("check_") and (not only or n[6:] in only)):
+    def run(self, only: list[str], skip: list[str]) -> None:
+        """All checks, or those with these names; without some."""
+        names = [name for name in vars(type(self)) if name.startswith("check_") and name[6:] not in skip]
+        for name in (n for n in names if not only or n[6:] in only):
             self.seen, self.text = [], []
             start = time.monotonic()
             try:
@@ -525,6 +539,54 @@ class Workload:
             assert not future.cancelled() and future.result(0) == 9
             self.see("done-stays-done", "cancel() of a completed future returns False and its result stays")
 
+    def check_graph(self) -> None:
+        """Chains, diamonds, an input that is named twice, a target that a late node needs, a constant as a target."""
+        graph: dict[str, Any] = {
+            "a": 3, "b": 4, "pause": 0.3,
+            "sum": (add, "a", "b"), "twice": (add, "sum", "sum"), "square": (square, "sum"),
+            "slept": (slept, "pause"), "end": (add, "twice", "square"), "late": (paired, "sum", "slept"),
+            "unneeded": (failing, "a"),
+        }  # fmt: skip
+        found = self.client.get(graph, ["end", "sum", "late", "a"], True)
+        assert found == {"end": 63, "sum": 7, "late": (7, 0.3), "a": 3}, repr(found)
+        futures = self.client.get(graph, ["twice", "end"], False)
+        assert {key: future.result(WAIT) for key, future in futures.items()} == {"twice": 14, "end": 63}
+        layers: dict[str, Any] = {f"0.{i}": i for i in range(16)}
+        for depth in range(1, 6):
+            for i in range(16):
+                layers[f"{depth}.{i}"] = (add, f"{depth - 1}.{i}", f"{depth - 1}.{(i + depth) % 16}")
+        values = list(range(16))
+        for depth in range(1, 6):
+            values = [values[i] + values[(i + depth) % 16] for i in range(16)]
+        keys = [f"5.{i}" for i in range(16)]
+        assert self.client.get(layers, keys, True) == dict(zip(keys, values))  # noqa: B905
+
+    def check_graph_failing(self) -> None:
+        """Everything behind a node that raises fails as it did, and the client works on."""
+        graph = {"a": 1, "bad": (failing, "a"), "c": (square, "bad"), "d": (add, "c", "a"), "good": (square, "a")}
+        futures = self.client.get(graph, ["bad", "c", "d"], False)
+        for key, future in futures.items():
+            error = future.exception(WAIT)
+            assert type(error) is ValueError and error.args == ("no cheese", 1), f"{key}: {error!r}"
+        assert self.client.get(graph, ["good"], True) == {"good": 1}
+
+    def check_graph_canceled(self) -> None:
+        """A cancel of a node that waits ends the one that runs, and every future of the graph."""
+        gate, client = Gate(), self.another()
+        try:
+            graph = {"port": gate.port, "word": "node", "a": (held, "port", "word"), "b": (echo, "a")}
+            futures = client.get(graph, ["b"], False)
+            gate.admit()
+            answers: queue.Queue[bool] = queue.Queue()
+            threading.Thread(target=lambda: answers.put(client.cancel(futures["b"])), daemon=True).start()
+            assert answers.get(timeout=WAIT) is True
+            assert futures["b"].cancelled()
+            assert gate.gone("node"), "the node still runs"
+        finally:
+            client.leave()
+            gate.close()
+        assert self.client.map(square, range(4)) == [0, 1, 4, 9]
+
     def check_processor_killed(self) -> None:
         """The task fails with a ProcessorDiedError, and the slot works on."""
         gate = Gate()
@@ -600,14 +662,15 @@ def many(client: Ours | Peer, tasks: int) -> None:
 
 def main() -> None:
     which, address, mode, options = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-    client = connect(which, address)
+    another = functools.partial(connect, which, address)
     if mode == "leaver":
-        leave_with_tasks(client, options["port"])
+        leave_with_tasks(another(), options["port"])
     elif mode == "many":
-        many(client, options["tasks"])
+        many(another(), options["tasks"])
     else:
-        Workload(client, options["directory"], options["big"]).run(options["only"])
-        client.leave()
+        workload = Workload(another, options["directory"], options["big"])
+        workload.run(options["only"], options["skip"])
+        workload.client.leave()
         print(json.dumps({"left": True}), file=STDOUT, flush=True)
 
 

@@ -365,3 +365,40 @@ def test_whatever_happens_contents_are_right_and_the_bounds_hold(seed: int) -> N
     total = world.storage.total(world.now)
     assert (total.object_count, total.unique_count, total.total_bytes) == (0, 0, 0)
     assert world.files == {}
+
+
+def test_nothing_is_said_to_a_connection_that_has_gone() -> None:
+    world = one(LARGE)
+    world.connect("two")
+    world.ask("two", put(1, A, payload()))
+    first, wanted = world.connections["one"], payload()
+    assert world.storage.request(first, get(2, B), 0) == []
+    todo = world.storage.request(first, put(3, C, payload()), 0)
+    todo += world.storage.request(world.connections["two"], put(4, B, wanted), 0)
+    todo += world.storage.disconnected(world.connections.pop("one"), world.now)
+    assert world.carry_out(todo) == ["SET_OK"]
+    assert world.carry_out(world.connect("one")) == [f"GET_OK {head(wanted)}"]
+
+
+def test_what_a_newer_connection_of_the_identity_gets_goes_to_it() -> None:
+    world = one(LARGE)
+    world.connect("two")
+    world.ask("two", put(1, A, payload()))
+    first = world.connections["one"]
+    assert world.storage.request(first, get(2, B), 0) == []
+    world.storage.request(first, put(3, C, payload()), 0)
+    world.storage.request(world.connections["two"], put(4, B, payload()), 0)
+    world.storage.written(1, 0)  # room for one
+    out = world.connect("one")
+    while not any(isinstance(what, Respond) for what in out):
+        out += world.storage.written(2, 0)
+    assert {what.connection for what in out if isinstance(what, Respond)} <= set(world.connections.values())
+
+
+def test_who_fits_does_not_wait_behind_who_does_not() -> None:
+    world = one(LARGE + 1000)
+    world.connect("two")
+    world.ask("one", put(1, A, payload()))
+    todo = world.storage.request(world.connections["one"], put(2, B, payload()), 0)
+    assert world.ask("two", put(3, C, b"small")) == ["SET_OK"]
+    assert world.carry_out(todo) == ["SET_OK"]

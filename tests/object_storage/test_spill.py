@@ -76,7 +76,7 @@ def test_more_than_the_memory_holds_comes_back_as_it_was(tmp_path: Path) -> None
         peer.send(*(storage.delete_request(number, oid(number)) for number in range(8)))
         assert [peer.receive().type for _ in contents] == [ResponseType.DEL_OK] * 8
         assert peer.total().total_bytes == 0
-    assert list(tmp_path.iterdir()) == [] if tmp_path.exists() else True
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_queued_from_a_file_is_sent_though_the_object_is_deleted(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_what_a_killed_server_left_is_removed_and_a_living_ones_files_are_not(tm
         for process in (killed, living):
             process.terminate()
             process.communicate(timeout=PATIENCE_SECONDS)
-    assert list(tmp_path.iterdir()) == [] if tmp_path.exists() else True
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
@@ -192,3 +192,11 @@ def test_a_size_that_is_none_is_a_usage_error(text: str) -> None:
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
     assert errors.startswith(f"error: argument --memory-limit: {text!r} is not a size")
+
+
+def test_a_directory_that_was_made_for_the_files_goes_with_them(tmp_path: Path) -> None:
+    root = tmp_path / "new" / "spill"
+    with bounded(root, MIB) as address, Peer(address) as peer:
+        peer.ask(storage.set_request(1, oid(1), os.urandom(2 * MIB)))
+        assert len(files(root)) == 1
+    assert not root.exists()

@@ -73,7 +73,7 @@ def test_text_has_each_message_and_its_findings(tmp_path: Path, capsys: pytest.C
         ["scheduler", "→", "worker1", "task"],
     ]
     second = next(i for i, line in enumerate(lines) if "TSK-01: task 01010101: a second terminal answer" in line)
-    assert "scheduler → client1    taskResult        01010101" in lines[second - 1]
+    assert "scheduler client1 taskResult 01010101" in " ".join(lines[second - 1].replace("→", " ").split())
     malformed = next(line for line in lines if "malformed" in line)
     assert "0068656c6c6f" in malformed
     assert not any("Heartbeat" in line for line in lines[:8])
@@ -135,6 +135,11 @@ def test_a_broken_file_is_one_line_that_says_where(
         (["nowhere.jsonl"], "can't read nowhere.jsonl: No such file or directory"),
         (["a.jsonl", "--listen", "tcp://127.0.0.1:0"], "--listen goes with --live"),
         (["a.jsonl", "--task", "xyz"], "--task is the beginning of a task id, hexadecimal digits, not 'xyz'"),
+        (["a.jsonl", "--format", "pdf"], "'pdf' is not a format"),
+        (
+            ["--live", "--storage", "--listen", "tcp://0.0.0.0:0"],
+            "--storage puts the address of --listen into messages",
+        ),
         (["a.jsonl", "--role", "worker"], "only a scheduler's recording can become a scenario"),
         (["--live", "--listen", "127.0.0.1", "--cluster", "tcp://127.0.0.1:1"], "--listen: '127.0.0.1' is not an"),
     ],
@@ -142,6 +147,14 @@ def test_a_broken_file_is_one_line_that_says_where(
 def test_what_makes_no_sense_is_said(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trace", *arguments]) == 2
     assert says in capsys.readouterr().err.splitlines()[0]
+
+
+def test_a_recording_is_not_overwritten_while_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(whole(), tmp_path / "a.jsonl")
+    before = path.read_text()
+    assert main(["trace", str(path), "--record", str(tmp_path / "." / "a.jsonl")]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert path.read_text() == before
 
 
 def test_no_scheduler_is_unreachable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ import pytest
 import zmq
 
 from protocol import codec
-from protocol.messages import ClientHeartbeat, ClientHeartbeatEcho
+from protocol.messages import ClientHeartbeat, ClientHeartbeatEcho, StateObject, StateScheduler
+from reference_impl.addresses import Address
 from reference_impl.client import Client
 from reference_impl.cluster import EmbeddedCluster
 from tests.cli.conftest import SOURCE, Shell
@@ -117,7 +118,7 @@ def test_a_cancel_of_a_running_task_is_a_conversation_without_findings(shell: Sh
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert re.search(r"worker\d → scheduler +taskCancelConfirm \w+ +canceled", out)
+    assert re.search(r"worker\d → scheduler +taskCancelConfirm +\w+ +canceled", out)
     assert "answers: 1 canceled" in out
     assert "against SPEC.md" not in out
     again = shell("scalercli conformance replay s.yaml --target reference --via core")
@@ -230,6 +231,21 @@ def test_the_echo_names_another_storage_only_if_asked(cluster: EmbeddedCluster) 
             same = cluster.object_storage_address.endswith(f":{echo.object_storage_address.port}")
             assert same == (not options)
             ended(process)
+
+
+def test_the_monitor_stream_is_passed_on(cluster: EmbeddedCluster) -> None:
+    with (
+        proxy(cluster.scheduler_address) as (address, process),
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as subscriber,
+    ):
+        subscriber.linger = 0
+        subscriber.subscribe(b"")
+        there = Address.parse(address)
+        subscriber.connect(str(there._replace(port=there.port + 2)))
+        assert subscriber.poll(60_000)
+        assert isinstance(codec.decode(subscriber.recv()), (StateScheduler, StateObject))
+        ended(process)
 
 
 def test_a_port_in_use_is_one_line(cluster: EmbeddedCluster) -> None:

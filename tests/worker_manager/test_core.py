@@ -6,7 +6,9 @@ import pytest
 
 from protocol.envelope import Envelope
 from protocol.messages import (
+    ClientDisconnect,
     DesiredTaskConcurrencyRequest,
+    DisconnectType,
     TaskCapability,
     WorkerHeartbeat,
     WorkerManagerCommand,
@@ -185,6 +187,14 @@ def test_it_ends_when_the_scheduler_is_silent_for_too_long() -> None:
         done = manager.heartbeat(1, answered=False)
     assert manager.now == 30
     assert done[-1] == End("the scheduler has been silent for 30 s")
+
+
+def test_man_13_it_ends_when_the_cluster_is_shut_down() -> None:
+    manager = Manager()
+    assert manager._done(manager.core.received(Envelope.of(ClientDisconnect(DisconnectType.DISCONNECT)), 0.0)) == []
+    assert manager._done(manager.core.received(Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN)), 0.0)) == [
+        End("")
+    ]
 
 
 def test_mal_01_what_is_not_for_it_changes_nothing() -> None:

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from protocol import codec
-from protocol.identifiers import ClientId, Identity, new_task_id
+from protocol.identifiers import ClientId, Identity, TaskId, new_task_id
 from protocol.messages import (
     DesiredTaskConcurrencyRequest,
     Message,
@@ -87,6 +87,19 @@ class Scheduler:
         while len(self.workers) != count:
             self.next()
 
+    def give_a_task(self, worker: Identity) -> Task:
+        """One that it holds for ever, because the object storage of this scheduler does not exist. It has arrived."""
+        task = Task(new_task_id(), ClientId(b"Client|" + b"1" * 32), b"", b"f" * 32)
+        self.send(worker, task)
+        self.cancel(worker, new_task_id())  # the answer to a cancel of an unknown id is a barrier
+        return task
+
+    def cancel(self, worker: Identity, task_id: TaskId) -> None:
+        """Waits for the answer."""
+        self.send(worker, TaskCancel(task_id, TaskCancelFlags(True)))
+        while not isinstance(self.next()[1], TaskCancelConfirm):
+            pass
+
     def heartbeats(self, of: Identity, count: int) -> None:
         """Time passes: so many more heartbeats have come from one peer."""
         while count:
@@ -125,10 +138,8 @@ def test_it_starts_workers_that_name_it_and_lets_those_go_that_hold_nothing(sche
         for worker, heartbeat in scheduler.workers.items():
             assert worker.startswith(b"Worker|")
             assert (heartbeat.worker_manager_id, heartbeat.capabilities, heartbeat.queue_size) == (b"fleet", (GPU,), 3)
-        # The object storage of this scheduler does not exist, so that this task is held for ever.
         holder = next(iter(scheduler.workers))
-        client = ClientId(b"Client|" + b"1" * 32)
-        scheduler.send(holder, Task(new_task_id(), client, b"", b"f" * 32))
+        scheduler.give_a_task(holder)
         scheduler.want(0)
         scheduler.until_there_are(1)
         assert list(scheduler.workers) == [holder]
@@ -230,6 +241,9 @@ def test_a_cluster_grows_with_the_work_and_shrinks_to_nothing_and_loses_nothing(
             assert len({*pids, futures[2].result(HANG_SECONDS)}) == 2
             _workers(client, 0)
             assert client.submit_verbose(abs, (-1,), capabilities={"gpu": 1}).result(HANG_SECONDS) == 1
+            client.shutdown_cluster()
+        manager = psutil.Process(cluster.processes["worker_manager"])
+        assert manager.wait(HANG_SECONDS) == 0
 
 
 def _workers(client: Client, count: int, busy: int = 0) -> None:
@@ -250,14 +264,10 @@ def test_sigusr1_ends_a_worker_only_if_it_holds_nothing(scheduler: Scheduler) ->
         worker, _ = scheduler.next()
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready worker ")
-        task = Task(new_task_id(), ClientId(b"Client|" + b"1" * 32), b"", b"f" * 32)
-        scheduler.send(worker, task)
+        task = scheduler.give_a_task(worker)
         process.send_signal(signal.SIGUSR1)
-        while process.stdout.readline() != "busy\n":
-            process.send_signal(signal.SIGUSR1)
-        scheduler.send(worker, TaskCancel(task.task_id, TaskCancelFlags(True)))
-        while not isinstance(scheduler.next()[1], TaskCancelConfirm):
-            pass
+        assert process.stdout.readline() == "busy\n"
+        scheduler.cancel(worker, task.task_id)
         process.send_signal(signal.SIGUSR1)
         assert process.wait(HANG_SECONDS) == 0
         scheduler.until_there_are(0)
