@@ -195,7 +195,8 @@ struct Explanation {
   waitsFor @13 :List(TaskRow); # of its --after, those that are not over
   force @14 :Bool;             # of the cancel in flight
   fault @15 :Text;             # the class of what a failed task raised, where that can be told
-  told @16 :Text;              # what the scheduler says of it, in its words
+  withRoom @16 :UInt32;        # of the fitting workers, how many could be given another task now
+  managers @17 :UInt32;        # worker managers that could start a fitting worker
 
   struct Event {
     at @0 :Float64;

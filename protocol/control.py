@@ -218,7 +218,8 @@ class Explanation(NamedTuple):
     waits_for: tuple[TaskRow, ...] = ()
     force: bool = False
     fault: str = ""
-    told: str = ""
+    with_room: int = 0
+    managers: int = 0
 
 
 class CancelResult(NamedTuple):

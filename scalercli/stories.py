@@ -18,6 +18,7 @@ _SOURCES = {
     "agent": "the session agent; the scheduler has not told",
     "ledger": "the ledger of the session",
 }
+_ADDRESS = "SCHEDULER_ADDRESS"
 _DEPENDENCY = "dependency "
 
 
@@ -31,7 +32,7 @@ class Story(NamedTuple):
     source: str
 
 
-def tell(facts: Explanation) -> Story:
+def tell(facts: Explanation, scheduler_address: str = "") -> Story:
     """The story of one task. ``why`` is a word or two for programs."""
     name = facts.row.task_id.hex()
     why, lines, rules, hints = _TELLERS[facts.row.state](facts, name)
@@ -43,6 +44,7 @@ def tell(facts: Explanation) -> Story:
     source = _SOURCES.get(facts.source, facts.source)
     if row.state is ShownState.WAITING:
         source = "the session agent, which holds it"
+    hints = [hint.replace(_ADDRESS, scheduler_address or _ADDRESS) for hint in hints]
     return Story(why, tuple(lines), tuple(rules), tuple(hints), source)
 
 
@@ -79,28 +81,33 @@ def _queued(facts: Explanation, name: str) -> _Told:
         line = f"worker {facts.worker} has it, but runs {ahead} first" if facts.held_before else ""
         line = line or f"worker {facts.worker} has it and has not begun"
         return "behind-others", [line], ["TSK-05"], [f"scalercli wait {name}", "scalercli top"]
-    if facts.lacking:
-        lacking = ", ".join(facts.lacking)
-        lines = [f"it requires {_wanted(facts)}, and none of {_workers(facts)} offers {lacking}"]
-        return "no-such-worker", lines, ["TSK-12"], ["scalercli top", f"scalercli cancel {name}"]
     if facts.workers_known and not facts.workers:
         return (
             "no-workers",
             ["the cluster has no workers"],
             ["TSK-02"],
-            ["scalercli worker SCHEDULER_ADDRESS", f"scalercli cancel {name}"],
+            [f"scalercli worker {_ADDRESS}", f"scalercli cancel {name}"],
         )
+    if facts.lacking:
+        lacking = ", ".join(facts.lacking)
+        nobody = "the only worker does not offer" if facts.workers == 1 else f"none of {facts.workers} workers offers"
+        lines = [f"it requires {_wanted(facts)}, and {nobody} {lacking}"]
+        if facts.managers:
+            lines.append(f"{facts.managers} worker managers could start one that does")
+        return "no-such-worker", lines, ["TSK-12"], ["scalercli top", f"scalercli cancel {name}"]
     lines = []
     if facts.row.options.capabilities and facts.fitting < facts.workers:
         lines.append(f"it requires {_wanted(facts)}; {facts.fitting} of {_workers(facts)} offer that")
-    if facts.row.queue_position:
+    elif facts.row.options.capabilities and not facts.fitting:
+        lines.append(f"no single worker offers all that it requires: {_wanted(facts)}")
+    if facts.with_room:
+        lines.append("a worker with room for it is there: it is about to be handed over")
+    elif facts.row.queue_position:
         lines.append(f"all workers that it can run on are full; it is number {facts.row.queue_position} in the queue")
     else:
         lines.append("no worker has taken it yet")
     if facts.slots:
         lines.append(f"{_workers(facts)} hold {facts.held} of at most {facts.slots} tasks")
-    if facts.told:
-        lines.append(f"the scheduler says: {facts.told}")
     if facts.lost_workers:
         lines.append(_lost_workers(facts))
     return "all-busy", lines, ["TSK-05"], ["scalercli top", f"scalercli wait {name}"]

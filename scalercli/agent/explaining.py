@@ -6,11 +6,13 @@ What it means is said by the command ``explain``; here are only facts.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from protocol.control import Explanation, ShownState, TaskRow
+from protocol.control import Event, Explanation, ShownState, TaskRow
 from scalercli.agent.book import Book
 from scalercli.agent.ledger import Entry, Ledger
 from scalercli.agent.results import raised
@@ -70,7 +72,7 @@ class Explainer:
             return
         self._book.ask(partial(self._ask, living.wire_id), partial(self._told, connection, number, living))
 
-    def _ask(self, wire_id: bytes) -> tuple[Any, Any]:
+    def _ask(self, wire_id: bytes) -> tuple[Any, Any, Any]:
         from protocol.messages import TaskFilter
 
         assert self.client is not None
@@ -78,14 +80,17 @@ class Explainer:
         return (
             self.client.query("tasks", TaskFilter(wanted, own_only=True), timeout=_SECONDS),
             self.client.query("workers", timeout=_SECONDS),
+            self.client.query("story", wire_id, timeout=_SECONDS),
         )
 
     def _told(self, connection: Connection, number: int, living: Living, future: Future[Any]) -> None:
         facts = self._facts(living.entry, living)._replace(source="agent")
         if not future.cancelled() and future.exception() is None:
-            tasks, workers = future.result()
+            tasks, workers, story = future.result()
             if tasks.variant == "tasks" and workers.variant == "workers":
                 facts = _with_answer(facts, tasks.value.tasks, workers.value)
+            if story.variant == "story":  # not every scheduler that answers knows this query
+                facts = facts._replace(history=_merged(facts.history, story.value.events))
         else:
             logger.info("the scheduler did not say how task %s is: %s", living.row.task_id.hex(), future)
         _reply(connection, number, facts)
@@ -106,17 +111,12 @@ class Explainer:
 
 
 def _with_answer(facts: Explanation, tasks: Any, workers: Any) -> Explanation:
-    wanted = {capability.name for capability in facts.row.options.capabilities}
-    offered = [{capability.name for capability in worker.capabilities} for worker in workers]
-    lacking = sorted(name for name in wanted if not any(name in names for names in offered))
     facts = facts._replace(
         source="scheduler",
         workers=len(workers),
         workers_known=True,
         slots=sum(worker.queue_size for worker in workers),
         held=sum(worker.held for worker in workers),
-        lacking=tuple(lacking),
-        fitting=sum(wanted <= names for names in offered),
     )
     for info in tasks:
         facts = facts._replace(
@@ -124,9 +124,23 @@ def _with_answer(facts: Explanation, tasks: Any, workers: Any) -> Explanation:
             worker=info.worker.decode("ascii", "backslashreplace"),
             held_before=info.held_before,
             lost_workers=info.lost_workers,
-            told=getattr(info, "waiting_for", ""),
+            lacking=info.missing,
+            fitting=info.offering,
+            with_room=info.with_room,
+            managers=info.managers_offering,
         )
     return facts
+
+
+def _merged(noted: tuple[Event, ...], told: Iterable[Any]) -> tuple[Event, ...]:
+    """What the agent has noted and what the scheduler tells, oldest first."""
+    now = time.time()
+    events = [*noted]
+    for event in told:
+        worker = f", worker {event.worker.decode('ascii', 'backslashreplace')}" if event.worker else ""
+        text = f"scheduler: {event.event or 'accepted'}{worker}{f' ({event.detail})' if event.detail else ''}"
+        events.append(Event(now - event.ago_milliseconds / 1000, text))
+    return tuple(sorted(events, key=lambda event: event.at))
 
 
 def _spelled(name: str) -> str:

@@ -37,7 +37,8 @@ def explain(
     agent = link.link_or_ledger(settings.cluster(cluster))
     for reply in link.replies(agent, agent.send("explain", wanted[0])):
         if isinstance(reply.value, Explanation):
-            _show(out, reply.value, stories.tell(reply.value))
+            address = agent.info.scheduler_address if isinstance(agent, link.AgentLink) else ""
+            _show(out, reply.value, stories.tell(reply.value, address))
     out.close()
     return ExitCode.OK
 

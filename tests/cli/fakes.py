@@ -14,7 +14,17 @@ from typing import Any
 
 from protocol.control import AgentInfo
 from protocol.identifiers import TaskId
-from protocol.messages import InformationAnswer, LogType, TaskInfo, TaskList, TaskResultType, TaskState, WorkerInfo
+from protocol.messages import (
+    InformationAnswer,
+    LogType,
+    TaskEvent,
+    TaskInfo,
+    TaskList,
+    TaskResultType,
+    TaskState,
+    TaskStory,
+    WorkerInfo,
+)
 from protocol.payloads import ResultMetadata
 from reference_impl.client import CancelAnswer, RawResult
 from scalercli.agent.__main__ import listen, take_lock
@@ -113,8 +123,15 @@ class FakeClient:
             raise TimeoutError("this scheduler does not answer")
         if variant == "workers":
             return InformationAnswer(1, "workers", self.workers)
+        if variant == "story":
+            return InformationAnswer(1, "story", TaskStory(value, b"", (TaskEvent("Task", detail="from a test"),)))
         infos = [
-            TaskInfo(TaskId(t), state=state, worker=b"" if state is TaskState.INACTIVE else b"Worker|w|1")
+            TaskInfo(
+                TaskId(t),
+                state=state,
+                worker=b"" if state is TaskState.INACTIVE else b"Worker|w|1",
+                missing=tuple(self.options[t].get("capabilities", ())),
+            )
             for t, future in self.futures.items()
             if not future.done()
             for state in (self.states.get(t, TaskState.RUNNING),)

@@ -97,7 +97,8 @@ REPLIES = [
             (ROW,),
             True,
             "E",
-            "t",
+            7,
+            8,
         ),
     ),
     ControlReply(

@@ -69,6 +69,49 @@ def test_a_wait_that_times_out_says_how_the_task_is(shell: Shell) -> None:
     assert lines(shell, "scalercli cancel @last; echo $?") == [f"{out[0].split()[0]}\tcanceled", "0"]
 
 
+def test_options_of_a_task(shell: Shell) -> None:
+    """As the README has it."""
+    out = lines(
+        shell,
+        "build=$(scalercli submit --name build --retries 2 -- sh -c 'sleep 0.1; echo built');"
+        ' test=$(scalercli submit --after "$build" --timeout 30s --cwd /tmp --env LANG=C -- pwd);'
+        ' scalercli result "$build" "$test"; scalercli run --timeout 100ms time:sleep 30; echo $?',
+    )
+    assert out == ["built", os.path.realpath("/tmp"), "124"] or out == ["built", "/tmp", "124"]
+
+
+def test_a_task_that_kills_its_process_is_tried_again(shell: Shell) -> None:
+    marker = shell.work / "marker"
+    (shell.work / "once.py").write_text(
+        "import os\ndef f(path):\n    if not os.path.exists(path):\n        open(path, 'w').close()\n"
+        "        os.kill(os.getpid(), 9)\n    return 'survived'\n"
+    )
+    assert lines(shell, f"scalercli run --retries 1 once.py:f {marker}") == ["survived"]
+    told = shell("scalercli explain @last").stdout
+    assert "attempt 1: worker-died: the process that ran the task was killed by SIGKILL; it is submitted again" in told
+
+
+def test_retries_outlive_the_agent_and_the_cluster(shell: Shell) -> None:
+    (again,) = lines(shell, "scalercli submit --retries 2 -- sh -c 'echo begun; test -e go || sleep 60'")
+    (after,) = lines(shell, f"scalercli submit --after {again} math:sqrt 4")
+    lines(shell, f"scalercli logs -f {again} | grep -m1 begun")
+    facts = json.loads(shell("scalercli cluster status --json").stdout)
+    os.kill(facts["agent_pid"], signal.SIGKILL)
+    psutil.wait_procs(
+        [psutil.Process(pid) for pid in facts["processes"].values() if psutil.pid_exists(pid)], timeout=30
+    )
+    assert lines(shell, f"scalercli logs -f {again} | grep -m2 begun") == ["begun", "begun"]
+    facts = json.loads(shell("scalercli cluster status --json").stdout)
+    (shell.work / "go").touch()
+    waiting = shell.start("wait", "--progress", "lines", again, after)
+    assert waiting.stderr is not None and waiting.stderr.readline().startswith("0/2")
+    os.kill(facts["processes"]["scheduler"], signal.SIGKILL)
+    out, err = waiting.communicate(timeout=60)
+    assert (waiting.returncode, out) == (0, f"{again}\tsuccess\n{after}\tsuccess\n"), err
+    (shell.work / "go").unlink()
+    assert json.loads(shell(f"scalercli status {again} --json").stdout)[0]["attempt"] == 3
+
+
 @pytest.mark.parametrize(
     ("line", "out", "code"),
     [

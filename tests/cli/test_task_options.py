@@ -476,6 +476,7 @@ def test_explain_a_queued_task_and_one_behind_others(cli: Setup) -> None:
     told = json.loads(cli("explain", task, "-o", "json")[1])
     assert (told["state"], told["source"], told["scheduler_state"]) == ("queued", "scheduler", "inactive")
     assert (told["why"], told["lacking"], told["spec"]) == ("no-such-worker", ["gpu"], ["TSK-12"])
+    assert told["history"][-1]["text"] == "scheduler: Task (from a test)"
     plain = cli.submit()
     cli.client.states = {bytes.fromhex(plain): TaskState.INACTIVE}
     assert json.loads(cli("explain", plain, "--json")[1])["why"] == "all-busy"
