@@ -215,7 +215,7 @@ def _to_start(name: str | None, cluster: str | None) -> str:
         raise CliError("--name and --cluster: one or the other", f"scalercli cluster up --name {name}")
     if not is_name(name):
         raise CliError(
-            f"{name!r} is not a name: letters, digits, . _ and - were expected, 40 at most",
+            f"{name!r} is not a name: letters, digits, . _ and - were expected, 40 at most, not tcp- in front",
             "scalercli cluster up --name lab",
         )
     if name in (named := settings.clusters()):
