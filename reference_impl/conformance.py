@@ -15,6 +15,7 @@ from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.messages import ClientHeartbeat, Message, ObjectStorageAddress, WorkerHeartbeat
 from reference_impl.scheduler.core import SchedulerCore, Settings
+from reference_impl.scheduler.graphs import Graph
 from reference_impl.scheduler.instructions import Instruction, Publish, Send
 
 Sent = list[tuple[bytes, bytes]]
@@ -125,6 +126,7 @@ class ExploredScheduler:
             tuple([(w.worker_id, tuple(w.held)) for w in core.workers.values()]),
             tuple([(c.client_id, tuple(c.tasks), tuple(c.objects)) for c in core.clients.values()]),
             core._placement.order(),
+            tuple([_graph_fingerprint(graph) for graph in core.graphs]),
         )  # fmt: skip
 
     def states(self) -> dict[bytes, str]:
@@ -139,8 +141,14 @@ class ExploredScheduler:
             "tasks in the queue": len(core.queue),
             "clients": len(core.clients),
             "objects": len(core.objects),
+            "graphs": len(core.graphs),
             "tasks held by workers": sum(len(worker.held) for worker in core.workers.values()),
         }
+
+
+def _graph_fingerprint(graph: Graph) -> Hashable:
+    nodes = [(node.missing, node.readers, node.result) for node in graph.nodes.values()]
+    return graph.graph_id, graph.canceling, tuple(graph.living), tuple(nodes)
 
 
 def scheduler_core(settings: dict[str, Any], now: float) -> ExploredScheduler:

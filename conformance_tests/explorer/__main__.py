@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from conformance_tests.engine.channels import SetupFailed
-from conformance_tests.explorer import counterexample
+from conformance_tests.explorer import counterexample, graphs
 from conformance_tests.explorer.search import Options, Report, Search
 from conformance_tests.explorer.walk import IGNORED, ROWS
 from conformance_tests.mutants import catalog
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="workers that have timed out may register again under the same identity",
     )
+    parser.add_argument("--graph", action="store_true", help="another world: one graph of three nodes (SPEC 5.6)")
     parser.add_argument(
         "--mutant",
         metavar="NAME",
@@ -49,6 +50,11 @@ def main(argv: list[str] | None = None) -> int:
     options = Options(given.depth, not given.empty, not given.no_balancing, given.returning)
     planted = applied(catalog.find("scheduler", given.mutant)) if given.mutant is not None else nullcontext()
     try:
+        if given.graph:
+            with planted:
+                explored = graphs.explore(given.core, given.depth)
+            print(graphs.summary(given.core, explored))
+            return CONFORMS if explored.broken is None else NOT_CONFORMANT
         with planted:
             report = Search(given.core, options, _progress if sys.stderr.isatty() else None).run()
     except SetupFailed as error:

@@ -223,6 +223,8 @@ class SchedulerCore:
             return
         message = envelope.check()
         assert isinstance(message, TaskResult)
+        if record.worker is not None:
+            record.worker.announced.difference_update(message.results)
         if record.state is State.ABANDONED and message.results:
             self._drop_objects(record.client_id, self.objects.owned_by(record.client_id, message.results))
         self.graphs.about_to_fail(record, message)
@@ -339,6 +341,8 @@ class SchedulerCore:
 
     def _send_cancel(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         assert task.worker is not None
+        if task.worker.worker_id not in self.workers:
+            return  # it is being lost just now: with another node, whose loss was one too many for their graph
         task.force_sent = task.force_wanted
         cancel = TaskCancel(task.task_id, TaskCancelFlags(task.force_wanted))
         self._out.append(Send(task.worker.worker_id, Envelope.of(cancel)))
@@ -378,6 +382,8 @@ class SchedulerCore:
         del worker.held[task.task_id]
         if worker.refused:
             worker.refused.discard(task.task_id)
+        if worker.announced and not worker.held:
+            worker.announced.clear()
         self._placement.update(worker, before)
         task.worker = None
 
@@ -519,6 +525,10 @@ class SchedulerCore:
             too_often = task.lost_workers >= self.settings.lost_workers_limit
             self._happen(task, Event.WORKER_LOST_LIMIT if too_often else Event.WORKER_LOST, worker.worker_id)
         worker.held, worker.refused = {}, set()
+        # What it has stored for clients that left before, and told nobody: it may lie there since the last deletion.
+        nobodys = tuple(result for result in worker.announced if result[:16] not in self._owners)
+        if nobodys:
+            self._out.append(DeleteObjects(nobodys))
 
     def _client_lost(self, client: ClientRecord) -> None:
         del self.clients[client.client_id], self._owners[owner_digest(client.client_id)]
@@ -563,6 +573,8 @@ class SchedulerCore:
         if not holds or message.instruction_type is not ObjectInstructionType.CREATE:
             self._note(sender, f"an ObjectInstruction({message.instruction_type.name}) for {owner!r}")
             return
+        assert worker is not None
+        worker.announced.update(self.objects.owned_by(owner, message.object_metadata.object_ids))
         client = self.clients.get(owner)
         if client is None:  # it left meanwhile: nobody will fetch this
             self._delete_objects(self.objects.owned_by(owner, message.object_metadata.object_ids))

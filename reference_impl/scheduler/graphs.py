@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -170,6 +170,10 @@ class Graphs:
 
     def __len__(self) -> int:
         return len(self._living)
+
+    def __iter__(self) -> Iterator[Graph]:
+        """The living graphs, the oldest first."""
+        return iter(self._living.values())
 
     def get(self, graph_id: TaskId) -> Graph | None:
         """The living graph with this id."""

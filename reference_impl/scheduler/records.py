@@ -97,6 +97,7 @@ class WorkerRecord:
     """A worker that has registered and has not left or timed out."""
 
     __slots__ = (
+        "announced",
         "connected_at",
         "heartbeat",
         "held",
@@ -118,3 +119,4 @@ class WorkerRecord:
         self.last_seen = now
         self.held: dict[TaskId, TaskRecord] = {}  # oldest first
         self.refused: set[TaskId] = set()  # of those, what it did not give back for balancing
+        self.announced: set[ObjectId] = set()  # results that it stores; no TaskResult has named them yet

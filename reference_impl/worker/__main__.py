@@ -94,7 +94,7 @@ def _parser() -> RoleParser:
     parser.add_argument(
         "--memory-limit-per-task",
         type=_limit,
-        default=None,
+        default=argparse.SUPPRESS,
         metavar="SIZE",
         help="how much memory a task may use, with what it starts, for example 2G (default: unlimited); one that "
         "allocates more gets a MemoryError or is killed",
@@ -184,9 +184,10 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().start(argv)
     stop = StopSignals(signal.SIGUSR1)
     try:
+        limit = vars(options).get("memory_limit_per_task") or 0
         become_subreaper()  # of what a killed zygote leaves behind
         # It imports what tasks need while this process imports what it needs itself.
-        zygote = Zygote(str(options.scheduler_address), options.memory_limit_per_task or 0)
+        zygote = Zygote(str(options.scheduler_address), limit)
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
         from reference_impl.worker.agent import Agent, Serve
@@ -201,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
             parse_capabilities(options.capabilities),
             socket.gethostname(),
             (options.worker_manager_id or "").encode(),
-            options.memory_limit_per_task or 0,
+            limit,
         )
         serve = Serve(
             options.scheduler_address,

@@ -92,6 +92,7 @@ class _Slot:
         self.core = core
         self.processor: Processor | None = None
         self.others: dict[int, Processor] = {}  # by pid: of tasks that are suspended, or were when they were canceled
+        self.stopping = False  # what it suspended may still run: it gets no other processor yet
         self.meters: dict[int, ResourceMeter] = {}
 
     def find(self, pid: int) -> Processor | None:
@@ -332,7 +333,7 @@ class Agent:
     def _fill_slots(self) -> None:
         """Spares go to slots without a processor; there is always one spare at least, and not many more."""
         for slot in self._slots:
-            if slot.processor is None and self._spares:
+            if slot.processor is None and not slot.stopping and self._spares:
                 slot.processor = self._spares.pop(0)
                 slot.processor.slot = slot.index
                 self._pool.read_output(slot.processor, slot.core.reads_output)
@@ -388,8 +389,14 @@ class Agent:
         assert processor is not None
         slot.others[processor.pid] = processor
         if self._serve.hard_suspend or not self._clients.has_client(processor.pid):
-            self._pool.kill(processor, signal.SIGSTOP)
-        self._fill_slots()
+            slot.stopping = True
+            self._pool.stop(processor, partial(self._stopped, slot))
+        else:
+            self._reactor.soon(self._fill_slots)
+
+    def _stopped(self, slot: _Slot) -> None:
+        slot.stopping = False
+        self._reactor.soon(self._fill_slots)
 
     def _resume(self, slot: _Slot, instruction: Resume) -> None:
         processor = slot.others[instruction.pid]

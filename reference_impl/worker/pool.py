@@ -17,7 +17,7 @@ from reference_impl.worker.channel import READY, ChannelLost, Record
 from reference_impl.worker.failures import describe_end
 from reference_impl.worker.processors import Output, Processor
 from reference_impl.worker.reactor import Reactor
-from reference_impl.worker.zygote import GONE, SPAWNED, Zygote
+from reference_impl.worker.zygote import GONE, SPAWNED, STOPPED, Zygote
 
 _LOG = logging.getLogger("worker")
 _STILLBORN_LIMIT = 3
@@ -59,6 +59,7 @@ class Pool:
         self._stillborn = 0
         self._size = size
         self._retired: set[int] = set()
+        self._stopping: dict[int, Callable[[], None]] = {}  # by pid
         self._losses: list[float] = []  # of zygotes, when
         reactor.register(zygote.fileno(), self._reports)
         self.want(size)
@@ -91,6 +92,11 @@ class Pool:
                 self._reactor.unregister(output.descriptor)
             elif not output.ended and not self._reactor.knows(output.descriptor):
                 self._reactor.register(output.descriptor, partial(self._output_ready, processor, output))
+
+    def stop(self, processor: Processor, done: Callable[[], None]) -> None:
+        """Stops the processor and what its task started; ``done`` is called when they do not run any more."""
+        self._stopping[processor.pid] = done
+        self._zygote.kill(processor.pid, signal.SIGSTOP)
 
     def start(
         self,
@@ -134,6 +140,8 @@ class Pool:
                 self._spawned(self._starting.pop(number), extra)
             elif what == GONE:
                 self._gone(self._processors.pop(number), extra)
+            elif what == STOPPED:
+                self._stopped(number)
 
     def _zygote_lost(self) -> None:
         """A task has killed it, or a person: all processors are gone with it, and come again with another one."""
@@ -202,6 +210,11 @@ class Pool:
         if text:
             self._owner.processor_wrote(processor, output, text)
 
+    def _stopped(self, pid: int) -> None:
+        done = self._stopping.pop(pid, None)
+        if done is not None:
+            done()
+
     def _gone(self, processor: Processor, status: int) -> None:
         if self._reactor.knows(processor.channel.fileno()):
             self._channel_ready(processor)  # it may have sent its last answer before it ended
@@ -210,6 +223,7 @@ class Pool:
         for output in processor.outputs:
             self._reactor.unregister(output.descriptor)
         processor.close()
+        self._stopped(processor.pid)
         if processor.pid in self._retired:
             self._retired.remove(processor.pid)
             return

@@ -2,8 +2,8 @@
 
 Theory of operation. Starting Python and importing what tasks need costs 100 ms; forking a process that has done so
 costs 1 ms. The zygote does the imports once, has one thread (so that forking is safe), and then serves its agent over
-a socket: SPAWN with three file descriptors (channel, stdout, stderr) is answered by SPAWNED, KILL needs no answer, and
-every processor's end is reported by one GONE.
+a socket: SPAWN with three file descriptors (channel, stdout, stderr) is answered by SPAWNED, KILL needs no answer but
+STOPPED for a SIGSTOP, and every processor's end is reported by one GONE.
 
 Each processor is its own session and process group, and adopts every orphan below it (see ``family``); when it has
 ended the zygote adopts them, so that a child of the zygote that is no processor is what an ended one has left behind,
@@ -38,7 +38,7 @@ from reference_impl.processes import die_with_parent
 from reference_impl.worker.family import become_subreaper, children, is_subreaper, signal_outsiders
 from reference_impl.worker.memory import LIMIT_VARIABLE
 
-SPAWN, SPAWNED, KILL, GONE = 1, 2, 3, 4
+SPAWN, SPAWNED, KILL, GONE, STOPPED = 1, 2, 3, 4, 5
 _RECORD = struct.Struct("<iqi")  # what, pid or token, signal or wait status or pid
 _LEFTOVERS_SECONDS = 2.0
 """How long a GONE waits for processes that do not die (stuck in the kernel) before it is sent."""
@@ -50,7 +50,7 @@ PATH_VARIABLE = "_SCALER_WORKER_PATH"  # read by boot.py
 
 class Report(NamedTuple):
     """What the zygote says: SPAWNED (``number`` is the token, ``extra`` the pid, or minus the errno if it can't
-    fork), GONE (the pid, the wait status)."""
+    fork), GONE (the pid, the wait status), STOPPED (the pid)."""
 
     what: int
     number: int
@@ -183,6 +183,8 @@ class _Server:
             self._spawn(number, descriptors)
         elif what == KILL and number in self._processors:
             _signal_family(number, extra)
+            if extra == signal.SIGSTOP:
+                self._report(STOPPED, number, 0)
         return True
 
     def _spawn(self, token: int, descriptors: list[int]) -> None:

@@ -142,8 +142,9 @@ def sessions() -> Iterator[Finding]:
             yield bad("sessions", f"{where}: {error.message}", hint, error.code)
             continue
         if agent is not None:
-            in_order += 1
-            yield from _version(where, agent.info, down)
+            wrong = list(_version(where, agent.info, down))
+            in_order += not wrong
+            yield from wrong
             agent.close()
         elif locks.is_held(places):
             yield bad("sessions", f"{where}: an agent lives (pid {locks.noted(places)[0]}) but is not reachable", down)

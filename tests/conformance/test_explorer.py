@@ -123,6 +123,14 @@ def test_a_core_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str]) -> Non
     assert "nothing" in capsys.readouterr().err
 
 
+def test_the_world_of_a_graph(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--graph", "--depth", "4"]) == 0
+    assert "broken rules          none" in capsys.readouterr().out
+    with applied(catalog.find("scheduler", "graph-waiting-not-answered")):
+        assert command.main(["--graph", "--depth", "4"]) == 12
+    assert "broken rules          GRA-03" in capsys.readouterr().out
+
+
 def test_a_fault_is_planted_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--depth", "2", "--mutant", "running-cancel-lost"]) == 12
     assert "CAN-05: wanda must get TaskCancel" in capsys.readouterr().out

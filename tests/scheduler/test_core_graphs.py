@@ -158,6 +158,22 @@ def test_too_many_lost_workers_end_the_graph_as_died(world: World) -> None:
     assert world.take(C1) == [failed(n, kind=DIED) for n in "ab"] + [TaskResult(G, DIED)]
 
 
+def test_two_nodes_of_one_lost_worker_of_which_one_has_lost_too_many() -> None:
+    world = World(lost_workers_limit=2)
+    world.client()
+    world.worker(W1, 1)
+    world.send(C1, graph("a b", "ab"))
+    world.worker_leaves()
+    world.take(W1)
+    world.worker(W2, 2)
+    world.take(W2)
+    world.worker_leaves(W2)
+    assert Counter(names(world.take(C1))) == Counter("abg")
+    world.assert_silent()  # no TaskCancel to the worker that is lost
+    world.client_leaves()
+    world.assert_empty()
+
+
 def test_a_lost_worker_does_not_harm_a_graph(world: World) -> None:
     world.send(C1, graph("a b:a", "b"))
     world.result(t("a"))

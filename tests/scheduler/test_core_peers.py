@@ -40,7 +40,7 @@ from protocol.messages import (
     WorkerManagerHeartbeatEcho,
     WorkerState,
 )
-from tests.scheduler.world import C1, C2, W1, W2, World
+from tests.scheduler.world import C1, C2, CANCELED, W1, W2, World
 
 ADDRESS = ObjectStorageAddress("127.0.0.1", 1234, "tcp")
 CREATE, DELETE, CLEAR = ObjectInstructionType
@@ -258,3 +258,32 @@ def test_nothing_is_published_when_nobody_listens(world: World) -> None:
     world.client(), world.worker(W1)
     world.result(world.task())
     assert world.published == []
+
+
+def test_a_result_that_was_announced_before_its_client_left_goes_with_its_worker() -> None:
+    world = World()
+    world.client()
+    world.worker()
+    task = world.task()
+    result = content_object_id(C1, b"result")
+    _instruct(world, W1, CREATE, C1, result)
+    world.client_leaves()
+    assert world.deleted == [result]  # and then the worker stores it, and is killed
+    world.worker_leaves()
+    assert world.deleted == [result, result]
+    assert task not in world.core.tasks
+
+
+def test_what_a_worker_has_announced_is_forgotten_when_it_holds_nothing() -> None:
+    world = World()
+    world.client()
+    world.worker()
+    task = world.task()
+    _instruct(world, W1, CREATE, C1, content_object_id(C1, b"result"))
+    assert len(world.core.workers[W1].announced) == 1
+    world.client_leaves()
+    world.confirm(task, CANCELED)
+    assert not world.core.workers[W1].announced
+    world.deleted.clear()
+    world.worker_leaves()
+    assert world.deleted == []
