@@ -120,8 +120,6 @@ def _detach(log: Path) -> None:
 
 def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     from protocol.control import AgentInfo
-
-    sys.setswitchinterval(0.0005)
     from reference_impl.processes import StopSignals
     from scalercli.agent.backend import Backend, connect_backend, embedded_backend
     from scalercli.agent.book import LOST_WITH_AGENT

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from protocol.control import Retry, RetryResult
+from protocol.control import Retry, RetryResult, ShownState, TaskRow
 from scalercli import launch, link, options, records, selecting, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode, worst
@@ -15,6 +15,8 @@ from scalercli.output import Cell, Mode, Output, show_error
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 apps = {"retry": app}
+
+_HINT = "scalercli status lists the tasks"
 
 
 @app.command()
@@ -36,9 +38,15 @@ def retry(
     if not wanted.ids:  # a pipe that brought nothing
         out.close()
         return ExitCode.OK
-    agent = launch.open_link(
-        settings.cluster(cluster), workers=settings.workers(None), idle_seconds=settings.idle_seconds()
-    )
+    where = settings.cluster(cluster)
+    agent = link.link_or_ledger(where)
+    if not agent.live:
+        found = selecting.resolve(agent, wanted)  # what the ledger knows to be wrong needs no cluster
+        if all(row.state is ShownState.NOT_FOUND for row in found):
+            missing = [f"there is no task {row.wanted}" for row in found]
+            return worst([_show(out, RetryResult(TaskRow(b""), True, text, _HINT, 3)) for text in missing])
+        agent.close()
+        agent = launch.open_link(where, workers=settings.workers(None), idle_seconds=settings.idle_seconds())
     codes = [
         _show(out, result)
         for reply in link.replies(agent, agent.send("retry", Retry(wanted, force)))
