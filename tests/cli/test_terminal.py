@@ -159,10 +159,10 @@ def test_status_follows_in_place_until_all_are_over(shell: Shell) -> None:
 def test_top_draws_follows_a_resize_and_leaves(shell: Shell, key: bytes) -> None:
     (task,) = ids(shell, "scalercli submit --name napping time:sleep 60")
     with terminal(shell, "top") as view:
-        view.until(r"WORKER.*SLOTS.*napping")
+        view.until(r"WORKER.*WAITING.*napping")
         before = len(view.text)
         view.resize(12, 50)
-        view.until(r"WORKER.*SLOTS", before)
+        view.until(r"WORKER.*WAITING", before)
         view.type(key)
         assert view.end() == 0
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", view.text[before:]).split("\r\n")
