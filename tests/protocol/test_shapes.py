@@ -162,7 +162,7 @@ def test_whoever_varies_lengths_fills_no_memory() -> None:
     parts = layout.load(), dict(messages.MESSAGE_CLASSES), messages.STRUCT_CLASSES, messages.ENUM_CLASSES
     shapes, templates = Shapes(*parts), Templates(*parts)
     for size in range(2 * MAX_SHAPES):
-        message = replace(task, metadata=bytes(size), capabilities=())
+        message = replace(random_task(), metadata=bytes(size))
         for _ in range(MANY):
             templates.find(message)
         frame = codec.encode_in_full(message)
