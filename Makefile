@@ -25,8 +25,8 @@ check: $(STAMP)  ## style and types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 
-unit: $(STAMP)  ## the tests
-	@$(BIN)/python -m pytest -q
+unit: $(STAMP)  ## the tests, two files at a time
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 format: $(STAMP)  ## bring the code into shape
 	@$(BIN)/ruff format --quiet .

@@ -234,8 +234,9 @@ class ClientThread:
             self._socket.setsockopt(zmq.SNDHWM, 0)
             self._socket.setsockopt(zmq.RCVHWM, 0)
             try:
+                socket.getaddrinfo(self.address.host, self.address.port)  # libzmq would try for ever
                 self._socket.connect(str(self.address))
-            except zmq.ZMQError as error:
+            except (zmq.ZMQError, OSError) as error:
                 raise SchedulerUnreachable(f"{self.address} can't be used as a scheduler's address: {error}") from None
             self._poller = zmq.Poller()
             self._poller.register(self._socket, zmq.POLLIN)

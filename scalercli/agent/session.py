@@ -345,7 +345,7 @@ class Session:
         canceling.complete = True
         for answer in answers:
             canceling.answered(answer)
-        if not entries:
+        if not answers:  # and none is open, if all were given at once
             canceling.finish()
 
     def _on_foreign_answer(

@@ -34,7 +34,7 @@ def top(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Show workers, slots, queue, tasks per second, memory and the last tasks, again and again; q or Ctrl-C leaves.
+    """Show workers, queue, tasks per second, memory and the last tasks, again and again; q or Ctrl-C leaves.
 
     In a pipe, one line for each look; with -o jsonl one object. What a cluster does not tell is left out.
     """
@@ -143,10 +143,8 @@ def _draw(view: live.View, watched: Looks, out: Output, looks: int, interval: fl
 
 def _summary(seen: Overview, rate: float | None) -> list[str]:
     """The most important numbers, as words."""
-    slots = sum(worker.slots for worker in seen.workers)
-    held = sum(worker.held for worker in seen.workers)
     counts = _counts(seen)
-    words = [f"workers {len(seen.workers)}", f"slots {held}/{slots}"]
+    words = [f"workers {len(seen.workers)}", f"busy {sum(map(_busy, seen.workers))}"]
     if seen.states:
         words += [f"{_SHOWN.get(name, name)} {counts[name]}" for name in _LIVING[:3]]
         words += [f"done {sum(counts[name] for name in _ENDED)}"]
@@ -158,6 +156,18 @@ def _summary(seen: Overview, rate: float | None) -> list[str]:
     return words
 
 
+def _lines(words: list[str], width: int) -> list[Any]:
+    """The words on as many lines as they need."""
+    from rich.text import Text
+
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) + 3 > width:
+            lines.append("")
+        lines[-1] += f"   {word}" if lines[-1] else word
+    return [Text(line) for line in lines]
+
+
 def _screen(seen: Overview, rate: float | None, room: tuple[int, int], *, colour: bool) -> Any:
     from rich.console import Group
     from rich.text import Text
@@ -167,7 +177,7 @@ def _screen(seen: Overview, rate: float | None, room: tuple[int, int], *, colour
     up = durations.show(max(0.0, seen.at - agent.started_at))
     head = [
         Text(f"{agent.scheduler_address}  session up {up}, {seen.finished} tasks over    q leaves", style="bold"),
-        Text("   ".join(_summary(seen, rate))),
+        *_lines(_summary(seen, rate), width),
     ]
     if seen.scheduler_rss:
         head.append(
@@ -197,12 +207,18 @@ def _screen(seen: Overview, rate: float | None, room: tuple[int, int], *, colour
     return Group(*parts)
 
 
+def _busy(worker: Any) -> bool:
+    """Whether a task runs there: a worker is one slot, what it holds besides waits in it."""
+    return bool(worker.held > worker.queued + worker.suspended)
+
+
 def _worker_cells(worker: Any) -> list[Cell]:
+    waiting = str(worker.queued) + (f" +{worker.suspended} suspended" if worker.suspended else "")
     return [
         Cell("worker", _worker_name(worker.worker_id)),
         Cell("host", worker.hostname),
-        Cell("slots", f"{worker.held}/{worker.slots}", style="running" if worker.held else ""),
-        Cell("queued", str(worker.queued) + (f" +{worker.suspended} suspended" if worker.suspended else "")),
+        Cell("state", "running" if _busy(worker) else "idle", style="running" if _busy(worker) else ""),
+        Cell("waiting", f"{waiting} of {worker.slots}" if worker.held else ""),
         Cell("cpu", f"{worker.cpu:.0%}" if worker.cpu else ""),
         Cell("memory", size(worker.rss) if worker.rss else ""),
         Cell("seen", f"{worker.last_seen_seconds:.0f}s ago"),
@@ -254,13 +270,15 @@ def _fields(seen: Overview, rate: float | None) -> dict[str, Any]:
         "clients": seen.clients if seen.states else None,
         "objects": seen.objects if seen.states else None,
         "object_bytes": seen.object_bytes if seen.states else None,
-        "slots": sum(worker.slots for worker in seen.workers),
+        "busy": sum(map(_busy, seen.workers)),
+        "places": sum(worker.slots for worker in seen.workers),
         "held": sum(worker.held for worker in seen.workers),
         "workers": [
             {
                 "id": worker.worker_id,
                 "hostname": worker.hostname or None,
-                "slots": worker.slots,
+                "busy": _busy(worker),
+                "places": worker.slots,
                 "held": worker.held,
                 "queued": worker.queued,
                 "suspended": worker.suspended,

@@ -159,10 +159,10 @@ def test_status_follows_in_place_until_all_are_over(shell: Shell) -> None:
 def test_top_draws_follows_a_resize_and_leaves(shell: Shell, key: bytes) -> None:
     (task,) = ids(shell, "scalercli submit --name napping time:sleep 60")
     with terminal(shell, "top") as view:
-        view.until(r"WORKER.*SLOTS.*napping")
+        view.until(r"WORKER.*WAITING.*napping")
         before = len(view.text)
         view.resize(12, 50)
-        view.until(r"WORKER.*SLOTS", before)
+        view.until(r"WORKER.*WAITING", before)
         view.type(key)
         assert view.end() == 0
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", view.text[before:]).split("\r\n")
@@ -172,10 +172,10 @@ def test_top_draws_follows_a_resize_and_leaves(shell: Shell, key: bytes) -> None
 
 
 def test_top_in_a_pipe_and_once(shell: Shell) -> None:
-    done = shell("scalercli top -n 2 -d 100ms -o jsonl | jq -c '[.schema, .slots > 0, (.workers | length)]'")
+    done = shell("scalercli top -n 2 -d 100ms -o jsonl | jq -c '[.schema, .places > 0, (.workers | length)]'")
     assert done.stdout == '["scalercli.top/1",true,2]\n' * 2, done
     done = shell("scalercli top --once")
-    assert done.returncode == 0 and re.fullmatch(r"workers 2\tslots \d/32\t.*\n", done.stdout)
+    assert done.returncode == 0 and re.fullmatch(r"workers 2\tbusy \d\t.*\n", done.stdout)
     for words, message in (("--once -n 2", "one or the other"), ("-n 0", "--count is"), ("-d 0", "--interval is")):
         wrong = shell(f"scalercli top {words}")
         assert wrong.returncode == 2 and message in wrong.stderr
