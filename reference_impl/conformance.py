@@ -14,9 +14,10 @@ from protocol import codec
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.messages import ClientHeartbeat, Message, ObjectStorageAddress, WorkerHeartbeat
-from reference_impl.scheduler.core import SchedulerCore, Settings
+from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.graphs import Graph
 from reference_impl.scheduler.instructions import Instruction, Publish, Send
+from reference_impl.scheduler.settings import Settings
 
 Sent = list[tuple[bytes, bytes]]
 
@@ -125,8 +126,8 @@ class ExploredScheduler:
             tuple([t.task_id for t in core.queue]),
             tuple([(w.worker_id, tuple(w.held)) for w in core.workers.values()]),
             tuple([(c.client_id, tuple(c.tasks), tuple(c.objects)) for c in core.clients.values()]),
-            core._placement.order(),
-            tuple([_graph_fingerprint(graph) for graph in core.graphs]),
+            core.peers.placement.order(),
+            tuple([_graph_fingerprint(graph) for graph in core.graphs.living.values()]),
         )  # fmt: skip
 
     def states(self) -> dict[bytes, str]:
@@ -141,7 +142,7 @@ class ExploredScheduler:
             "tasks in the queue": len(core.queue),
             "clients": len(core.clients),
             "objects": len(core.objects),
-            "graphs": len(core.graphs),
+            "graphs": len(core.graphs.living),
             "tasks held by workers": sum(len(worker.held) for worker in core.workers.values()),
         }
 

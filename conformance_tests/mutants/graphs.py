@@ -7,8 +7,9 @@ from typing import Any
 from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.envelope import Envelope
 from protocol.lifecycle import Action, Event, State
-from protocol.messages import TaskCancelConfirm, TaskCancelConfirmType, TaskResult, TaskResultType
-from reference_impl.scheduler import graphs
+from protocol.messages import Kind, TaskCancelConfirm, TaskCancelConfirmType, TaskResult, TaskResultType
+from reference_impl.scheduler import core, graphs
+from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.graphs import Graph, Graphs, Node
 from reference_impl.scheduler.instructions import DuplicateObject, Send
 
@@ -90,25 +91,25 @@ def graph_failure_shared(p: Patcher) -> None:
         assert isinstance(message, TaskResult)
         target = record.graph.nodes[record.task_id].target
         results = message.results if target else ()
-        self._core._answer(record.client_id, TaskResult(record.task_id, message.result_type, b"", results))
+        self._turn.answer(record.client_id, TaskResult(record.task_id, message.result_type, b"", results))
 
     p.set(Graphs, "answer_failed", answer)
 
 
 @mutant("GRA-04", "no copies of the failure are made")
 def graph_failure_not_copied(p: Patcher) -> None:
-    def about_to_fail(self: Graphs, record: Any, message: Any) -> None:
-        before(self, record, message)
-        self._core._out = [i for i in self._core._out if not isinstance(i, DuplicateObject)]
+    def about_to_end(self: Graphs, graph: Graph, record: Any, message: Any) -> None:
+        before(self, graph, record, message)
+        self._turn.out = [i for i in self._turn.out if not isinstance(i, DuplicateObject)]
 
-    before = Graphs.about_to_fail
-    p.set(Graphs, "about_to_fail", about_to_fail)
+    before = Graphs.about_to_end
+    p.set(Graphs, "about_to_end", about_to_end)
 
 
 @mutant("GRA-04", "a node that lost too many workers lets its graph fail as failed")
 def graph_died_as_failed(p: Patcher) -> None:
     def answer(self: Graphs, record: Any, failure: Envelope) -> None:
-        self._core._answer(record.client_id, TaskResult(record.task_id, TaskResultType.FAILED))
+        self._turn.answer(record.client_id, TaskResult(record.task_id, TaskResultType.FAILED))
 
     p.set(Graphs, "answer_failed", answer)
 
@@ -119,7 +120,7 @@ def graph_cancel_of_one_node(p: Patcher) -> None:
         graph.canceling = True
         record = graph.living.get(envelope.task_id)
         if record is not None:
-            self._core._happen(record, Event.CANCEL, sender, envelope)
+            self._lifecycle.happen(record, Event.CANCEL, sender, envelope)
 
     p.set(Graphs, "cancel", cancel)
 
@@ -133,7 +134,7 @@ def graph_cancel_forgets_waiting(p: Patcher) -> None:
 def graph_cancel_answered_twice(p: Patcher) -> None:
     def cancel(self: Graphs, graph: Graph, sender: Any, envelope: Envelope) -> None:
         answer = TaskCancelConfirm(graph.graph_id, TaskCancelConfirmType.CANCELED)
-        self._core._answer(graph.client_id, answer)
+        self._turn.answer(graph.client_id, answer)
         before(self, graph, sender, envelope)
 
     before = Graphs.cancel
@@ -158,10 +159,10 @@ def graph_cycle_accepted(p: Patcher) -> None:
 
 @mutant("GRA-06", "a graph that can't run is not answered")
 def graph_refusal_silent(p: Patcher) -> None:
-    def accept(self: Graphs, sender: Any, envelope: Envelope, now: float) -> None:
-        before(self, sender, envelope, now)
-        if self.get(envelope.task_id) is None:
-            self._core._out.clear()
+    def accept(self: Graphs, sender: Any, envelope: Envelope) -> None:
+        before(self, sender, envelope)
+        if envelope.task_id not in self.living:
+            self._turn.out.clear()
 
     before = Graphs.accept
     p.set(Graphs, "accept", accept)
@@ -200,14 +201,14 @@ def graph_targets_deleted(p: Patcher) -> None:
 
 @mutant("GRA-09", "any client may cancel a graph")
 def graph_foreign_cancel(p: Patcher) -> None:
-    def get(self: Graphs, graph_id: Any) -> Any:
-        graph = before(self, graph_id)
+    def on_cancel(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
+        graph = self.graphs.living.get(envelope.task_id)
         if graph is not None:
             graph.client_id = _Anybody(graph.client_id)
-        return graph
+        before(self, sender, envelope)
 
-    before = Graphs.get
-    p.set(Graphs, "get", get)
+    before = core._HANDLERS[Kind.TASK_CANCEL]
+    p.entry(core._HANDLERS, Kind.TASK_CANCEL, on_cancel)
 
 
 @mutant("MON-08", "the nodes of a graph are not published")
@@ -235,8 +236,8 @@ def _silent_about_the_graph(p: Patcher, name: str) -> None:
 
     def method(self: Graphs, graph: Graph, *arguments: Any) -> None:
         before(self, graph, *arguments)
-        out = self._core._out
-        self._core._out = [i for i in out if not (isinstance(i, Send) and i.envelope.task_id == graph.graph_id)]
+        out = self._turn.out
+        self._turn.out = [i for i in out if not (isinstance(i, Send) and i.envelope.task_id == graph.graph_id)]
 
     before = getattr(Graphs, name)
     p.set(Graphs, name, method)

@@ -9,8 +9,9 @@ from protocol.envelope import Envelope
 from protocol.identifiers import Role
 from protocol.lifecycle import State
 from protocol.messages import Kind, TaskCapability, WorkerManagerHeartbeat
-from reference_impl.scheduler import core, information, records, scaling
+from reference_impl.scheduler import core, dispatch, information, lifecycle, presence, records, scaling
 from reference_impl.scheduler.core import SchedulerCore
+from reference_impl.scheduler.dispatch import Dispatch
 from reference_impl.scheduler.instructions import Send
 from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.placement import Placement, TaskQueue
@@ -36,7 +37,7 @@ def one_name_is_enough(p: Patcher) -> None:
 
 @mutant("TSK-12", "what a task requires is not looked at")
 def requirements_ignored(p: Patcher) -> None:
-    p.set(core, "names_of", lambda capabilities: NOTHING)
+    p.set(lifecycle, "names_of", lambda capabilities: NOTHING)
 
 
 @mutant("TSK-12", "a task that no worker can run stops those behind it")
@@ -91,19 +92,19 @@ def values_compared(p: Patcher) -> None:
     def names_of(capabilities: tuple[TaskCapability, ...]) -> Any:
         return frozenset([f"{c.name}={c.value}" for c in capabilities])
 
-    p.set(core, "names_of", names_of)
+    p.set(lifecycle, "names_of", names_of)
     p.set(records, "names_of", names_of)
 
 
 @mutant("TSK-17", "what a worker offers follows its heartbeats")
 def offers_follow_heartbeats(p: Patcher) -> None:
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
-        before(self, sender, envelope, now)
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
+        before(self, sender, envelope)
         worker = self.workers.get(sender)
         if worker is not None:
-            self._placement.remove(worker)
+            self.peers.placement.remove(worker)
             worker.offers = records.names_of(worker.heartbeat.capabilities)
-            self._placement.update(worker, None)
+            self.peers.placement.update(worker, None)
 
     before = core._HANDLERS[Kind.WORKER_HEARTBEAT]
     p.entry(core._HANDLERS, Kind.WORKER_HEARTBEAT, heartbeat)
@@ -134,7 +135,7 @@ def balancing_ignores_requirements(p: Patcher) -> None:
     def balance(idle: Any, workers: Any) -> Any:
         return [t for w in workers for t in list(w.held.values())[1:] if t.state is State.RUNNING][-1:] if idle else []
 
-    p.set(core, "balance", balance)
+    p.set(dispatch, "balance", balance)
 
 
 @mutant("BAL-08", "everything but the oldest task of a worker is taken back")
@@ -142,7 +143,7 @@ def balancing_takes_everything(p: Patcher) -> None:
     def balance(idle: Any, workers: Any) -> Any:
         return [t for w in workers for t in list(w.held.values())[1:] if t.state is State.RUNNING] if idle else []
 
-    p.set(core, "balance", balance)
+    p.set(dispatch, "balance", balance)
 
 
 @mutant("BAL-07", "a task that was not given back is asked for again and again")
@@ -158,12 +159,12 @@ def refusal_forgotten(p: Patcher) -> None:
 
 @mutant("BAL-01", "nothing is balanced while any task waits in the queue")
 def balancing_waits_for_the_queue(p: Patcher) -> None:
-    def balance(self: SchedulerCore) -> None:
-        if not len(self.queue):
+    def balance(self: Dispatch) -> None:
+        if not len(self._queue):
             before(self)
 
-    before = SchedulerCore._balance
-    p.set(SchedulerCore, "_balance", balance)
+    before = Dispatch._balance
+    p.set(Dispatch, "_balance", balance)
 
 
 # ---- worker managers ----
@@ -205,12 +206,12 @@ def one_worker_always_wanted(p: Patcher) -> None:
 
 @mutant("MAN-10", "another manager with the same id is refused")
 def second_manager_refused(p: Patcher) -> None:
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         message = envelope.message
         assert isinstance(message, WorkerManagerHeartbeat)
         known = self.managers._managers.get(message.worker_manager_id)
         if known is None or known.identity == sender:
-            before(self, sender, envelope, now)
+            before(self, sender, envelope)
 
     before = core._HANDLERS[Kind.WORKER_MANAGER_HEARTBEAT]
     p.entry(core._HANDLERS, Kind.WORKER_MANAGER_HEARTBEAT, heartbeat)
@@ -238,9 +239,9 @@ def balancing_can_not_be_turned_off(p: Patcher) -> None:
         return [*before(self, now), *balanced(self)]
 
     def balanced(self: SchedulerCore) -> Any:
-        self._out = []
-        self._balance()
-        return self._out
+        self.turn.out = []
+        self.dispatch._balance()
+        return self.turn.out
 
     before = SchedulerCore.tick
     p.set(SchedulerCore, "tick", tick)
@@ -257,11 +258,11 @@ def balancing_late(p: Patcher) -> None:
 
 @mutant("SEC-04", "anybody can be a worker manager")
 def anybody_is_a_manager(p: Patcher) -> None:
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         undo = Patcher()
-        undo.set(core, "role_of", lambda identity: Role.OTHER)
+        undo.set(presence, "role_of", lambda identity: Role.OTHER)
         try:
-            before(self, sender, envelope, now)
+            before(self, sender, envelope)
         finally:
             undo.undo()
 
@@ -272,9 +273,9 @@ def anybody_is_a_manager(p: Patcher) -> None:
 def _manager_gets(p: Patcher, wanted: Any) -> None:
     """Of what is sent in answer to a manager's heartbeat, only these kinds."""
 
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
-        before(self, sender, envelope, now)
-        self._out = [i for i in self._out if not isinstance(i, Send) or wanted(i.envelope.kind)]
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
+        before(self, sender, envelope)
+        self.turn.out = [i for i in self.turn.out if not isinstance(i, Send) or wanted(i.envelope.kind)]
 
     before = core._HANDLERS[Kind.WORKER_MANAGER_HEARTBEAT]
     p.entry(core._HANDLERS, Kind.WORKER_MANAGER_HEARTBEAT, heartbeat)

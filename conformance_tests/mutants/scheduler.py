@@ -24,11 +24,15 @@ from protocol.messages import (
     TaskStory,
     WorkerHeartbeatEcho,
 )
-from reference_impl.scheduler import core
+from reference_impl.scheduler import core, dispatch, lifecycle, presence
 from reference_impl.scheduler.core import SchedulerCore
+from reference_impl.scheduler.dispatch import Dispatch
 from reference_impl.scheduler.instructions import Publish, Send, Stop
+from reference_impl.scheduler.lifecycle import Lifecycle
 from reference_impl.scheduler.objects import ObjectRegistry
+from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.placement import Fifo, Pool, TaskQueue
+from reference_impl.scheduler.presence import Presence
 
 mutant = MUTANTS = Mutants("scheduler")
 MUTANTS.extend(urgency.MUTANTS)
@@ -114,7 +118,8 @@ def lost_workers_limit_not_answered(p: Patcher) -> None:
 @mutant("TSK-07", "one lost worker more than the limit is allowed")
 def lost_workers_limit_plus_one(p: Patcher) -> None:
     def raised(self: SchedulerCore) -> None:
-        self.settings = replace(self.settings, lost_workers_limit=self.settings.lost_workers_limit + 1)
+        one_more = self.settings.lost_workers_limit + 1
+        self.presence._settings = replace(self.settings, lost_workers_limit=one_more)
 
     _after_init(p, raised)
 
@@ -394,8 +399,8 @@ def balance_takes_the_oldest(p: Patcher) -> None:
         found = before(idle, workers)
         return [next(iter(t.worker.held.values())) for t in found]
 
-    before: Any = core.__dict__["balance"]
-    p.set(core, "balance", oldest)
+    before: Any = dispatch.__dict__["balance"]
+    p.set(dispatch, "balance", oldest)
 
 
 # ---- the core: who may say what ----
@@ -428,11 +433,11 @@ def unasked_failed_passed_on(p: Patcher) -> None:
 
 @mutant("TSK-03", "a Task with the id of a living one replaces it")
 def duplicate_replaces(p: Patcher) -> None:
-    def on_task(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def on_task(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         record = self.tasks.get(envelope.task_id)
         if record is not None and record.state is State.RUNNING and record.client_id == sender:
             del self.tasks[envelope.task_id]
-        before(self, sender, envelope, now)
+        before(self, sender, envelope)
 
     before = core._HANDLERS[Kind.TASK]
     p.entry(core._HANDLERS, Kind.TASK, on_task)
@@ -440,10 +445,10 @@ def duplicate_replaces(p: Patcher) -> None:
 
 @mutant("TSK-03", "a Task with the id of a living one is answered with failed")
 def duplicate_answered(p: Patcher) -> None:
-    def on_task(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def on_task(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         if envelope.task_id in self.tasks:
-            self._out.append(Send(sender, Envelope.of(TaskResult(envelope.task_id, TaskResultType.FAILED))))
-        before(self, sender, envelope, now)
+            self.turn.out.append(Send(sender, Envelope.of(TaskResult(envelope.task_id, TaskResultType.FAILED))))
+        before(self, sender, envelope)
 
     before = core._HANDLERS[Kind.TASK]
     p.entry(core._HANDLERS, Kind.TASK, on_task)
@@ -451,9 +456,9 @@ def duplicate_answered(p: Patcher) -> None:
 
 @mutant("SEC-01", "the source of a Task is not compared with its sender")
 def source_not_checked(p: Patcher) -> None:
-    def on_task(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def on_task(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         envelope.source = sender
-        before(self, sender, envelope, now)
+        before(self, sender, envelope)
 
     before = core._HANDLERS[Kind.TASK]
     p.entry(core._HANDLERS, Kind.TASK, on_task)
@@ -461,8 +466,8 @@ def source_not_checked(p: Patcher) -> None:
 
 @mutant("SEC-01", "a Task is taken in the name of the client that it names, whoever sends it")
 def source_believed(p: Patcher) -> None:
-    def on_task(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
-        before(self, envelope.source, envelope, now)
+    def on_task(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
+        before(self, envelope.source, envelope)
 
     before = core._HANDLERS[Kind.TASK]
     p.entry(core._HANDLERS, Kind.TASK, on_task)
@@ -470,9 +475,9 @@ def source_believed(p: Patcher) -> None:
 
 @mutant("CAN-10", "the cancel of an unknown id is not answered")
 def unknown_cancel_silent(p: Patcher) -> None:
-    def on_cancel(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def on_cancel(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         if envelope.task_id in self.tasks:
-            before(self, sender, envelope, now)
+            before(self, sender, envelope)
 
     before = core._HANDLERS[Kind.TASK_CANCEL]
     p.entry(core._HANDLERS, Kind.TASK_CANCEL, on_cancel)
@@ -480,18 +485,18 @@ def unknown_cancel_silent(p: Patcher) -> None:
 
 @mutant("CAN-10", "the cancel of an unknown id is answered with canceled")
 def unknown_cancel_canceled(p: Patcher) -> None:
-    def refuse(self: SchedulerCore, to: Any, task_id: Any) -> None:
-        self._out.append(Send(to, Envelope.of(TaskCancelConfirm(task_id, TaskCancelConfirmType.CANCELED))))
+    def refuse(self: Lifecycle, to: Any, task_id: Any) -> None:
+        self._turn.answer(to, TaskCancelConfirm(task_id, TaskCancelConfirmType.CANCELED))
 
-    p.set(SchedulerCore, "_refuse", refuse)
+    p.set(Lifecycle, "refuse", refuse)
 
 
 @mutant("TSK-11", "a TaskLog is passed on from anybody")
 def log_from_anybody(p: Patcher) -> None:
-    def on_log(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def on_log(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         record = self.tasks.get(envelope.task_id)
         if record is not None:
-            self._out.append(Send(record.client_id, envelope))
+            self.turn.out.append(Send(record.client_id, envelope))
 
     p.entry(core._HANDLERS, Kind.TASK_LOG, on_log)
 
@@ -503,36 +508,36 @@ def log_dropped(p: Patcher) -> None:
 
 @mutant("TSK-10", "a Task loses its metadata on the way to the worker")
 def task_metadata_lost(p: Patcher) -> None:
-    def send(self: SchedulerCore, task: Any, sender: Any, envelope: Any) -> None:
+    def send(self: Lifecycle, task: Any, sender: Any, envelope: Any) -> None:
         message = task.envelope.check()
         assert isinstance(message, Task)
         stripped = Task(message.task_id, message.source, b"", message.func_object_id, message.function_args)
         task.frame = codec.encode(stripped)
         before(self, task, sender, envelope)
 
-    before = core._ACTIONS[Action.SEND_TASK]
-    p.entry(core._ACTIONS, Action.SEND_TASK, send)
+    before = lifecycle._ACTIONS[Action.SEND_TASK]
+    p.entry(lifecycle._ACTIONS, Action.SEND_TASK, send)
 
 
 @mutant("TSK-10", "a result loses its metadata on the way to the client")
 def result_metadata_lost(p: Patcher) -> None:
-    def forward(self: SchedulerCore, task: Any, sender: Any, envelope: Any) -> None:
+    def forward(self: Lifecycle, task: Any, sender: Any, envelope: Any) -> None:
         message = envelope.check()
         before(self, task, sender, Envelope.of(TaskResult(message.task_id, message.result_type, b"", message.results)))
 
-    before = core._ACTIONS[Action.FORWARD_RESULT]
-    p.entry(core._ACTIONS, Action.FORWARD_RESULT, forward)
+    before = lifecycle._ACTIONS[Action.FORWARD_RESULT]
+    p.entry(lifecycle._ACTIONS, Action.FORWARD_RESULT, forward)
 
 
 @mutant("TSK-10", "a failed task is reported as a success")
 def failed_as_success(p: Patcher) -> None:
-    def forward(self: SchedulerCore, task: Any, sender: Any, envelope: Any) -> None:
+    def forward(self: Lifecycle, task: Any, sender: Any, envelope: Any) -> None:
         message = envelope.check()
         success = TaskResult(message.task_id, TaskResultType.SUCCESS, message.metadata, message.results)
         before(self, task, sender, Envelope.of(success))
 
-    before = core._ACTIONS[Action.FORWARD_RESULT]
-    p.entry(core._ACTIONS, Action.FORWARD_RESULT, forward)
+    before = lifecycle._ACTIONS[Action.FORWARD_RESULT]
+    p.entry(lifecycle._ACTIONS, Action.FORWARD_RESULT, forward)
 
 
 @mutant("TSK-01", "the client of a canceled task gets its answer at the moment when the next message comes")
@@ -552,13 +557,13 @@ def answers_late(p: Patcher) -> None:
 
 @mutant("TSK-05", "a worker is given one task more than its queueSize")
 def queue_size_plus_one(p: Patcher) -> None:
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         new = sender not in self.workers
-        before(self, sender, envelope, now)
+        before(self, sender, envelope)
         if new and sender in self.workers:
             worker = self.workers[sender]
             worker.queue_size += 1
-            self._placement.update(worker, len(worker.held))
+            self.peers.placement.update(worker, len(worker.held))
 
     before = core._HANDLERS[Kind.WORKER_HEARTBEAT]
     p.entry(core._HANDLERS, Kind.WORKER_HEARTBEAT, heartbeat)
@@ -566,12 +571,12 @@ def queue_size_plus_one(p: Patcher) -> None:
 
 @mutant("LIV-03", "queueSize is taken from each heartbeat")
 def queue_size_follows_heartbeats(p: Patcher) -> None:
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
-        before(self, sender, envelope, now)
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
+        before(self, sender, envelope)
         worker = self.workers.get(sender)
         if worker is not None:
             worker.queue_size = worker.heartbeat.queue_size
-            self._placement.update(worker, len(worker.held))
+            self.peers.placement.update(worker, len(worker.held))
 
     before = core._HANDLERS[Kind.WORKER_HEARTBEAT]
     p.entry(core._HANDLERS, Kind.WORKER_HEARTBEAT, heartbeat)
@@ -589,12 +594,12 @@ def requeued_at_the_end(p: Patcher) -> None:
 
 @mutant("TSK-06", "the tasks of a lost worker come back in reverse order")
 def lost_tasks_reversed(p: Patcher) -> None:
-    def lost(self: SchedulerCore, worker: Any) -> None:
+    def lost(self: Presence, worker: Any) -> None:
         worker.held = dict(reversed(worker.held.items()))
         before(self, worker)
 
-    before = SchedulerCore._worker_lost
-    p.set(SchedulerCore, "_worker_lost", lost)
+    before = Presence._worker_lost
+    p.set(Presence, "_worker_lost", lost)
 
 
 @mutant("TSK-09", "the worker with the most tasks that has room gets the next one")
@@ -608,16 +613,16 @@ def most_loaded_first(p: Patcher) -> None:
 @mutant("TSK-05", "a place that becomes free is filled only when the next Task comes")
 def freed_place_waits(p: Patcher) -> None:
     def receive(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> Any:
-        self._may_fill = envelope.kind in (Kind.TASK, Kind.WORKER_HEARTBEAT)  # type: ignore[attr-defined]
+        self.dispatch._may_fill = envelope.kind in (Kind.TASK, Kind.WORKER_HEARTBEAT)  # type: ignore[attr-defined]
         return receive_before(self, sender, envelope, now)
 
-    def fill(self: SchedulerCore) -> None:
+    def fill(self: Dispatch) -> None:
         if getattr(self, "_may_fill", True):
             fill_before(self)
 
-    receive_before, fill_before = SchedulerCore.receive, SchedulerCore._fill
+    receive_before, fill_before = SchedulerCore.receive, Dispatch.fill
     p.set(SchedulerCore, "receive", receive)
-    p.set(SchedulerCore, "_fill", fill)
+    p.set(Dispatch, "fill", fill)
 
 
 @mutant("TSK-05", "a canceled task in the middle of the queue stops the queue")
@@ -633,10 +638,10 @@ def canceled_task_blocks_the_queue(p: Patcher) -> None:
 
 @mutant("LIV-02", "heartbeats of clients are not echoed")
 def client_not_echoed(p: Patcher) -> None:
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
-        before(self, sender, envelope, now)
-        if self._out and isinstance(self._out[-1], Send):
-            self._out.pop()
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
+        before(self, sender, envelope)
+        if self.turn.out and isinstance(self.turn.out[-1], Send):
+            self.turn.out.pop()
 
     before = core._HANDLERS[Kind.CLIENT_HEARTBEAT]
     p.entry(core._HANDLERS, Kind.CLIENT_HEARTBEAT, heartbeat)
@@ -644,21 +649,22 @@ def client_not_echoed(p: Patcher) -> None:
 
 @mutant("LIV-02", "the echo to a client does not name the object storage")
 def client_echo_empty(p: Patcher) -> None:
-    _after_init(p, lambda self: setattr(self, "_client_echo", Envelope.of(ClientHeartbeatEcho())))
+    _after_init(p, lambda self: setattr(self.presence, "_client_echo", Envelope.of(ClientHeartbeatEcho())))
 
 
 @mutant("LIV-04", "the echo to a worker does not name the object storage")
 def worker_echo_empty(p: Patcher) -> None:
-    _after_init(p, lambda self: setattr(self, "_worker_echo", Envelope.of(WorkerHeartbeatEcho())))
+    _after_init(p, lambda self: setattr(self.presence, "_worker_echo", Envelope.of(WorkerHeartbeatEcho())))
 
 
 @mutant("LIV-04", "only the first heartbeat of a worker is echoed")
 def worker_echoed_once(p: Patcher) -> None:
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         known = sender in self.workers
-        before(self, sender, envelope, now)
+        before(self, sender, envelope)
         if known:
-            self._out = [i for i in self._out if not (isinstance(i, Send) and i.envelope is self._worker_echo)]
+            echo = self.presence._worker_echo
+            self.turn.out = [i for i in self.turn.out if not (isinstance(i, Send) and i.envelope is echo)]
 
     before = core._HANDLERS[Kind.WORKER_HEARTBEAT]
     p.entry(core._HANDLERS, Kind.WORKER_HEARTBEAT, heartbeat)
@@ -718,30 +724,30 @@ def worker_disconnect_ignored(p: Patcher) -> None:
 
 @mutant("LIV-08", "a worker that was lost and registers again still counts as holding its tasks")
 def returning_worker_keeps_its_load(p: Patcher) -> None:
-    def lost(self: SchedulerCore, worker: Any) -> None:
+    def lost(self: Presence, worker: Any) -> None:
         self._gone = {**getattr(self, "_gone", {}), worker.worker_id: len(worker.held)}  # type: ignore[attr-defined]
         lost_before(self, worker)
 
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         new = sender not in self.workers
-        heartbeat_before(self, sender, envelope, now)
+        heartbeat_before(self, sender, envelope)
         if new and sender in self.workers:
             worker = self.workers[sender]
-            worker.queue_size -= getattr(self, "_gone", {}).get(sender, 0)
-            self._placement.remove(worker)
-            self._placement.update(worker, None)
+            worker.queue_size -= getattr(self.presence, "_gone", {}).get(sender, 0)
+            self.peers.placement.remove(worker)
+            self.peers.placement.update(worker, None)
 
-    lost_before, heartbeat_before = SchedulerCore._worker_lost, core._HANDLERS[Kind.WORKER_HEARTBEAT]
-    p.set(SchedulerCore, "_worker_lost", lost)
+    lost_before, heartbeat_before = Presence._worker_lost, core._HANDLERS[Kind.WORKER_HEARTBEAT]
+    p.set(Presence, "_worker_lost", lost)
     p.entry(core._HANDLERS, Kind.WORKER_HEARTBEAT, heartbeat)
 
 
 @mutant("LIV-10", "a protected scheduler ends when a client asks for it")
 def protection_ignored(p: Patcher) -> None:
-    def on_disconnect(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
-        before(self, sender, envelope, now)
-        if any(isinstance(i, Send) and i.envelope.kind is Kind.CLIENT_SHUTDOWN_RESPONSE for i in self._out):
-            self._out.append(Stop())
+    def on_disconnect(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
+        before(self, sender, envelope)
+        if any(isinstance(i, Send) and i.envelope.kind is Kind.CLIENT_SHUTDOWN_RESPONSE for i in self.turn.out):
+            self.turn.out.append(Stop())
 
     before = core._HANDLERS[Kind.CLIENT_DISCONNECT]
     p.entry(core._HANDLERS, Kind.CLIENT_DISCONNECT, on_disconnect)
@@ -759,12 +765,12 @@ def shutdown_not_told_to_workers(p: Patcher) -> None:
 
 @mutant("LIV-07", "a client that leaves stays in the scheduler's records")
 def client_record_leaks(p: Patcher) -> None:
-    def lost(self: SchedulerCore, client: Any) -> None:
+    def lost(self: Presence, client: Any) -> None:
         before(self, client)
-        self.clients[client.client_id] = copy.copy(client)
+        self._peers.clients[client.client_id] = copy.copy(client)
 
-    before = SchedulerCore._client_lost
-    p.set(SchedulerCore, "_client_lost", lost)
+    before = Presence._client_lost
+    p.set(Presence, "_client_lost", lost)
 
 
 @mutant("LIV-07", "the records of a client's objects stay when it leaves")
@@ -777,23 +783,23 @@ def object_records_leak(p: Patcher) -> None:
 
 @mutant("LIV-06", "the objects of a client that leaves are not deleted")
 def objects_outlive_their_client(p: Patcher) -> None:
-    def lost(self: SchedulerCore, client: Any) -> None:
+    def lost(self: Presence, client: Any) -> None:
         client.objects = set()
         before(self, client)
 
-    before = SchedulerCore._client_lost
-    p.set(SchedulerCore, "_client_lost", lost)
+    before = Presence._client_lost
+    p.set(Presence, "_client_lost", lost)
 
 
 @mutant("OBJ-05", "workers are not told that objects are deleted")
 def workers_keep_objects(p: Patcher) -> None:
-    def delete(self: SchedulerCore, ids: Any) -> None:
-        start = len(self._out)
+    def delete(self: Ownership, ids: Any) -> None:
+        start = len(self._turn.out)
         before(self, ids)
-        self._out[start:] = [i for i in self._out[start:] if not isinstance(i, Send)]
+        self._turn.out[start:] = [i for i in self._turn.out[start:] if not isinstance(i, Send)]
 
-    before = SchedulerCore._delete_objects
-    p.set(SchedulerCore, "_delete_objects", delete)
+    before = Ownership.delete
+    p.set(Ownership, "delete", delete)
 
 
 @mutant("SEC-02", "a client may delete the objects of others")
@@ -803,10 +809,10 @@ def anybody_deletes_objects(p: Patcher) -> None:
 
 @mutant("OBJ-06", "clear deletes nothing")
 def clear_ignored(p: Patcher) -> None:
-    def instruction(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def instruction(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         message: Any = envelope.message
         if message.instruction_type.name != "CLEAR":
-            before(self, sender, envelope, now)
+            before(self, sender, envelope)
 
     before = core._HANDLERS[Kind.OBJECT_INSTRUCTION]
     p.entry(core._HANDLERS, Kind.OBJECT_INSTRUCTION, instruction)
@@ -814,11 +820,11 @@ def clear_ignored(p: Patcher) -> None:
 
 @mutant("OBJ-08", "result objects of a lost client are not deleted")
 def results_of_lost_clients_stay(p: Patcher) -> None:
-    def on_result(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def on_result(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         record = self.tasks.get(envelope.task_id)
         if record is not None and record.state is State.ABANDONED:
             envelope = Envelope.of(TaskResult(envelope.task_id, TaskResultType(envelope.detail)))
-        before(self, sender, envelope, now)
+        before(self, sender, envelope)
 
     before = core._HANDLERS[Kind.TASK_RESULT]
     p.entry(core._HANDLERS, Kind.TASK_RESULT, on_result)
@@ -826,12 +832,10 @@ def results_of_lost_clients_stay(p: Patcher) -> None:
 
 @mutant("SEC-03", "a worker may create objects for any client")
 def worker_creates_for_anybody(p: Patcher) -> None:
-    def create(self: SchedulerCore, sender: Any, owner: Any, message: Any) -> None:
-        client = self.clients.get(owner)
-        if client is not None:
-            client.objects.update(self.objects.create(owner, message.object_metadata)[0])
+    def create(self: Ownership, sender: Any, owner: Any, message: Any) -> None:
+        self.track(owner, message.object_metadata)
 
-    p.set(SchedulerCore, "_create_result", create)
+    p.set(Ownership, "_create_result", create)
 
 
 @mutant("GRA-03", "a GraphTask is dropped without an answer")
@@ -841,26 +845,26 @@ def graph_dropped(p: Patcher) -> None:
 
 @mutant("LIV-17", "a shutdown leaves the tasks of clients without an answer")
 def shutdown_answers_nobody(p: Patcher) -> None:
-    def shut_down(self: SchedulerCore) -> None:
-        self.tasks.clear()
+    def shut_down(self: Presence) -> None:
+        self._lifecycle.tasks.clear()
         before(self)
 
-    before = SchedulerCore._shut_down
-    p.set(SchedulerCore, "_shut_down", shut_down)
+    before = Presence._shut_down
+    p.set(Presence, "_shut_down", shut_down)
 
 
 @mutant("OBJ-17", "the results of a worker that lost its task are forgotten")
 def stray_results_forgotten(p: Patcher) -> None:
-    p.set(SchedulerCore, "_stray_result", lambda self, sender, envelope: None)
+    p.set(Ownership, "stray_result", lambda self, sender, envelope: None)
 
 
 @mutant("INF-08", "the story of a task leaves out what its worker answered")
 def story_without_answers(p: Patcher) -> None:
-    def add(story: Any, happened: Any) -> None:
-        if happened[0] is not Event.CONFIRM_FAILED:
-            story.append(happened)
+    def add(story: Any, event: Event, *happened: Any) -> Any:
+        return story if event is Event.CONFIRM_FAILED else before(story, event, *happened)
 
-    p.set(core, "add_to_story", add)
+    before: Any = lifecycle.__dict__["add_to_story"]
+    p.set(lifecycle, "add_to_story", add)
 
 
 @mutant("INF-09", "the stories of a client that is lost are still told")
@@ -899,12 +903,12 @@ def manager_silent(p: Patcher) -> None:
 
 @mutant("MON-03", "transitions are not published")
 def tasks_not_published(p: Patcher) -> None:
-    p.set(SchedulerCore, "_publish_task", lambda self, task, worker, event, envelope: None)
+    p.set(Lifecycle, "_publish", lambda self, task, worker, event, envelope: None)
 
 
 @mutant("MON-02", "workers are not published")
 def workers_not_published(p: Patcher) -> None:
-    p.set(SchedulerCore, "_publish_worker", lambda self, worker, state: None)
+    p.set(Presence, "_publish", lambda self, worker, state: None)
 
 
 @mutant("MON-05", "what balancing takes back is not published")
@@ -919,12 +923,12 @@ def advice_not_published(p: Patcher) -> None:
 @mutant("MAL-08", "a client that sends a malformed message is dropped with its tasks")
 def malformed_client_dropped(p: Patcher) -> None:
     def malformed(self: SchedulerCore, sender: Any, reason: str) -> Any:
-        self._out = []
+        self.turn.out = []
         client = self.clients.get(sender)
         if client is not None:
-            self._client_lost(client)
-        self._note(sender, reason, logging.WARNING)
-        return self._out
+            self.presence._client_lost(client)
+        self.turn.note(sender, reason, logging.WARNING)
+        return self.turn.out
 
     p.set(SchedulerCore, "receive_malformed", malformed)
 
@@ -936,11 +940,11 @@ def malformed_task_accepted(p: Patcher) -> None:
 
 @mutant("SEC-04", "a worker's heartbeat is taken from any identity")
 def anybody_registers_as_a_worker(p: Patcher) -> None:
-    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
+    def heartbeat(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
         undo = Patcher()
-        undo.set(core, "role_of", lambda identity: Role.WORKER)
+        undo.set(presence, "role_of", lambda identity: Role.WORKER)
         try:
-            before(self, sender, envelope, now)
+            before(self, sender, envelope)
         finally:
             undo.undo()
 
@@ -972,9 +976,9 @@ def _keep_fresh(p: Patcher, records: Any) -> None:
 def _not_sent(p: Patcher, on: Kind, kind: Kind) -> None:
     """The handler of ``on`` does not send messages of this kind."""
 
-    def handler(self: SchedulerCore, sender: Any, envelope: Envelope, now: float) -> None:
-        before(self, sender, envelope, now)
-        self._out = [i for i in self._out if not (isinstance(i, Send) and i.envelope.kind is kind)]
+    def handler(self: SchedulerCore, sender: Any, envelope: Envelope) -> None:
+        before(self, sender, envelope)
+        self.turn.out = [i for i in self.turn.out if not (isinstance(i, Send) and i.envelope.kind is kind)]
 
     before = core._HANDLERS[on]
     p.entry(core._HANDLERS, on, handler)

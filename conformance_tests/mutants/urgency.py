@@ -5,22 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from conformance_tests.mutants.model import Mutants, Patcher
-from reference_impl.scheduler import core as scheduler_core
-from reference_impl.scheduler import placement
-from reference_impl.scheduler.core import SchedulerCore
+from reference_impl.scheduler import dispatch, lifecycle, placement
+from reference_impl.scheduler.dispatch import Dispatch
 
 mutant = MUTANTS = Mutants("scheduler")
 
 
 @mutant("PRI-10", "the scheduler ignores priorities")
 def priorities_ignored(p: Patcher) -> None:
-    p.set(scheduler_core, "_priority", lambda metadata: 0)
+    p.set(lifecycle, "_priority", lambda metadata: 0)
 
 
 @mutant("PRI-10", "the lowest priority is sent first")
 def lowest_first(p: Patcher) -> None:
-    before = scheduler_core.__dict__["_priority"]
-    p.set(scheduler_core, "_priority", lambda metadata: -before(metadata))
+    before = lifecycle.__dict__["_priority"]
+    p.set(lifecycle, "_priority", lambda metadata: -before(metadata))
 
 
 @mutant("PRI-10", "among equals the newest is sent first")
@@ -37,7 +36,7 @@ def newest_of_a_priority_first(p: Patcher) -> None:
 
 @mutant("PRI-11", "a full worker keeps what it holds, whatever waits")
 def no_room_is_made(p: Patcher) -> None:
-    p.set(scheduler_core, "make_room", lambda waiting, workers: [])
+    p.set(dispatch, "make_room", lambda waiting, workers: [])
 
 
 @mutant("PRI-11", "tasks of the same priority are taken back, too")
@@ -52,16 +51,16 @@ def equals_are_taken_back(p: Patcher) -> None:
             for task in urgent:
                 task.priority -= 1
 
-    before = scheduler_core.__dict__["make_room"]
-    p.set(scheduler_core, "make_room", make)
+    before = dispatch.__dict__["make_room"]
+    p.set(dispatch, "make_room", make)
 
 
 @mutant("PRI-11", "what was refused is asked for again and again")
 def refusals_are_forgotten(p: Patcher) -> None:
-    def make_room(self: SchedulerCore) -> None:
-        for worker in self.workers.values():
+    def make_room(self: Dispatch) -> None:
+        for worker in self._peers.workers.values():
             worker.refused.clear()
         before(self)
 
-    before = SchedulerCore._make_room
-    p.set(SchedulerCore, "_make_room", make_room)
+    before = Dispatch._make_room
+    p.set(Dispatch, "_make_room", make_room)

@@ -10,8 +10,8 @@ import zmq
 from protocol.messages import ObjectStorageAddress
 from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail
 from reference_impl.processes import StopSignals
-from reference_impl.scheduler.core import Settings
 from reference_impl.scheduler.server import Listen, SchedulerServer
+from reference_impl.scheduler.settings import Settings
 
 
 def _parser() -> RoleParser:

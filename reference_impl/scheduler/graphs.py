@@ -2,8 +2,8 @@
 
 Theory of operation. ``plan`` looks at a GraphTask as a whole and refuses it, or makes a ``Graph``: for each node who
 waits for it, how many it still waits for, and who still reads its result. Each node is then a task like any other: its
-state is that of the lifecycle table, ``waiting`` until its inputs are there. ``Graphs`` is told by the core when a
-node has ended, and lets the table know what follows for others: ``inputsReady``, or ``nodeFailed`` for all. A cancel
+state is that of the lifecycle table, ``waiting`` until its inputs are there. ``Graphs`` is told by the lifecycle when
+a node has ended, and lets the table know what follows for others: ``inputsReady``, or ``nodeFailed`` for all. A cancel
 of the graph, or of a node, is a TaskCancel for every node that has not ended. The graph's own answer is the last.
 
 Every step costs what it changes: the end of a node looks at its inputs and at those who wait for it, nothing else.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,11 +34,13 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
 )
-from reference_impl.scheduler.instructions import DuplicateObject, Publish
+from reference_impl.scheduler.instructions import DuplicateObject
+from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.records import TaskRecord
+from reference_impl.scheduler.turn import Turn
 
 if TYPE_CHECKING:
-    from reference_impl.scheduler.core import SchedulerCore
+    from reference_impl.scheduler.lifecycle import Lifecycle
 
 FAILURE_NAME = b"failure of another node"
 
@@ -161,72 +163,63 @@ def _refuse_cycles(nodes: dict[TaskId, Node]) -> None:
 
 
 class Graphs:
-    """The graphs of a scheduler's core."""
+    """All graphs that have not ended. Their nodes are tasks of ``lifecycle``, which tells ``ended`` of each."""
 
-    def __init__(self, core: SchedulerCore) -> None:
-        self._core = core
-        self._living: dict[TaskId, Graph] = {}
+    def __init__(self, lifecycle: Lifecycle, ownership: Ownership, turn: Turn) -> None:
+        self._lifecycle = lifecycle
+        self._ownership = ownership
+        self._turn = turn
+        self.living: dict[TaskId, Graph] = {}
+        """By id, the oldest first."""
         self._of_client: dict[Identity, dict[TaskId, Graph]] = {}
 
-    def __len__(self) -> int:
-        return len(self._living)
-
-    def __iter__(self) -> Iterator[Graph]:
-        """The living graphs, the oldest first."""
-        return iter(self._living.values())
-
-    def get(self, graph_id: TaskId) -> Graph | None:
-        """The living graph with this id."""
-        return self._living.get(graph_id)
-
-    def accept(self, sender: Identity, envelope: Envelope, now: float) -> None:
+    def accept(self, sender: Identity, envelope: Envelope) -> None:
         """A GraphTask of a client for itself, with an id that is not alive."""
-        core = self._core
+        tasks = self._lifecycle.tasks
         message = envelope.check()
         assert isinstance(message, GraphTask)
         try:
-            graph = plan(message, sender, lambda task_id: task_id in core.tasks or task_id in self._living)
+            graph = plan(message, sender, lambda task_id: task_id in tasks or task_id in self.living)
         except GraphRefused as refusal:
-            core._note(sender, f"the graph {message.task_id.hex()} can't run: {refusal}", logging.WARNING)
-            core._answer(sender, TaskResult(message.task_id, TaskResultType.FAILED))
+            self._turn.note(sender, f"the graph {message.task_id.hex()} can't run: {refusal}", logging.WARNING)
+            self._turn.answer(sender, TaskResult(message.task_id, TaskResultType.FAILED))
             return
-        graph.accepted_at = now
-        self._living[graph.graph_id] = graph
+        graph.accepted_at = self._turn.now
+        self.living[graph.graph_id] = graph
         self._of_client.setdefault(sender, {})[graph.graph_id] = graph
         for node in graph.nodes.values():
-            record = core._new_record(sender, Envelope.of(node.task), now)
+            record = self._lifecycle.accept(sender, Envelope.of(node.task))
             record.graph = graph
             graph.living[record.task_id] = record
-            if core.monitored:
+            if self._turn.monitored:
                 self._publish(graph, node)
-            core._happen(record, Event.GRAPH if node.missing else Event.TASK, sender)
+            self._lifecycle.happen(record, Event.GRAPH if node.missing else Event.TASK, sender)
         self._end_if_empty(graph)
 
     def _publish(self, graph: Graph, node: Node) -> None:
         kind = NodeTaskType.TARGET if node.target else NodeTaskType.NORMAL
         parents = tuple([source.task.task_id for source in node.inputs])
-        self._core._out.append(Publish(StateGraphTask(graph.graph_id, node.task.task_id, kind, parents)))
+        self._turn.publish(StateGraphTask(graph.graph_id, node.task.task_id, kind, parents))
 
     def cancel(self, graph: Graph, sender: Identity, envelope: Envelope) -> None:
         """Its client cancels it, or one of its nodes: a TaskCancel for each that has not ended (GRA-05)."""
         graph.canceling = True
         for record in list(graph.living.values()):
-            self._core._happen(record, Event.CANCEL, sender, envelope)
+            self._lifecycle.happen(record, Event.CANCEL, sender, envelope)
 
-    def about_to_fail(self, record: TaskRecord, message: TaskResult) -> None:
-        """A node ends with a failure, and its client does not know yet: now is the time to copy the failure, since
+    def about_to_end(self, graph: Graph, record: TaskRecord, message: TaskResult) -> None:
+        """If a node ends with a failure, and its client does not know yet: now is the time to copy the failure, since
         the client may delete the original as soon as it knows of it (GRA-04)."""
-        graph = record.graph
-        if graph is None or graph.canceling or message.result_type is not TaskResultType.FAILED:
+        if graph.canceling or message.result_type is not TaskResultType.FAILED:
             return
-        source = next(iter(self._core.objects.owned_by(graph.client_id, message.results[:1])), None)
+        source = next(iter(self._ownership.owned_by(graph.client_id, message.results[:1])), None)
         others = [t for t in graph.living if graph.nodes[t].target and t != record.task_id]
         if source is not None:
             graph.failure_copied = True
             copies = tuple([_copy_id(graph.client_id, task_id) for task_id in others])
-            self._core._track(graph.client_id, ObjectMetadata(copies, (), (FAILURE_NAME,) * len(copies)))
+            self._ownership.track(graph.client_id, ObjectMetadata(copies, (), (FAILURE_NAME,) * len(copies)))
             if copies:
-                self._core._out.append(DuplicateObject(source, copies))
+                self._turn.out.append(DuplicateObject(source, copies))
 
     def ended(self, record: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         """A node has ended, and its client has the answer."""
@@ -245,8 +238,8 @@ class Graphs:
             for ready in graph.succeeded(node, results[0] if results else None):
                 waiting = graph.living[ready.task.task_id]
                 waiting.frame = codec.encode(ready.with_inputs())
-                self._core._stand_behind(waiting)
-                self._core._happen(waiting, Event.INPUTS_READY, sender)
+                self._lifecycle.stand_behind(waiting)
+                self._lifecycle.happen(waiting, Event.INPUTS_READY, sender)
         elif not node.target:  # it failed in a graph that is being canceled
             self._drop(graph, results)
         self._drop(graph, graph.unread(node))
@@ -259,16 +252,16 @@ class Graphs:
             failure = TaskResult(node.task.task_id, TaskResultType.FAILED_WORKER_DIED)
         elif message.result_type is TaskResultType.SUCCESS:
             text = f"the node {node.task.task_id.hex()} succeeded without the result that others need"
-            self._core._note(sender, text, logging.WARNING)
+            self._turn.note(sender, text, logging.WARNING)
             failure = TaskResult(node.task.task_id, TaskResultType.FAILED)
         assert failure is not None
         graph.over = True
         self._remove(graph)
         envelope = Envelope.of(failure)
         for record in graph.living.values():
-            self._core._happen(record, Event.NODE_FAILED, sender, envelope)
+            self._lifecycle.happen(record, Event.NODE_FAILED, sender, envelope)
             record.graph = None
-        self._core._answer(graph.client_id, TaskResult(graph.graph_id, failure.result_type))
+        self._turn.answer(graph.client_id, TaskResult(graph.graph_id, failure.result_type))
         dropped = graph.all_unread()
         if not node.target:
             dropped += failure.results
@@ -280,13 +273,13 @@ class Graphs:
         assert graph is not None and isinstance(message, TaskResult)
         wanted = graph.failure_copied and graph.nodes[record.task_id].target
         copies = (_copy_id(graph.client_id, record.task_id),) if wanted else ()
-        self._core._answer(graph.client_id, TaskResult(record.task_id, message.result_type, b"", copies))
+        self._turn.answer(graph.client_id, TaskResult(record.task_id, message.result_type, b"", copies))
 
     def client_lost(self, client_id: Identity) -> None:
         """Its graphs are over without answers; what becomes of its tasks is the table's business."""
         for graph in self._of_client.pop(client_id, {}).values():
             graph.over = True
-            del self._living[graph.graph_id]
+            del self.living[graph.graph_id]
             for record in graph.living.values():
                 record.graph = None
             self._drop(graph, [node.result for node in graph.nodes.values() if node.result is not None])
@@ -301,17 +294,17 @@ class Graphs:
             answer: TaskCancelConfirm | TaskResult = TaskCancelConfirm(graph.graph_id, TaskCancelConfirmType.CANCELED)
         else:
             answer = TaskResult(graph.graph_id, TaskResultType.SUCCESS)
-        self._core._answer(graph.client_id, answer)
+        self._turn.answer(graph.client_id, answer)
 
     def _remove(self, graph: Graph) -> None:
-        del self._living[graph.graph_id]
+        del self.living[graph.graph_id]
         mine = self._of_client[graph.client_id]
         del mine[graph.graph_id]
         if not mine:
             del self._of_client[graph.client_id]
 
     def _drop(self, graph: Graph, object_ids: Iterable[ObjectId]) -> None:
-        self._core._drop_objects(graph.client_id, self._core.objects.owned_by(graph.client_id, object_ids))
+        self._ownership.drop(graph.client_id, self._ownership.owned_by(graph.client_id, object_ids))
 
 
 def _copy_id(client_id: Identity, task_id: TaskId) -> ObjectId:

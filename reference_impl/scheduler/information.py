@@ -81,7 +81,7 @@ def _value(core: SchedulerCore, sender: Identity, query: InformationQuery, now: 
 def _story(core: SchedulerCore, sender: Identity, task_id: TaskId, now: float) -> TaskStory:
     task = core.tasks.get(task_id)
     if task is not None:
-        return told(task_id, task.client_id, task.accepted_at, task.story or [], now)
+        return told(task_id, task.client_id, task.accepted_at, task.story, now)
     asking = core.clients.get(sender)
     for client in (*([asking] if asking is not None else ()), *core.clients.values()):
         found = find(client.ended, task_id)
@@ -195,10 +195,9 @@ def state_scheduler(
     storage: ObjectStorageStatus,
 ) -> StateScheduler:
     """The message that the monitor stream carries each second; the shell knows what the core can't."""
-    living: dict[TaskState, int] = {}
-    for task in core.tasks.values():
-        living[task.state.wire] = living.get(task.state.wire, 0) + 1
-    counts = tuple(StateCount(int(s), living.get(s, 0) + core.ended.get(s, 0)) for s in TaskState)
+    tasks = Counter({state.wire: ended for state, ended in core.lifecycle.ended.items()})
+    tasks.update(task.state.wire for task in core.tasks.values())
+    counts = tuple(StateCount(int(state), tasks[state]) for state in TaskState)
     return StateScheduler(
         binder=binder,
         scheduler=resource,

@@ -28,7 +28,7 @@ from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.scheduler import information
-from reference_impl.scheduler.core import SchedulerCore, Settings
+from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.instructions import (
     DeleteObjects,
     DuplicateObject,
@@ -38,6 +38,7 @@ from reference_impl.scheduler.instructions import (
     Send,
     Stop,
 )
+from reference_impl.scheduler.settings import Settings
 from reference_impl.storage_connection import StorageConnection, StorageLost
 
 _LOG = logging.getLogger("scheduler")

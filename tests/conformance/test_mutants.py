@@ -16,7 +16,7 @@ from conformance_tests.mutants.judge import Judge
 from conformance_tests.mutants.model import applied
 from protocol import spec_text
 from protocol.lifecycle import TABLE
-from reference_impl.scheduler import core
+from reference_impl.scheduler import core, dispatch, graphs, lifecycle, ownership, presence
 
 EVERY = [mutant for role in catalog.ROLES for mutant in catalog.of_role(role)]
 SAMPLE = ["running-cancel-lost", "second-cancel-sent", "late-result-keeps-the-place", "holder-not-checked"]
@@ -33,18 +33,24 @@ def test_each_names_a_requirement_that_exists() -> None:
     assert {mutant.requirement for mutant in EVERY} <= known
 
 
+def _patched() -> list[dict[object, object]]:
+    classes = (
+        core.SchedulerCore,
+        dispatch.Dispatch,
+        graphs.Graphs,
+        lifecycle.Lifecycle,
+        ownership.Ownership,
+        presence.Presence,
+    )
+    return [TABLE, core._HANDLERS, lifecycle._ACTIONS, *[dict(vars(one)) for one in classes]]  # type: ignore[list-item]
+
+
 def test_each_is_put_in_and_taken_out() -> None:
-    table, handlers, actions = copy.deepcopy(TABLE), dict(core._HANDLERS), dict(core._ACTIONS)
-    methods = dict(core.SchedulerCore.__dict__)
+    before = [dict(mapping) for mapping in copy.deepcopy(_patched()[:1]) + _patched()[1:]]
     for mutant in EVERY:
         with applied(mutant):
             pass
-    assert (table, handlers, actions, methods) == (
-        TABLE,
-        core._HANDLERS,
-        core._ACTIONS,
-        dict(core.SchedulerCore.__dict__),
-    )
+    assert before == _patched()
 
 
 @pytest.fixture(scope="module")

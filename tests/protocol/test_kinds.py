@@ -17,8 +17,9 @@ from protocol.storage import RequestType, ResponseType
 from reference_impl.client.core import ClientCore, serializer_blob
 from reference_impl.client.instructions import Complain
 from reference_impl.client.objects import blob
-from reference_impl.scheduler.core import SchedulerCore, Settings
+from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.instructions import Note
+from reference_impl.scheduler.settings import Settings
 from tests.protocol.samples import MAXIMAL
 from tests.worker.slot import Slot
 

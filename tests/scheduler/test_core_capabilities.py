@@ -136,7 +136,7 @@ def test_many_kinds_of_waiting_tasks_are_not_looked_at_again_and_again(world: Wo
         world.task(needs=[f"rare-{number}"])
     world.worker(W1, 1)
     asked = 0
-    placement = world.core._placement
+    placement = world.core.peers.placement
     before = placement.least_loaded
 
     def counted(*needs: frozenset[str]) -> object:
@@ -159,7 +159,7 @@ def test_liv_07_nothing_of_the_requirements_stays(world: World) -> None:
     world.confirm(tasks[0], CANCELED)
     world.worker_leaves(W1)
     world.assert_empty()
-    queue, placement = world.core.queue, world.core._placement
+    queue, placement = world.core.queue, world.core.peers.placement
     assert (queue._demanding, queue._named, queue._try) == ({}, {}, {})
     assert (placement._offering, placement._naming, placement._opened) == ({}, {}, set())
 

@@ -122,7 +122,7 @@ def test_a_node_that_fails_ends_everything_and_its_siblings_are_canceled(world: 
     world.assert_silent_but_deletions()
     assert result("b") in world.deleted
     assert result("a") not in world.deleted, "it is a target"
-    assert (len(world.core.graphs), world.core.tasks) == (0, {})
+    assert (world.core.graphs.living, world.core.tasks) == ({}, {})
 
 
 def test_the_copies_of_a_failure_are_asked_for_before_anybody_knows_of_it(world: World) -> None:
@@ -358,7 +358,7 @@ def test_large_graphs_need_no_recursion(shape: str, end: str) -> None:
             world.result(task)
     answers = world.take(C1)
     assert Counter(m.task_id for m in answers) == Counter([*ids, G])  # type: ignore[attr-defined]
-    assert len(world.core.graphs) == 0
+    assert world.core.graphs.living == {}
 
 
 @pytest.mark.parametrize("seed", range(60))

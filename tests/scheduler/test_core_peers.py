@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
@@ -204,15 +205,15 @@ def test_a_question_that_is_not_understood_is_answered(world: World) -> None:
     assert decode_answer(response.response).variant == "error"
 
 
-def test_mal_malformed_bytes_are_counted_and_change_nothing(world: World) -> None:
-    world.core.receive_malformed(C1, "not a message")
+def test_mal_malformed_bytes_are_noted_and_change_nothing(world: World) -> None:
+    world._collect(world.core.receive_malformed(C1, "not a message"))
     # Well-formed for a peek, broken beyond: the argument list points nowhere.
     good = Envelope.of(Task(b"t" * 16, C1, b"", b"f" * 32, (Argument(ArgumentType.OBJECT_ID, os.urandom(32)),))).frame  # type: ignore[arg-type]
     bad = bytearray(good)
     pointer = 16 + 16 + 4 * 8  # header, root struct, the fifth pointer of the Task
     bad[pointer : pointer + 4] = (0x7FFFFFFD).to_bytes(4, "little")
     world._collect(world.core.receive(C1, Envelope.parse(bytes(bad)), 0.0))
-    assert world.core.malformed == 2
+    assert [(note.peer, note.level) for note in world.notes] == [(C1, logging.WARNING)] * 2
     assert world.core.tasks == {}
 
 

@@ -28,8 +28,9 @@ from protocol.messages import (
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
 )
-from reference_impl.scheduler.core import SchedulerCore, Settings
+from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.instructions import DeleteObjects, DuplicateObject, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.settings import Settings
 
 CANCELED = TaskCancelConfirmType.CANCELED
 FAILED = TaskCancelConfirmType.CANCEL_FAILED
@@ -139,7 +140,8 @@ class World:
     def assert_empty(self) -> None:
         """Nothing of any client or task is left (LIV-07)."""
         core = self.core
-        assert (core.tasks, core.clients, len(core.queue), len(core.objects), len(core.graphs)) == ({}, {}, 0, 0, 0)
+        assert (core.tasks, core.clients, core.graphs.living) == ({}, {}, {})
+        assert (len(core.queue), len(core.objects)) == (0, 0)
         assert all(worker.held == {} for worker in core.workers.values())
 
     def _collect(self, instructions: list[Instruction]) -> None:

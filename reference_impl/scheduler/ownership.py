@@ -1,0 +1,125 @@
+"""Who may create and delete which objects (SPEC section 7.1): a client its own, a worker those of the clients whose
+tasks it holds. Whatever is made for a client is gone when the client is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from protocol.envelope import Envelope
+from protocol.identifiers import Identity, ObjectId, Role, role_of
+from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata, TaskResult
+from reference_impl.scheduler.instructions import DeleteObjects
+from reference_impl.scheduler.objects import ObjectRegistry
+from reference_impl.scheduler.peers import Peers
+from reference_impl.scheduler.records import WorkerRecord
+from reference_impl.scheduler.turn import Turn
+
+
+class Ownership:
+    """The objects of all clients."""
+
+    def __init__(self, turn: Turn, peers: Peers) -> None:
+        self.objects = ObjectRegistry()
+        self._turn = turn
+        self._peers = peers
+
+    # ---- what peers say ----
+
+    def instruction(self, sender: Identity, envelope: Envelope) -> None:
+        """An ObjectInstruction, of anybody."""
+        message = envelope.message
+        assert isinstance(message, ObjectInstruction)
+        role, owner = role_of(sender), message.object_user or sender
+        if role is Role.WORKER:
+            self._create_result(sender, owner, message)
+        elif role is not Role.CLIENT or owner != sender:
+            self._turn.note(sender, f"an ObjectInstruction for the objects of {owner!r}")
+        elif message.instruction_type is ObjectInstructionType.CREATE:
+            self._create(sender, message.object_metadata)
+        else:
+            self._delete_own(sender, message)
+
+    def _create(self, sender: Identity, metadata: ObjectMetadata) -> None:
+        created, refused = self.objects.create(sender, metadata)
+        self._peers.client(sender, self._turn.now).objects.update(created)
+        if refused:
+            self._turn.note(sender, f"an ObjectInstruction(create) with {refused} ids that are not its own")
+
+    def _delete_own(self, sender: Identity, message: ObjectInstruction) -> None:
+        client = self._peers.clients.get(sender)
+        ids = message.object_metadata.object_ids
+        if message.instruction_type is ObjectInstructionType.CLEAR:
+            ids = tuple(client.objects) if client is not None else ()
+        mine = self.objects.owned_by(sender, ids)
+        if len(mine) < len(ids):
+            others = len(ids) - len(mine)
+            self._turn.note(sender, f"an ObjectInstruction(delete) with {others} ids that are not its own")
+        self.drop(sender, mine)
+
+    def _create_result(self, sender: Identity, owner: Identity, message: ObjectInstruction) -> None:
+        """A worker may create objects for the client of a task that it holds, nothing else (SEC-03)."""
+        worker = self._peers.workers.get(sender)
+        holds = worker is not None and any(task.client_id == owner for task in worker.held.values())
+        if not holds or message.instruction_type is not ObjectInstructionType.CREATE:
+            self._turn.note(sender, f"an ObjectInstruction({message.instruction_type.name}) for {owner!r}")
+            return
+        assert worker is not None
+        results = self.objects.owned_by(owner, message.object_metadata.object_ids)
+        worker.announced.update(results)
+        if owner in self._peers.clients:
+            self.track(owner, message.object_metadata)
+        else:  # it left meanwhile: nobody will fetch this
+            self.delete(results)
+
+    def stray_result(self, sender: Identity, envelope: Envelope) -> None:
+        """The results of a worker that was lost meanwhile, or answers twice: they go with their client (OBJ-17)."""
+        message = envelope.check()
+        if sender not in self._peers.workers or not isinstance(message, TaskResult):
+            return
+        nobodys: list[ObjectId] = []
+        for result in message.results:
+            owner = self._peers.owner(result)
+            if owner is not None:
+                owner.objects.add(result)
+            else:
+                nobodys.append(result)
+        self._delete_untracked(nobodys)
+
+    def worker_lost(self, worker: WorkerRecord) -> None:
+        """What it has stored for clients that left before, and told nobody, may lie there since the last deletion."""
+        self._delete_untracked([result for result in worker.announced if self._peers.owner(result) is None])
+
+    # ---- what the scheduler does ----
+
+    def owned_by(self, owner: Identity, object_ids: Iterable[ObjectId]) -> list[ObjectId]:
+        """Those of the ids that only ``owner`` can have made."""
+        return self.objects.owned_by(owner, object_ids)
+
+    def track(self, owner: Identity, metadata: ObjectMetadata) -> None:
+        """Objects that are made for a client, but not by it."""
+        client = self._peers.clients.get(owner)
+        if client is not None:
+            client.objects.update(self.objects.create(owner, metadata)[0])
+
+    def drop(self, owner: Identity, ids: list[ObjectId]) -> None:
+        """Deletes objects of a client that nobody needs any more."""
+        client = self._peers.clients.get(owner)
+        if client is not None:
+            client.objects.difference_update(ids)
+        self.delete(ids)
+
+    def delete(self, ids: list[ObjectId]) -> None:
+        """Objects, of whomever, go: from the records, the object storage, and what workers keep of them."""
+        if not ids:
+            return
+        self.objects.forget(ids)
+        self._turn.out.append(DeleteObjects(tuple(ids)))
+        metadata = ObjectMetadata(object_ids=tuple(ids))
+        delete = Envelope.of(ObjectInstruction(ObjectInstructionType.DELETE, b"", metadata))
+        for worker in self._peers.workers:
+            self._turn.send(worker, delete)
+
+    def _delete_untracked(self, ids: list[ObjectId]) -> None:
+        """Objects that no worker has in use: they can only lie in the object storage."""
+        if ids:
+            self._turn.out.append(DeleteObjects(tuple(ids)))

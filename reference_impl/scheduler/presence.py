@@ -1,0 +1,173 @@
+"""Clients, workers and worker managers come and go (SPEC section 8): heartbeats, goodbyes, time-outs, shutdown.
+
+What is lost with a peer follows from the lifecycle table: each task that a worker held has lost a worker, each task of
+a client has lost its client.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from protocol.envelope import Envelope
+from protocol.identifiers import Identity, Role, role_of
+from protocol.lifecycle import Event, State
+from protocol.messages import (
+    ClientDisconnect,
+    ClientHeartbeat,
+    ClientHeartbeatEcho,
+    ClientShutdownResponse,
+    DisconnectType,
+    TaskCancelConfirm,
+    TaskCancelConfirmType,
+    WorkerHeartbeat,
+    WorkerHeartbeatEcho,
+    WorkerManagerHeartbeat,
+    WorkerManagerHeartbeatEcho,
+    WorkerState,
+)
+from reference_impl.scheduler.instructions import DeleteObjects, Stop
+from reference_impl.scheduler.lifecycle import Lifecycle
+from reference_impl.scheduler.managers import Managers
+from reference_impl.scheduler.monitor import state_worker
+from reference_impl.scheduler.ownership import Ownership
+from reference_impl.scheduler.peers import Peers
+from reference_impl.scheduler.records import ClientRecord, WorkerRecord
+from reference_impl.scheduler.settings import Settings
+from reference_impl.scheduler.turn import Turn
+
+
+class Presence:
+    """Each method that takes a ``sender`` carries out one message of it."""
+
+    def __init__(
+        self, turn: Turn, settings: Settings, peers: Peers, ownership: Ownership, lifecycle: Lifecycle
+    ) -> None:
+        self.managers = Managers()
+        self._turn = turn
+        self._settings = settings
+        self._peers = peers
+        self._ownership = ownership
+        self._lifecycle = lifecycle
+        self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
+        self._worker_echo = Envelope.of(WorkerHeartbeatEcho(settings.storage_address))
+
+    # ---- heartbeats ----
+
+    def client_heartbeat(self, sender: Identity, envelope: Envelope) -> None:
+        if role_of(sender) is not Role.CLIENT:
+            self._turn.note(sender, "a ClientHeartbeat from an identity that is not a client's")
+            return
+        message = envelope.message
+        assert isinstance(message, ClientHeartbeat)
+        self._peers.client(sender, self._turn.now).heartbeat = message
+        self._turn.send(sender, self._client_echo)
+
+    def worker_heartbeat(self, sender: Identity, envelope: Envelope) -> None:
+        """The first one registers it."""
+        if role_of(sender) is not Role.WORKER:
+            self._turn.note(sender, "a WorkerHeartbeat from an identity that is not a worker's")
+            return
+        message = envelope.message
+        assert isinstance(message, WorkerHeartbeat)
+        worker = self._peers.workers.get(sender)
+        if worker is None:
+            worker = self._peers.add_worker(sender, message, self._turn.now)
+            self._publish(worker, WorkerState.CONNECTED)
+        worker.heartbeat = message
+        worker.last_seen = self._turn.now
+        self._turn.send(sender, self._worker_echo)
+
+    def manager_heartbeat(self, sender: Identity, envelope: Envelope) -> None:
+        turn = self._turn
+        if role_of(sender) is not Role.OTHER:
+            turn.note(sender, "a WorkerManagerHeartbeat from an identity that is a client's or a worker's")
+            return
+        message = envelope.message
+        assert isinstance(message, WorkerManagerHeartbeat)
+        turn.send(sender, Envelope.of(WorkerManagerHeartbeatEcho()))
+        name = message.worker_manager_id
+        if not name:
+            return  # no worker can name it as its manager
+        before = self.managers.seen(sender, message, turn.now)
+        if before is not None:
+            turn.note(sender, f"it is the worker manager {name!r} from now on, which was {before!r}", logging.WARNING)
+        waiting = self._lifecycle.queue.waiting()
+        command = self.managers.command(name, self._peers.workers.values(), waiting, turn.now)
+        turn.send(sender, Envelope.of(command))
+
+    def tick(self) -> None:
+        """Peers that are silent for too long are lost."""
+        now, turn = self._turn.now, self._turn
+        worker_timeout, client_timeout = self._settings.worker_timeout, self._settings.client_timeout
+        for worker in [w for w in self._peers.workers.values() if now - w.last_seen > worker_timeout]:
+            turn.note(worker.worker_id, f"no heartbeat for {worker_timeout} s: lost")
+            self._worker_lost(worker)
+        for client in [c for c in self._peers.clients.values() if now - c.last_seen > client_timeout]:
+            turn.note(client.client_id, f"silent for {client_timeout} s: lost")
+            self._client_lost(client)
+        for manager in self.managers.forget_silent(now, worker_timeout):
+            turn.note(manager, f"no heartbeat for {worker_timeout} s: this worker manager is lost")
+
+    # ---- goodbyes ----
+
+    def worker_disconnect(self, sender: Identity, envelope: Envelope) -> None:
+        worker = self._peers.workers.get(sender)
+        if worker is None:
+            self._turn.note(sender, "WorkerDisconnectNotification of a worker that is not registered")
+        else:
+            self._worker_lost(worker)
+
+    def client_disconnect(self, sender: Identity, envelope: Envelope) -> None:
+        """A client leaves, or asks for the end of all."""
+        message = envelope.message
+        assert isinstance(message, ClientDisconnect)
+        if role_of(sender) is not Role.CLIENT:
+            self._turn.note(sender, "a ClientDisconnect from an identity that is not a client's")
+        elif message.disconnect_type is DisconnectType.SHUTDOWN:
+            accepted = not self._settings.protected
+            self._turn.send(sender, Envelope.of(ClientShutdownResponse(accepted)))
+            if accepted:
+                self._shut_down()
+        else:
+            client = self._peers.clients.get(sender)
+            if client is not None:
+                self._client_lost(client)
+
+    def _shut_down(self) -> None:
+        """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
+        turn = self._turn
+        for task in self._lifecycle.tasks.values():
+            if task.state is not State.ABANDONED:
+                turn.answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
+        objects = tuple(object_id for client in self._peers.clients.values() for object_id in client.objects)
+        if objects:
+            turn.out.append(DeleteObjects(objects))
+        shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
+        for peer in (*self._peers.workers, *self.managers.identities()):
+            turn.send(peer, shutdown)
+        turn.out.append(Stop())
+
+    # ---- what is lost with a peer ----
+
+    def _worker_lost(self, worker: WorkerRecord) -> None:
+        """Each task that it held is lost with it; they go back to the front of the queue in their old order."""
+        self._peers.remove_worker(worker)
+        self._publish(worker, WorkerState.DISCONNECTED)
+        for task in reversed(worker.held.values()):
+            task.lost_workers += 1
+            too_often = task.lost_workers >= self._settings.lost_workers_limit
+            event = Event.WORKER_LOST_LIMIT if too_often else Event.WORKER_LOST
+            self._lifecycle.happen(task, event, worker.worker_id)
+        worker.held, worker.refused = {}, set()
+        self._ownership.worker_lost(worker)
+
+    def _client_lost(self, client: ClientRecord) -> None:
+        self._peers.remove_client(client)
+        self._lifecycle.graphs.client_lost(client.client_id)
+        for task in list(client.tasks.values()):
+            self._lifecycle.happen(task, Event.CLIENT_LOST, client.client_id)
+        self._ownership.delete(list(client.objects))
+
+    def _publish(self, worker: WorkerRecord, state: WorkerState) -> None:
+        if self._turn.monitored:
+            self._turn.publish(state_worker(worker, state))

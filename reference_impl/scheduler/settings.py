@@ -1,0 +1,21 @@
+"""How a scheduler is set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol.messages import ObjectStorageAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the scheduler is set. Times are in seconds."""
+
+    storage_address: ObjectStorageAddress
+    client_timeout: float = 60.0
+    worker_timeout: float = 60.0
+    load_balance: float = 1.0  # between balancing rounds; negative: never
+    lost_workers_limit: int = 3  # after as many lost workers a task is failedWorkerDied (TSK-07)
+    protected: bool = False  # refuses to be shut down by a client
+    version: str = ""  # of the implementation, for InformationResponse
+    ended_stories: int = 1000  # of each client, kept until it leaves; 0: no stories at all
