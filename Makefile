@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check unit conformance format interop bench generate screenshots clean
+.PHONY: help demo test check unit conformance format interop bench growth generate screenshots clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -43,8 +43,18 @@ interop: $(STAMP)  ## every role with every role of opengris-scaler 2.9.0, as a 
 conformance: $(STAMP)  ## the reference judged by the conformance suite
 	@$(BIN)/scalercli conformance run --target reference --output none
 
-bench: $(STAMP)  ## measurements beside opengris-scaler 2.9.0, in the same run
-	@$(BIN)/python benchmarks/compare.py
+$(VENV)/.bench: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+# README=1 writes the table into README.md and the chart beside it; ARGS="--only map --rounds 9" is for the command.
+BENCH_README := $(if $(README),--readme --svg docs/benchmarks.svg --jsonl docs/benchmarks.jsonl)
+
+bench: $(VENV)/.bench  ## measurements beside opengris-scaler 2.9.0 and others, in the same run
+	@$(BIN)/python -m benchmarks $(BENCH_README) $(ARGS)
+
+growth: $(STAMP)  ## whether a task costs the same among 1,000 and among 1,000,000
+	@$(BIN)/python -m benchmarks.growth $(ARGS)
 
 screenshots: $(STAMP)  ## the pictures of the documentation, from what the commands really print
 	@$(BIN)/python docs/screenshots/make.py

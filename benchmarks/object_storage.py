@@ -67,7 +67,7 @@ class Server:
                 return socket.create_connection(("127.0.0.1", port), 30)
             except ConnectionRefusedError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"error: {self.name} does not start: {self.process.args}") from None
+                    raise SystemExit(f"error: {self.name} does not start: {self.process.args!r}") from None
                 time.sleep(0.02)  # it says nowhere when it is ready
 
     def read(self, count: int) -> memoryview:
@@ -268,8 +268,8 @@ def main() -> None:
     for label, row in rounds.items():
         line = f"{label:34}" + "".join(f"{cell(figures):>36}" for figures in row.values())
         if "peer" in row:
-            ours, peer = (statistics.median(figure.value for figure in row[name]) for name in ("ours", "peer"))
-            line += f"{ours / peer if row['ours'][0].higher_is_better else peer / ours:>8.2f}"
+            mine, other = (statistics.median(figure.value for figure in row[name]) for name in ("ours", "peer"))
+            line += f"{mine / other if row['ours'][0].higher_is_better else other / mine:>8.2f}"
         print(line)
 
 

@@ -10,6 +10,7 @@ from protocol.errors import MalformedMessage
 from protocol.identifiers import OBJECT_ID_BYTES, TASK_ID_BYTES
 from protocol.messages import InformationAnswer, InformationQuery, Kind, Message
 from protocol.shapes import Shape, Shapes
+from protocol.templates import Templates
 from protocol.wire import Codec, Lengths
 
 LENGTHS: Lengths = {
@@ -26,13 +27,16 @@ LENGTHS: Lengths = {
 }
 
 _CODEC = Codec(layout.load(), messages.STRUCT_CLASSES, messages.ENUM_CLASSES, LENGTHS)
-SHAPES = Shapes(layout.load(), dict(messages.MESSAGE_CLASSES), messages.STRUCT_CLASSES, messages.ENUM_CLASSES)
-"""What messages have in common that were seen before: only faster, never different."""
+_PARTS = (layout.load(), dict(messages.MESSAGE_CLASSES), messages.STRUCT_CLASSES, messages.ENUM_CLASSES)
+SHAPES = Shapes(*_PARTS)
+"""What messages have in common that were read before: only faster, never different."""
+TEMPLATES = Templates(*_PARTS)
+"""The same for those that were written."""
 
 
 def encode(message: Message) -> bytes:
     """The frame of a message."""
-    template = SHAPES.template(message)
+    template = TEMPLATES.find(message)
     if template is not None:
         try:
             return template(message)

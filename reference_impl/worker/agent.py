@@ -377,7 +377,14 @@ class Agent:
     def _start(self, slot: _Slot, instruction: Start) -> None:
         assert slot.processor is not None
         _, task, serializer, priority = instruction
-        self._pool.start(slot.processor, task, serializer, self._objects.payload, self._storage.address, priority)
+        # What a processor keeps for other tasks would count as the memory of the one that runs.
+        shared = self._never if self._memory_limit else self._objects.shared
+        objects, storage = self._objects.payload, self._storage.address
+        self._pool.start(slot.processor, task, serializer, objects, storage, priority, shared)
+
+    @staticmethod
+    def _never(name: ObjectId) -> bool:
+        return False
 
     def _kill(self, slot: _Slot, instruction: Kill) -> None:
         processor = slot.find(instruction.pid)

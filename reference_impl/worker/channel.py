@@ -25,11 +25,12 @@ _RECEIVE_BYTES = 1 << 17
 
 
 class Work(NamedTuple):
-    """One task for a processor. Payloads behind it: ``new``, then the arguments.
+    """One task for a processor. Payloads behind it: ``new``, ``keep``, then the arguments that are lengths.
 
-    The agent decides which loaded functions and serializers a processor keeps: ``forget`` first, then ``new`` ones
-    (object id, length) are added; ``serializer`` and ``function`` name kept ones. ``storage`` and ``priority`` are what
-    a client inside the task finds out (see ``nesting``).
+    The agent decides what a processor keeps: ``forget`` first, then ``new`` functions and serializers (object id,
+    length), to be loaded once, and arguments to ``keep`` as they are, for other tasks have them, too. ``serializer``
+    and ``function`` name kept ones; an argument is the length of its payload, or the id of a kept one. ``storage`` and
+    ``priority`` are what a client inside the task finds out (see ``nesting``).
     """
 
     task_id: bytes
@@ -37,7 +38,8 @@ class Work(NamedTuple):
     function: bytes
     forget: tuple[bytes, ...]
     new: tuple[tuple[bytes, int], ...]
-    arguments: tuple[int, ...]
+    keep: tuple[tuple[bytes, int], ...]
+    arguments: tuple[int | bytes, ...]
     storage: str
     priority: int
 

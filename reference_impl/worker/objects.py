@@ -81,6 +81,10 @@ class ObjectCache:
         """The content of an object that is held; KeyError otherwise."""
         return self._payloads[name]
 
+    def shared(self, name: ObjectId) -> bool:
+        """Whether several tasks have it."""
+        return len(self._users.get(name, ())) > 1
+
     def release(self, holder: Holder) -> None:
         """``holder`` needs nothing any more. No error if it never did."""
         self._missing.pop(holder, None)

@@ -106,9 +106,10 @@ class Pool:
         payload: Callable[[ObjectId], Buffer],
         storage: str,
         priority: int,
+        shared: Callable[[ObjectId], bool],
     ) -> None:
         """Hands over a task."""
-        processor.start(task, serializer, payload, storage, priority)
+        processor.start(task, serializer, payload, storage, priority, shared)
         if processor.channel.wants_write:
             self._reactor.watch_writing(processor.channel.fileno(), True)
 

@@ -112,6 +112,7 @@ class _Processor:
         self._reader = open(channel, "rb", 1 << 16, closefd=False)  # noqa: SIM115
         self._payloads: dict[bytes, bytes] = {}  # given, not loaded yet
         self._loaded: dict[bytes, Any] = {}
+        self._arguments: dict[bytes, bytes] = {}  # that other tasks have, too: each of them loads its own
 
     def serve(self) -> None:
         """Until the agent closes the channel."""
@@ -127,9 +128,13 @@ class _Processor:
             for name in work.forget:
                 self._payloads.pop(name, None)
                 self._loaded.pop(name, None)
+                self._arguments.pop(name, None)
             for name, length in work.new:
                 self._payloads[name] = read(length)
-            arguments = [read(length) for length in work.arguments]
+            for name, length in work.keep:
+                self._arguments[name] = read(length)
+            kept = self._arguments
+            arguments = [read(what) if isinstance(what, int) else kept[what] for what in work.arguments]
             nesting.enter(nesting.Inside(self._scheduler, work.storage, work.priority))
             started, cpu = time.perf_counter(), time.process_time()
             what, payload = run(work, arguments)

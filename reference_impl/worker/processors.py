@@ -16,6 +16,9 @@ from reference_impl.worker.zygote import Zygote
 
 _KEPT = 256
 """How many functions and serializers a processor keeps loaded."""
+_KEPT_BYTES = 128 << 20
+"""Of arguments that tasks share, in each processor."""
+_WORTH_KEEPING = 1 << 16  # smaller ones are sent again faster than they are managed
 
 _READ_BYTES = 1 << 16
 _DRAIN_BYTES = 1 << 20  # more than a pipe holds, unless a task has enlarged it
@@ -86,6 +89,8 @@ class Processor:
         self.channel = Channel(ours)
         self.outputs = (Output(LogType.STDOUT, out_read), Output(LogType.STDERR, err_read))
         self._kept: OrderedDict[ObjectId, None] = OrderedDict()
+        self._arguments: OrderedDict[ObjectId, int] = OrderedDict()  # kept, with their sizes; none that is in _kept
+        self._arguments_bytes = 0
         self._forget: list[ObjectId] = []
 
     def start(
@@ -95,8 +100,10 @@ class Processor:
         payload: Callable[[ObjectId], Buffer],
         storage: str = "",
         priority: int = 0,
+        shared: Callable[[ObjectId], bool] = lambda name: False,
     ) -> None:
-        """Hands over a task, with what of it the processor does not have."""
+        """Hands over a task, with what of it the processor does not have. An argument that is ``shared`` stays there
+        for others, if it is large."""
         function = ObjectId(task.func_object_id)
         new: list[tuple[bytes, int]] = []
         payloads: list[Buffer] = []
@@ -106,22 +113,63 @@ class Processor:
                 kept.move_to_end(name)
             else:
                 kept[name] = None
+                self._arguments_bytes -= self._arguments.pop(name, 0)
                 content = payload(name)
                 new.append((name, len(content)))
                 payloads.append(content)
         while len(kept) > _KEPT:
             self._forget.append(kept.popitem(last=False)[0])
-        arguments = [payload(ObjectId(argument.data)) for argument in task.function_args]
+        keep: list[tuple[bytes, int]] = []
+        sent: list[Buffer] = []
+        arguments: list[int | bytes] = []
+        for argument in task.function_args:
+            name = ObjectId(argument.data)
+            if name in self._arguments:
+                self._arguments.move_to_end(name)
+                arguments.append(name)
+                continue
+            content = payload(name)
+            if (
+                len(content) >= _WORTH_KEEPING
+                and shared(name)
+                and name not in kept
+                and self._make_room(len(content), arguments)
+            ):
+                self._arguments[name] = len(content)
+                self._arguments_bytes += len(content)
+                keep.append((name, len(content)))
+                payloads.append(content)
+                arguments.append(name)
+            else:
+                sent.append(content)
+                arguments.append(len(content))
         forget, self._forget = tuple(self._forget), []
-        sizes = tuple(map(len, arguments))
-        work = Work(task.task_id, serializer, function, forget, tuple(new), sizes, storage, priority)
-        self.channel.send(work, payloads + arguments)
+        work = Work(
+            task.task_id, serializer, function, forget, tuple(new), tuple(keep), tuple(arguments), storage, priority
+        )
+        self.channel.send(work, payloads + sent)
+
+    def _make_room(self, size: int, needed: list[int | bytes]) -> bool:
+        """Gives up kept arguments for one of this size, the least recently used first; False if it is too large for
+        that, or those that are ``needed`` are in its way."""
+        if size > _KEPT_BYTES:
+            return False
+        while self._arguments_bytes + size > _KEPT_BYTES:
+            name = next(iter(self._arguments))
+            if name in needed:
+                return False
+            self._arguments_bytes -= self._arguments.pop(name)
+            self._forget.append(name)
+        return True
 
     def forget(self, names: Iterable[ObjectId]) -> None:
         """These objects were deleted; the processor is told with its next task."""
         for name in names:
             if name in self._kept:
                 del self._kept[name]
+                self._forget.append(name)
+            elif name in self._arguments:
+                self._arguments_bytes -= self._arguments.pop(name)
                 self._forget.append(name)
 
     def close(self) -> None:

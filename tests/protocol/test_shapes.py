@@ -28,6 +28,7 @@ from protocol.messages import (
     TaskResultType,
 )
 from protocol.shapes import MAX_SHAPES, Shapes
+from protocol.templates import MAX_TEMPLATES, Templates
 from tests.protocol import judge
 from tests.protocol.samples import CLIENT, MAXIMAL, MESSAGES
 
@@ -158,13 +159,14 @@ def test_a_number_that_does_not_fit_is_refused_as_without() -> None:
 
 
 def test_whoever_varies_lengths_fills_no_memory() -> None:
-    shapes = Shapes(layout.load(), dict(messages.MESSAGE_CLASSES), messages.STRUCT_CLASSES, messages.ENUM_CLASSES)
-    task = random_task()
+    parts = layout.load(), dict(messages.MESSAGE_CLASSES), messages.STRUCT_CLASSES, messages.ENUM_CLASSES
+    shapes, templates = Shapes(*parts), Templates(*parts)
     for size in range(2 * MAX_SHAPES):
-        message = replace(task, metadata=bytes(size), capabilities=())
+        message = replace(random_task(), metadata=bytes(size))
         for _ in range(MANY):
-            shapes.template(message)
+            templates.find(message)
         frame = codec.encode_in_full(message)
         for _ in range(MANY):
             shapes.met(frame, KIND_OF[Task])
-    assert len(shapes) <= 2 * MAX_SHAPES
+    assert len(shapes) <= MAX_SHAPES
+    assert len(templates) <= MAX_TEMPLATES

@@ -16,6 +16,7 @@ import pytest
 from protocol.identifiers import ClientId, ObjectId, new_object_id, new_task_id, serializer_object_id
 from protocol.messages import Argument, ArgumentType, LogType, Task
 from reference_impl.serialization import SERIALIZER_PAYLOAD, deserialize, deserialize_exception, serialize
+from reference_impl.worker import processors
 from reference_impl.worker.channel import FAILED, READY, RECORD, SUCCESS, Channel, ChannelLost, Record, Work
 from reference_impl.worker.processors import _KEPT, Output, Processor
 from reference_impl.worker.zygote import GONE, SPAWNED, Report, Zygote
@@ -71,6 +72,13 @@ class Bench:
         values = tuple(Argument(ArgumentType.OBJECT_ID, self.put(value)) for value in arguments)
         processor.start(Task(new_task_id(), CLIENT, b"", function, values), SERIALIZER, self.payloads.__getitem__)
 
+    def run_shared(self, processor: Processor, function: ObjectId, *arguments: ObjectId) -> object:
+        """With arguments that other tasks have, too."""
+        values = tuple(Argument(ArgumentType.OBJECT_ID, name) for name in arguments)
+        task = Task(new_task_id(), CLIENT, b"", function, values)
+        processor.start(task, SERIALIZER, self.payloads.__getitem__, shared=lambda name: True)
+        return deserialize(self.record(processor).payload)
+
     def run(self, processor: Processor, function: object, *arguments: object) -> object:
         self.start(processor, self.put(function), *arguments)
         record = self.record(processor)
@@ -100,6 +108,35 @@ def test_processors_are_their_own_sessions_and_run_tasks(bench: Bench) -> None:
     assert bench.run(processor, os.getpid) == processor.pid
     assert bench.run(processor, divmod, 17, 5) == (3, 2)
     assert bench.run(processor, os.getppid) == bench.zygote.pid
+
+
+def test_a_shared_argument_is_handed_over_once_and_each_task_has_its_own(bench: Bench) -> None:
+    def spoil(numbers: list[int]) -> int:
+        numbers.append(0)
+        return len(numbers)
+
+    processor, function, argument = bench.spawn(), bench.put(spoil), bench.put(list(range(100_000)))
+    assert bench.run_shared(processor, function, argument) == 100_001
+    del bench.payloads[argument]
+    assert bench.run_shared(processor, function, argument) == 100_001
+    processor.forget([argument])
+    with pytest.raises(KeyError):
+        bench.run_shared(processor, function, argument)
+
+
+def test_kept_arguments_are_bounded_and_never_given_up_for_their_own_task(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processors, "_KEPT_BYTES", 500_000)
+
+    def lengths(*values: bytes) -> list[int]:
+        return [len(value) for value in values]
+
+    processor, function = bench.spawn(), bench.put(lengths)
+    a, b, c, huge = (bench.put(bytes(size)) for size in (200_000, 210_000, 220_000, 600_000))
+    for arguments in ((a, b), (a, b, c), (c, a), (huge, b), (b, a, c, c, b), (a, a)):
+        expected = [len(deserialize(bench.payloads[name])) for name in arguments]
+        assert bench.run_shared(processor, function, *arguments) == expected
 
 
 def test_a_kill_takes_the_group_and_is_reported_when_all_are_gone(bench: Bench) -> None:
@@ -253,7 +290,7 @@ def test_records_in_pieces_of_any_size(size: int) -> None:
     assert [bytes(record.payload) for record in channel.receive()] == [b"last"]
     with pytest.raises(ChannelLost):
         channel.receive()
-    channel.send(Work(b"", b"", b"", (), (), (), "", 0), [])  # a lost processor is no error here
+    channel.send(Work(b"", b"", b"", (), (), (), (), "", 0), [])  # a lost processor is no error here
     channel.close()
 
 
