@@ -34,10 +34,12 @@ class GateServer:
         """Lets events come, for at most that long, until there is one."""
         deadline = time.monotonic() + seconds
         while True:
-            for key, _ in self._selector.select(max(0.0, deadline - time.monotonic())):
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            for key, _ in ready:
                 assert isinstance(key.fileobj, socket.socket)
                 self._accept() if key.fileobj is self.listener else self._read(key.fileobj)
-            if self.events or time.monotonic() >= deadline:
+            # A connection that has just been accepted may have said its name already.
+            if self.events or (not ready and time.monotonic() >= deadline):
                 return
 
     def _accept(self) -> None:

@@ -20,6 +20,7 @@ from protocol.messages import (
 from reference_impl.client.core import ClientCore
 from reference_impl.client.future import ScalerFuture
 from reference_impl.client.instructions import CancelAnswer, Canceled, Completed, Finish, Send, Store
+from reference_impl.client.lives import Lives
 from reference_impl.client.shell import ClientThread
 
 mutant = MUTANTS = Mutants("client")
@@ -195,13 +196,13 @@ def worker_died_ignored(p: Patcher) -> None:
 
 @mutant("WRK-04", "a failed task's exception is returned as its result")
 def exception_is_the_result(p: Patcher) -> None:
-    def finish(self: ClientCore, life: Any, end: Any, *args: Any) -> None:
+    def finish(self: Lives, life: Any, end: Any, *args: Any) -> None:
         if isinstance(end, Completed) and end.type is TaskResultType.FAILED:
             end = end._replace(type=TaskResultType.SUCCESS)
         before(self, life, end, *args)
 
-    before = ClientCore._finish
-    p.set(ClientCore, "_finish", finish)
+    before = Lives.finish
+    p.set(Lives, "finish", finish)
 
 
 @mutant("OBJ-02", "the Task is sent, and its function is never stored")

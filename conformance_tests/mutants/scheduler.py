@@ -860,10 +860,10 @@ def stray_results_forgotten(p: Patcher) -> None:
 
 @mutant("INF-08", "the story of a task leaves out what its worker answered")
 def story_without_answers(p: Patcher) -> None:
-    def add(story: Any, event: Event, *happened: Any) -> Any:
-        return story if event is Event.CONFIRM_FAILED else before(story, event, *happened)
+    def add(story: Any, happened: Any) -> None:
+        if happened[0] is not Event.CONFIRM_FAILED:
+            story.append(happened)
 
-    before: Any = lifecycle.__dict__["add_to_story"]
     p.set(lifecycle, "add_to_story", add)
 
 

@@ -81,7 +81,7 @@ def _value(core: SchedulerCore, sender: Identity, query: InformationQuery, now: 
 def _story(core: SchedulerCore, sender: Identity, task_id: TaskId, now: float) -> TaskStory:
     task = core.tasks.get(task_id)
     if task is not None:
-        return told(task_id, task.client_id, task.accepted_at, task.story, now)
+        return told(task_id, task.client_id, task.accepted_at, task.story or [], now)
     asking = core.clients.get(sender)
     for client in (*([asking] if asking is not None else ()), *core.clients.values()):
         found = find(client.ended, task_id)

@@ -56,6 +56,8 @@ class Lifecycle:
         """Whether a task has been queued for which tasks of a lower priority may have to be taken back (PRI-11)."""
         self._turn = turn
         self._peers = peers
+        self._clients = peers.clients
+        self._workers = peers.workers
         self._placement = peers.placement
         self._objects = ownership.objects
         self._stories = stories
@@ -102,7 +104,11 @@ class Lifecycle:
         if self._stories and event is not Event.TASK:
             worker_id = sender if event is Event.HAS_CAPACITY else b"" if holder is None else holder.worker_id
             more = "with force" if event is Event.CANCEL and envelope is not None and envelope.detail else ""
-            task.story = add_to_story(task.story, event, after, worker_id, self._turn.now, more)
+            happened = (event, after, worker_id, self._turn.now, more)
+            if task.story is None:  # without a call: this is the busiest place of the scheduler
+                task.story = [happened]
+            else:
+                add_to_story(task.story, happened)
         for action in row.actions:
             _ACTIONS[action](self, task, sender, envelope)
         if before is State.INACTIVE and event is not Event.HAS_CAPACITY:
@@ -131,7 +137,9 @@ class Lifecycle:
         if self._stories:
             worker_id = b"" if task.worker is None else task.worker.worker_id
             detail = f"from {sender.decode('ascii', 'backslashreplace')}, ignored: {reason}"
-            task.story = add_to_story(task.story, event, task.state, worker_id, self._turn.now, detail)
+            if task.story is None:
+                task.story = []
+            add_to_story(task.story, (event, task.state, worker_id, self._turn.now, detail))
 
     def _publish(self, task: TaskRecord, worker: WorkerRecord | None, event: Event, envelope: Envelope | None) -> None:
         self._turn.publish(state_task(task, worker, event, envelope, self._objects))
@@ -151,7 +159,7 @@ class Lifecycle:
             self.room_wanted = True
 
     def _send_task(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
-        worker = self._peers.workers[sender]
+        worker = self._workers[sender]
         before = len(worker.held)
         worker.held[task.task_id] = task
         task.worker = worker
@@ -160,7 +168,7 @@ class Lifecycle:
 
     def _send_cancel(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         assert task.worker is not None
-        if task.worker.worker_id not in self._peers.workers:
+        if task.worker.worker_id not in self._workers:
             return  # it is being lost just now: with another node, whose loss was one too many for their graph
         task.force_sent = task.force_wanted
         cancel = TaskCancel(task.task_id, TaskCancelFlags(task.force_wanted))
@@ -208,11 +216,11 @@ class Lifecycle:
 
     def _forget(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         del self.tasks[task.task_id]
-        client = self._peers.clients.get(task.client_id)
+        client = self._clients.get(task.client_id)
         if client is not None:
             client.tasks.pop(task.task_id, None)
             if self._stories:
-                client.ended.append((task.task_id, task.accepted_at, task.story))
+                client.ended.append((task.task_id, task.accepted_at, task.story or []))
         self.ended[task.state] += 1
 
 

@@ -52,7 +52,7 @@ def fetch(world: World, object_id: ObjectId) -> None:
 
 def assert_empty(world: World) -> None:
     core = world.core
-    assert (core.pending, core._graphs, core._kept, core._fetches) == (0, {}, {}, {})
+    assert (core.pending, core._lives.graphs, core._lives.kept, core._lives.fetches) == (0, {}, {}, {})
 
 
 def test_a_graph_is_one_message_after_all_objects_are_stored() -> None:
