@@ -86,7 +86,7 @@ def _notes(sizes: Sizes) -> dict[str, list[str]]:
     return {
         "map": [f"The map has {sizes.map:,} tasks."],
         "cancel-running": ["A task of dask.distributed runs on after its cancel; its slot is not free."],
-        "cancel-queued": [queued + "."],
+        "cancel-queued": [queued + ".", "bare pyzmq sends a cancel back at once: the limit of any answer."],
         "memory": [queued + "."],
         "shared": [f"{sizes.shared:,} tasks share the argument, sent once with what the candidate has for that."],
         "scheduler": ["bare pyzmq: a ROUTER that decodes each message once, with pycapnp, and passes it on."],

@@ -1,5 +1,5 @@
-"""The least that could be called a scheduler: a ROUTER that sends what clients say to workers in turns, and what
-workers say to the client, after one decode of each message by pycapnp. ``python -m benchmarks.bare_router ADDRESS``"""
+"""The least that could be called a scheduler: a ROUTER that sends tasks to workers in turns, results to the client,
+and a cancel back, after one decode of each message by pycapnp. ``python -m benchmarks.bare_router ADDRESS``"""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def main() -> None:
                 assert len(message.taskResult.taskId) == 16
             elif kind == "clientHeartbeat":
                 client = to = sender
+            elif kind == "taskCancel":
+                to = sender  # as it is: nothing is queued here
             elif kind == "workerHeartbeat":
                 if sender not in workers:
                     workers.append(sender)

@@ -3,6 +3,7 @@ what each row is, and what is aimed at, as a ratio to opengris-scaler 2.9.0 in t
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from types import TracebackType
 
 from benchmarks.candidates import Candidate, CandidateFailed, Driver, Roles
 from benchmarks.handmade import NoAnswer, cpu_seconds, hand_made, memory
+from protocol.identifiers import TaskId
 from reference_impl.cluster import ClusterFailed
 
 WORKERS = 2
@@ -131,7 +133,7 @@ def _alone(candidate: Candidate, sizes: Sizes) -> Values:
 def _queued(candidate: Candidate, sizes: Sizes) -> Values:
     count = sizes.queued_peer if candidate.key == "peer" else sizes.queued
     with candidate.roles(0) as roles, hand_made(roles.address, 0) as peers:
-        peers.queue(200)  # what is there once, whatever the number of tasks
+        peers.queue(count // 50)  # what is there once, whatever the number of tasks
         before = memory(roles.processes["scheduler"])
         ids, elapsed = peers.queue(count)
         grown = memory(roles.processes["scheduler"]) - before
@@ -150,6 +152,13 @@ def _bare_trips(candidate: Candidate, sizes: Sizes) -> Values:
     return {"trip-p50": 1e3 * statistics.median(trips), "trip-p99": 1e3 * trips[int(0.99 * len(trips))]}
 
 
+def _bare_cancels(candidate: Candidate, sizes: Sizes) -> Values:
+    with candidate.roles(0) as roles, hand_made(roles.address, 0) as peers:
+        ids = [TaskId(os.urandom(16)) for _ in range(100)]
+        peers.cancel(ids[:50])
+        return {"cancel-queued": 1e3 * statistics.median(peers.cancel(ids[50:]))}
+
+
 def _start(candidate: Candidate, sizes: Sizes) -> Values:
     return {"start": candidate.start_seconds(WORKERS)}
 
@@ -163,7 +172,7 @@ class Measurement:
     candidates: tuple[str, ...]
     driven: Callable[[Driver, Roles, Candidate, Sizes], Values] | None = None
     alone: Callable[[Candidate, Sizes], Values] | None = None
-    bare: Callable[[Candidate, Sizes], Values] | None = None  # as alone, for the bare limit of a driven row
+    bare: Callable[[Candidate, Sizes], Values] | None = None  # instead, for bare pyzmq
 
 
 _ALL = ("ours", "peer", "dask", "pool")
@@ -176,7 +185,7 @@ MEASUREMENTS = (
     Measurement(("argument", "result"), _ALL, _move),
     Measurement(("shared",), _CLUSTERS, _shared),
     Measurement(("idle",), _CLUSTERS, _idle),
-    Measurement(("cancel-queued", "memory", "accept"), _SCHEDULERS, alone=_queued),
+    Measurement(("cancel-queued", "memory", "accept"), (*_SCHEDULERS, "bare"), alone=_queued, bare=_bare_cancels),
     Measurement(("scheduler", "scheduler-cpu"), (*_SCHEDULERS, "bare"), alone=_alone),
     Measurement(("start",), _ALL, alone=_start),
 )
@@ -211,11 +220,11 @@ class Clusters:
 def one_round(measurement: Measurement, candidate: Candidate, sizes: Sizes, clusters: Clusters) -> Values:
     """Raises CandidateFailed."""
     try:
-        if measurement.driven is not None and candidate.key != "bare":
+        alone = measurement.bare if candidate.key == "bare" and measurement.bare else measurement.alone
+        if alone is None:
+            assert measurement.driven is not None
             roles, driver = clusters.of(candidate)
             return measurement.driven(driver, roles, candidate, sizes)
-        alone = measurement.alone or measurement.bare
-        assert alone is not None
         return alone(candidate, sizes)
     except (NoAnswer, ClusterFailed, OSError) as error:
         raise CandidateFailed(str(error)) from None

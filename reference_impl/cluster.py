@@ -1,10 +1,13 @@
 """An embedded cluster: object storage, scheduler and workers as child processes on free loopback ports.
 
-The children end with the thread that started them, however that ends (Linux), and ``stop`` leaves nothing behind.
+All are started at once, since most of the time that they need is Python's own; scheduler and workers are told on their
+stdin which address the role before them has chosen. The children end with the thread that started them, however that
+ends (Linux), and ``stop`` leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import subprocess
@@ -16,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from reference_impl.addresses import Address
+from reference_impl.options import FROM_STDIN
 
 _ANY_PORT = Address("127.0.0.1", 0)
 _START_SECONDS = 30.0
@@ -55,17 +59,15 @@ class EmbeddedCluster:
         log_directory.mkdir(parents=True, exist_ok=True)
         cluster = cls(workers, log_directory)
         try:
-            cluster.object_storage_address = cluster._spawn("object_storage", str(_ANY_PORT))["address"]
-            facts = cluster._spawn(
-                "scheduler",
-                str(_ANY_PORT),
-                "--object-storage-address",
-                cluster.object_storage_address,
-                *scheduler_options,
-            )
+            cluster._spawn("object_storage", str(_ANY_PORT))
+            cluster._spawn("scheduler", str(_ANY_PORT), "--object-storage-address", FROM_STDIN, *scheduler_options)
+            if workers:
+                cluster._spawn("worker", FROM_STDIN, "--concurrency", str(workers), *worker_options)
+            cluster.object_storage_address = cluster._ready("object_storage")["address"]
+            facts = cluster._ready("scheduler", cluster.object_storage_address)
             cluster.scheduler_address, cluster.monitor_address = facts["address"], facts["monitor"]
             if workers:
-                cluster.add_workers("worker", workers, worker_options)
+                cluster._ready("worker", cluster.scheduler_address)
         except BaseException:
             cluster.stop()
             raise
@@ -74,11 +76,13 @@ class EmbeddedCluster:
     def add_workers(self, name: str, slots: int, options: Sequence[str] = ()) -> int:
         """Starts one more worker process with ``slots`` slots, known here as ``name``; returns its process id."""
         self._spawn(name, self.scheduler_address, "--concurrency", str(slots), *options, module="worker")
+        self._ready(name)
         return self._children[name].pid
 
     def add_manager(self, limit: int, options: Sequence[str] = ()) -> int:
         """Starts a worker manager, which runs up to ``limit`` workers as there is work; returns its process id."""
         self._spawn("worker_manager", self.scheduler_address, "--max", str(limit), *options)
+        self._ready("worker_manager")
         return self._children["worker_manager"].pid
 
     @property
@@ -94,6 +98,9 @@ class EmbeddedCluster:
         """Ends everything, workers first, and waits until it is gone."""
         for child in reversed(self._children.values()):
             child.terminate()
+            for stream in (child.stdin, child.stdout):
+                if stream is not None:
+                    stream.close()
             try:
                 child.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -107,27 +114,36 @@ class EmbeddedCluster:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
-    def _spawn(self, role: str, *arguments: str, module: str = "") -> dict[str, str]:
-        """Starts a role and waits for its ready line; returns the line's key=value facts."""
-        log_path = self.log_directory / f"{role}.log"
+    def _spawn(self, role: str, *arguments: str, module: str = "") -> None:
+        """Starts a role; ``_ready`` must follow."""
         command = [sys.executable, "-m", f"reference_impl.{module or role}", *arguments]
         command += ["--die-with-parent", str(os.getpid())]
-        with log_path.open("ab") as log:
-            child = subprocess.Popen(
+        with self._log_path(role).open("ab") as log:
+            self._children[role] = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if FROM_STDIN in arguments else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
                 start_new_session=True,  # Ctrl-C in a terminal is for the command, not for its cluster
             )
-        self._children[role] = child
+
+    def _log_path(self, role: str) -> Path:
+        return self.log_directory / f"{role}.log"
+
+    def _ready(self, role: str, needs: str = "") -> dict[str, str]:
+        """Tells a role that was spawned the address that it needs, and waits for its ready line; returns the line's
+        key=value facts."""
+        child = self._children[role]
         assert child.stdout is not None
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), child.stdin:  # one that has ended says why below
+                child.stdin.write(f"{needs}\n".encode())
         with child.stdout as stdout:
             line = _read_line(stdout.fileno(), time.monotonic() + _START_SECONDS)
         words = line.split()
         if not words or words[0] != "ready":
-            tail = log_path.read_text(errors="replace").strip().splitlines()[-_LOG_TAIL_LINES:]
+            tail = self._log_path(role).read_text(errors="replace").strip().splitlines()[-_LOG_TAIL_LINES:]
             raise ClusterFailed(f"the {role} did not start: {' / '.join(tail) or 'it said nothing'}")
         return dict(word.split("=", 1) for word in words[2:])
 

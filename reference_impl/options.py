@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from protocol import storage
@@ -17,6 +18,7 @@ from reference_impl.addresses import Address
 from reference_impl.processes import die_with_parent
 
 USAGE_ERROR = 2
+FROM_STDIN = "-"
 UNREACHABLE = 10
 
 
@@ -40,8 +42,11 @@ class RoleParser(argparse.ArgumentParser):
         sys.stderr.write(f"error: {message}\nhint: {self.prog} --help\n")
         raise SystemExit(USAGE_ERROR)
 
-    def start(self, argv: list[str] | None) -> argparse.Namespace:
-        """Parses, sets up logging, and ties the process to its parent where asked."""
+    def start(self, argv: list[str] | None, prepare: Callable[[], object] = bool) -> argparse.Namespace:
+        """Parses, sets up logging, and ties the process to its parent where asked. ``prepare`` is called before an
+        address is waited for, to do what takes time and does not need it."""
+        if FROM_STDIN in (sys.argv[1:] if argv is None else argv):
+            prepare()
         options = self.parse_args(argv)
         setup_logging(options.log_level)
         if options.die_with_parent is not None:
@@ -50,9 +55,9 @@ class RoleParser(argparse.ArgumentParser):
 
 
 def address(text: str) -> Address:
-    """argparse type."""
+    """argparse type; ``-`` is a line of stdin, for who starts several roles at once (see ``cluster``)."""
     try:
-        return Address.parse(text)
+        return Address.parse(sys.stdin.readline().strip() if text == FROM_STDIN else text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

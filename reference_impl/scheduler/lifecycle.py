@@ -72,13 +72,15 @@ class Lifecycle:
         if now > self._accepted_at:
             self._accepted_at = now
         priority = _priority(message.metadata)
+        client = self._peers.client(client_id, now)
+        client_id = client.client_id  # equal, but one for all of its tasks
         if message.capabilities or priority:
             needs = names_of(message.capabilities)
             record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs, priority)
         else:
             record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
         self.stand_behind(record)
-        self.tasks[record.task_id] = self._peers.client(client_id, now).tasks[record.task_id] = record
+        self.tasks[record.task_id] = client.tasks[record.task_id] = record
         return record
 
     def stand_behind(self, task: TaskRecord) -> None:

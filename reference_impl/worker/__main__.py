@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import re
 import resource
@@ -181,7 +182,7 @@ def _raise_descriptor_limit() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 ended as asked, 2 usage, 10 the scheduler is silent, 125 the worker itself is broken."""
-    options = _parser().start(argv)
+    options = _parser().start(argv, partial(importlib.import_module, "reference_impl.worker.agent"))
     stop = StopSignals(signal.SIGUSR1)
     try:
         limit = vars(options).get("memory_limit_per_task") or 0

@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,7 +24,7 @@ from protocol.messages import ClientInfo, TaskFilter, TaskList, WorkerInfo
 from protocol.storage import Total
 from reference_impl.addresses import Address
 from reference_impl.client import Client
-from reference_impl.cluster import EmbeddedCluster
+from reference_impl.cluster import ClusterFailed, EmbeddedCluster
 from reference_impl.errors import ProcessorDiedError, WorkerDiedError
 from reference_impl.storage_connection import StorageConnection
 
@@ -198,3 +200,26 @@ def test_a_stopped_cluster_leaves_no_process(tmp_path: Path) -> None:
             assert client.submit(abs, -1).result(60) == 1
     _, alive = psutil.wait_procs(family, 20)
     assert alive == []
+
+
+@pytest.mark.parametrize("options", [{"scheduler_options": ["--wrong"]}, {"worker_options": ["--wrong"]}])
+def test_a_role_that_does_not_start_says_why_and_leaves_no_process(
+    tmp_path: Path, options: dict[str, list[str]]
+) -> None:
+    role = next(iter(options)).partition("_")[0]
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(ClusterFailed, match=f"the {role} did not start: error: .*--wrong"):
+        EmbeddedCluster.start(1, tmp_path, **options)  # type: ignore[arg-type]
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+@pytest.mark.parametrize(("said", "error"), [(b"", "''"), (b"nonsense\n", "'nonsense'")])
+def test_an_address_from_stdin_that_is_none_is_a_usage_error(said: bytes, error: str) -> None:
+    for command in ("worker", "-"), ("scheduler", "tcp://127.0.0.1:0", "--object-storage-address", "-"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"reference_impl.{command[0]}", *command[1:]], input=said, capture_output=True
+        )
+        first, *rest = done.stderr.decode().splitlines()
+        assert done.returncode == 2
+        assert first.startswith("error: ") and error in first
+        assert len(rest) == 1
