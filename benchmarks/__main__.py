@@ -85,7 +85,9 @@ def _notes(sizes: Sizes) -> dict[str, list[str]]:
         queued += f", in opengris-scaler {sizes.queued_peer:,}: it takes 44 s to accept 100,000"
     return {
         "map": [f"The map has {sizes.map:,} tasks."],
-        "cancel-running": ["A task of dask.distributed runs on after its cancel; its slot is not free."],
+        "cancel-running": [
+            "Only the future is canceled by dask.distributed: the task runs on, and its slot is not free."
+        ],
         "cancel-queued": [queued + ".", "bare pyzmq sends a cancel back at once: the limit of any answer."],
         "memory": [queued + "."],
         "shared": [f"{sizes.shared:,} tasks share the argument, sent once with what the candidate has for that."],

@@ -50,8 +50,9 @@ from protocol.messages import (
 )
 from protocol.payloads import TaskMetadata
 from reference_impl.cluster import EmbeddedCluster
-from reference_impl.scheduler.core import SchedulerCore, Settings
+from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.instructions import Instruction, Send
+from reference_impl.scheduler.settings import Settings
 
 QUEUED = (1_000, 10_000, 100_000, 1_000_000)
 WORKERS = (2, 20, 200, 2_000)
