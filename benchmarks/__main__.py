@@ -85,7 +85,7 @@ def _notes(sizes: Sizes) -> dict[str, list[str]]:
         queued += f", in opengris-scaler {sizes.queued_peer:,}: it takes 44 s to accept 100,000"
     return {
         "map": [f"The map has {sizes.map:,} tasks."],
-        "cancel-running": ["A task of dask.distributed runs on after its cancel; its slot is not free."],
+        "cancel-running": ["dask.distributed cancels the future only: the task runs on, and its slot is not free."],
         "cancel-queued": [queued + ".", "bare pyzmq sends a cancel back at once: the limit of any answer."],
         "memory": [queued + "."],
         "shared": [f"{sizes.shared:,} tasks share the argument, sent once with what the candidate has for that."],
@@ -99,6 +99,9 @@ def main(argv: list[str] | None = None) -> int:
         parser().error("--rounds: at least 1")
     if options.readme and (options.only or options.candidates or options.quick):
         parser().error("--readme: the table there has every row of every candidate, in full size")
+    for path in (options.jsonl, options.svg):
+        if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+            parser().error(f"{path} can't be written")
     sizes = QUICK if options.quick else FULL if options.full else NORMAL
     rounds = options.rounds or (1 if options.quick else 3)
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
@@ -157,4 +160,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -68,6 +68,7 @@ class Sizes:
     cancels: int = 5
     queued: int = 100_000
     queued_peer: int = 10_000  # it takes 44 s to accept 100,000
+    queued_cancels: int = 300
     alone: int = 20_000
     alone_peer: int = 5000
     large: int = 64 * _MIB
@@ -78,7 +79,7 @@ class Sizes:
 
 NORMAL = Sizes()
 FULL = Sizes(queued_peer=100_000, shared=10_000, trips=1000, cancels=20)
-QUICK = Sizes(200, 20, 2, 2000, 1000, 1000, 500, _MIB, 10, _MIB, 0.3)
+QUICK = Sizes(200, 20, 2, 2000, 1000, 50, 1000, 500, _MIB, 10, _MIB, 0.3)
 
 Values = dict[str, float]
 
@@ -137,7 +138,7 @@ def _queued(candidate: Candidate, sizes: Sizes) -> Values:
         before = memory(roles.processes["scheduler"])
         ids, elapsed = peers.queue(count)
         grown = memory(roles.processes["scheduler"]) - before
-        cancels = peers.cancel(ids[:: max(1, count // 50)][:50])
+        cancels = peers.cancel(ids[:: max(1, count // sizes.queued_cancels)][: sizes.queued_cancels])
     return {
         "cancel-queued": 1e3 * statistics.median(cancels),
         "memory": grown / count,
@@ -154,9 +155,8 @@ def _bare_trips(candidate: Candidate, sizes: Sizes) -> Values:
 
 def _bare_cancels(candidate: Candidate, sizes: Sizes) -> Values:
     with candidate.roles(0) as roles, hand_made(roles.address, 0) as peers:
-        ids = [TaskId(os.urandom(16)) for _ in range(100)]
-        peers.cancel(ids[:50])
-        return {"cancel-queued": 1e3 * statistics.median(peers.cancel(ids[50:]))}
+        ids = [TaskId(os.urandom(16)) for _ in range(sizes.queued_cancels)]
+        return {"cancel-queued": 1e3 * statistics.median(peers.cancel(ids))}
 
 
 def _start(candidate: Candidate, sizes: Sizes) -> Values:

@@ -47,6 +47,7 @@ def test_a_candidate_that_fails_is_said_and_the_others_go_on(
         (["--candidates", "x"], "x: there are ours"),
         (["--rounds", "0"], "--rounds"),
         (["--readme", "--quick"], "every row"),
+        (["--svg", "/nowhere/a.svg"], "can't be written"),
     ],
 )
 def test_a_wrong_option_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
