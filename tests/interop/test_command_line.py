@@ -147,3 +147,13 @@ def test_the_two_lines_of_the_documentation(home: Path, tmp_path: Path) -> None:
     finally:
         for process in shell.processes():
             process.kill()
+
+
+def test_what_their_scheduler_breaks_can_be_listed(home: Path) -> None:
+    if shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    (home / "judge").mkdir()
+    shell = Shell(home / "judge")
+    run = f"scalercli conformance run --target opengris-2.9.0 --peer {peer.BIN} --strict -o jsonl"
+    done = shell(f"""{run} scheduler/foreign-cancel | jq -r 'select(.verdict=="fail").requirement'""")
+    assert done.stdout == "CAN-11\n", done
