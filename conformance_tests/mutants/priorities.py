@@ -8,19 +8,22 @@ from typing import Any
 from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.messages import TaskCancelConfirm, TaskCancelConfirmType, WorkerHeartbeat
 from reference_impl.worker.agent import Agent
-from reference_impl.worker.core import Held, WorkerCore, _Held
+from reference_impl.worker.beats import Beats
+from reference_impl.worker.core import WorkerCore
+from reference_impl.worker.held import Held, HeldTask
 from reference_impl.worker.instructions import Resume, Send
+from reference_impl.worker.turns import Turns
 
 mutant = MUTANTS = Mutants("worker")
 
 
 @mutant("PRI-01", "a running task is never suspended")
 def nothing_is_suspended(p: Patcher) -> None:
-    def start_next(self: WorkerCore, now: float) -> Any:
-        return [] if self._current is not None else before(self, now)
+    def start_next(self: Turns, now: float) -> Any:
+        return [] if self.current is not None else before(self, now)
 
-    before = WorkerCore._start_next
-    p.set(WorkerCore, "_start_next", start_next)
+    before = Turns.start_next
+    p.set(Turns, "start_next", start_next)
 
 
 @mutant("PRI-01", "a suspended task runs on")
@@ -30,42 +33,42 @@ def suspended_runs_on(p: Patcher) -> None:
 
 @mutant("PRI-02", "tasks start in the order in which they came, whatever their priority")
 def first_in_first_out(p: Patcher) -> None:
-    p.set(_Held, "place", property(lambda self: (0, self.number)))
+    p.set(HeldTask, "place", property(lambda self: (0, self.number)))
 
 
 @mutant("PRI-02", "among equal priorities the newest starts first")
 def last_in_first_out(p: Patcher) -> None:
-    p.set(_Held, "place", property(lambda self: (-self.priority, -self.number)))
+    p.set(HeldTask, "place", property(lambda self: (-self.priority, -self.number)))
 
 
 @mutant("PRI-02", "a task that has not started goes before a suspended one of its priority")
 def suspended_last(p: Patcher) -> None:
-    def start_next(self: WorkerCore, now: float) -> Any:
-        if self._current is None and self._suspended and self._ready:
-            ready, suspended = (self._held[task] for task in (self._ready[0][1], self._suspended[-1]))
+    def start_next(self: Turns, now: float) -> Any:
+        if self.current is None and self.suspended and self.ready:
+            ready, suspended = (self._held[task] for task in (self.ready[0][1], self.suspended[-1]))
             if ready.priority == suspended.priority:
-                kept, self._suspended = self._suspended, []
+                kept, self.suspended = self.suspended, []
                 try:
                     return before(self, now)
                 finally:
-                    self._suspended = kept
+                    self.suspended = kept
         return before(self, now)
 
-    before = WorkerCore._start_next
-    p.set(WorkerCore, "_start_next", start_next)
+    before = Turns.start_next
+    p.set(Turns, "start_next", start_next)
 
 
 @mutant("PRI-02", "an equal priority suspends, too")
 def equals_suspend(p: Patcher) -> None:
-    def start_next(self: WorkerCore, now: float) -> Any:
-        if self._current is not None and self._ready:
-            ready, current = self._held[self._ready[0][1]], self._held[self._current]
+    def start_next(self: Turns, now: float) -> Any:
+        if self.current is not None and self.ready:
+            ready, current = self._held[self.ready[0][1]], self._held[self.current]
             if current.state is Held.RUNNING and ready.priority == current.priority:
                 current.metadata = dataclasses.replace(current.metadata, priority=current.priority - 1)
         return before(self, now)
 
-    before = WorkerCore._start_next
-    p.set(WorkerCore, "_start_next", start_next)
+    before = Turns.start_next
+    p.set(Turns, "start_next", start_next)
 
 
 @mutant("PRI-03", "a suspended task never goes on")
@@ -75,17 +78,17 @@ def never_goes_on(p: Patcher) -> None:
 
 @mutant("PRI-03", "a suspended task goes on only when nothing else waits")
 def goes_on_last(p: Patcher) -> None:
-    def start_next(self: WorkerCore, now: float) -> Any:
-        if self._current is None and self._suspended and self._ready:
-            kept, self._suspended = self._suspended, []
+    def start_next(self: Turns, now: float) -> Any:
+        if self.current is None and self.suspended and self.ready:
+            kept, self.suspended = self.suspended, []
             try:
                 return before(self, now)
             finally:
-                self._suspended = kept
+                self.suspended = kept
         return before(self, now)
 
-    before = WorkerCore._start_next
-    p.set(WorkerCore, "_start_next", start_next)
+    before = Turns.start_next
+    p.set(Turns, "start_next", start_next)
 
 
 @mutant("PRI-04", "a forced cancel of a suspended task is refused")
@@ -105,23 +108,23 @@ def suspended_not_found(p: Patcher) -> None:
 
 @mutant("PRI-06", "heartbeats do not say what is suspended")
 def heartbeats_hide_suspended(p: Patcher) -> None:
-    def beat(self: WorkerCore, now: float, usage: Any) -> Any:
-        message = before(self, now, usage)
+    def beat(self: Beats, held: Any, turns: Turns, *when: Any) -> Any:
+        message = before(self, held, turns, *when)
         shown = tuple(dataclasses.replace(status, suspended=False) for status in message.processors)
         return dataclasses.replace(message, processors=shown)
 
-    before = WorkerCore._heartbeat
-    p.set(WorkerCore, "_heartbeat", beat)
+    before = Beats.message
+    p.set(Beats, "message", beat)
 
 
 @mutant("PRI-06", "a suspended task counts as queued")
 def suspended_is_queued(p: Patcher) -> None:
-    def beat(self: WorkerCore, now: float, usage: Any) -> WorkerHeartbeat:
-        message = before(self, now, usage)
-        return dataclasses.replace(message, queued_tasks=message.queued_tasks + len(self._suspended))
+    def beat(self: Beats, held: Any, turns: Turns, *when: Any) -> WorkerHeartbeat:
+        message = before(self, held, turns, *when)
+        return dataclasses.replace(message, queued_tasks=message.queued_tasks + len(turns.suspended))
 
-    before = WorkerCore._heartbeat
-    p.set(WorkerCore, "_heartbeat", beat)
+    before = Beats.message
+    p.set(Beats, "message", beat)
 
 
 def _confirm(task_id: Any, kind: str) -> TaskCancelConfirm:

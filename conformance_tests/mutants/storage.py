@@ -11,8 +11,9 @@ from protocol.errors import ProtocolError
 from protocol.storage import Request, RequestType, Response, ResponseType, Total
 from reference_impl.object_storage import server
 from reference_impl.object_storage.contents import Contents, OnDisk
-from reference_impl.object_storage.core import Close, ObjectStorage, Respond
+from reference_impl.object_storage.core import ObjectStorage
 from reference_impl.object_storage.files import SpillFiles
+from reference_impl.object_storage.instructions import Close, Respond
 from reference_impl.object_storage.room import Outcome, Put
 
 mutant = MUTANTS = Mutants("object-storage")
@@ -94,8 +95,8 @@ def delete_keeps(p: Patcher) -> None:
 def delete_ends_waiting_gets(p: Patcher) -> None:
     def request(self: ObjectStorage, connection: int, asked: Request, now: float) -> Any:
         if asked.type == RequestType.DELETE_OBJECT:
-            for waiting in self._waiting.pop(asked.object_id, {}):
-                self._waiting_count -= 1
+            for waiting in self._pending.awaited.pop(asked.object_id, {}):
+                self._pending.count -= 1
                 del waiting.peer.waiting[waiting]
         return before(self, connection, asked, now)
 
@@ -224,10 +225,10 @@ def waiting_goes_with_the_connection(p: Patcher) -> None:
     def disconnected(self: ObjectStorage, connection: int, now: float) -> Any:
         peer = self._connections.get(connection)
         for waiting in list(peer.waiting) if peer is not None else []:
-            del self._waiting[waiting.awaited][waiting]
-            if not self._waiting[waiting.awaited]:
-                del self._waiting[waiting.awaited]
-            self._waiting_count -= 1
+            del self._pending.awaited[waiting.awaited][waiting]
+            if not self._pending.awaited[waiting.awaited]:
+                del self._pending.awaited[waiting.awaited]
+            self._pending.count -= 1
         if peer is not None:
             peer.waiting.clear()
         return before(self, connection, now)

@@ -23,7 +23,8 @@ from protocol.messages import (
 from reference_impl.worker import core as worker_core
 from reference_impl.worker import zygote
 from reference_impl.worker.channel import SUCCESS
-from reference_impl.worker.core import Held, WorkerCore
+from reference_impl.worker.core import WorkerCore
+from reference_impl.worker.held import Held
 from reference_impl.worker.instructions import Kill, Send
 from reference_impl.worker.processor import _Processor
 
@@ -363,7 +364,7 @@ def malformed_ends_the_worker(p: Patcher) -> None:
 @mutant("WRK-15", "a task whose process ends is never answered")
 def lost_processor_hangs(p: Patcher) -> None:
     def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
-        task_id = self._current
+        task_id = self.current
         if task_id is not None and self._held[task_id].state is Held.RUNNING:
             return []  # the task is never answered
         return before(self, pid, status, now)

@@ -400,7 +400,8 @@ class ClientCore:
         else:
             wanted, *others = message.results
             self._lives.fetch(life, (message.result_type, metadata, wanted), out)
-            self._lives.not_wanted(life, tuple(others), out)
+            if others:
+                self._lives.not_wanted(life, tuple(others), out)
 
     def _on_graph_result(self, graph: PendingGraph, message: TaskResult, out: list[Instruction]) -> None:
         """The last answer of a graph. What has none by now gets none (GRA-11)."""

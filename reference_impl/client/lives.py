@@ -7,7 +7,7 @@ TaskResult came, the result object is on its way here), then over. A task that n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -75,12 +75,13 @@ class Lives:
 
     # ---- the beginning ----
 
-    def begin(self, life: Life, needs: Iterable[TaskId]) -> None:
+    def begin(self, life: Life, needs: Sequence[TaskId]) -> None:
         """A new task, which needs its objects and the results of these tasks."""
         self.tasks[life.task.task_id] = life
         self._uploads.wait_for(life, life.objects)
-        for needed in dict.fromkeys(needs):
-            self._need(life, self.tasks[needed])
+        if needs:
+            for needed in dict.fromkeys(needs):
+                self._need(life, self.tasks[needed])
 
     def begin_graph(self, graph: PendingGraph) -> None:
         """A new graph; its targets have lives as tasks have."""
@@ -147,6 +148,8 @@ class Lives:
         life.result = result
         result_type, _, result_id = result
         self._release(life)
+        if self._objects.doomed:
+            self._uploads.doom(out)
         if life.graph is not None and not life.graph.over:
             life.graph.objects.append(self._objects.adopt(result_id))
             self.kept[result_id] = self._objects.adopt(result_id)

@@ -7,20 +7,15 @@ uses again; ``now`` is a monotonic time in seconds. Each returns the list of ins
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from typing import NamedTuple, Union
+from collections import deque
 
 from protocol.identifiers import Identity, ObjectId
 from protocol.storage import Buffer, Request, RequestType, Response, ResponseType, Total
 from reference_impl.object_storage.contents import Content, Contents, OnDisk
-from reference_impl.object_storage.room import UNLIMITED, Chore, Compare, Limits, Outcome, Put, Remove, Room, Write
+from reference_impl.object_storage.instructions import Close, Instruction, Pause, Refused, Respond, RespondFrom, Resume
+from reference_impl.object_storage.pending import Peer, Pending
+from reference_impl.object_storage.room import UNLIMITED, Chore, Limits, Outcome, Put, Remove, Room
 
-GONE_SECONDS = 600.0
-"""How long the pending requests and unsent responses of an identity are kept after it disconnected."""
-GONE_REQUESTS = 100_000
-"""How many pending requests and unsent responses are kept for all identities that are gone together."""
-GONE_BYTES = 1 << 30
-"""How many bytes the unsent responses of all identities that are gone may refer to together."""
 PENDING_REQUESTS = 1_000_000
 """How many requests of one connection may be pending; at more it is closed, and they are forgotten."""
 
@@ -37,100 +32,22 @@ _DUPLICATE_OK = ResponseType.DUPLICATE_OK
 _TOTAL_OK = ResponseType.INFO_GET_TOTAL_OK
 
 
-class Respond(NamedTuple):
-    """Send ``response`` on ``connection``, after what was to be sent there before."""
-
-    connection: int
-    response: Response
-
-
-class Close(NamedTuple):
-    """Close ``connection``; no ``disconnected`` is expected for it."""
-
-    connection: int
-    reason: str
-
-
-class RespondFrom(NamedTuple):
-    """The same, for a getOK whose payload lies in a file."""
-
-    connection: int
-    response_id: int
-    object_id: ObjectId
-    payload: OnDisk
-
-
-class Pause(NamedTuple):
-    """Do not read from ``connection``, which may be paused already: a set of it is held until there is room."""
-
-    connection: int
-
-
-class Resume(NamedTuple):
-    """Read from ``connection`` again."""
-
-    connection: int
-
-
-class Refused(NamedTuple):
-    """Log that a set of ``connection`` was refused, and why."""
-
-    connection: int
-    size: int
-    reason: str
-
-
-Instruction = Union[Respond, RespondFrom, Close, Pause, Resume, Refused, Write, Compare, Remove]
-
-
-class _Peer:
-    """An identity that is connected, or gone and not yet forgotten."""
-
-    __slots__ = ("connection", "gone_since", "held", "identity", "unsent", "unsent_bytes", "waiting")
-
-    def __init__(self, identity: Identity) -> None:
-        self.identity = identity
-        self.connection: int | None = None
-        self.waiting: dict[_Waiting, None] = {}  # in order of arrival
-        self.unsent: list[Response] = []  # responses that became due while it was gone
-        self.unsent_bytes = 0
-        self.gone_since = 0.0
-        self.held: deque[Request] | None = None  # what came after a set that is held; None: none is
-
-
-class _Waiting:
-    """A get or duplicate that waits until ``awaited`` exists."""
-
-    __slots__ = ("awaited", "peer", "request", "since")
-
-    def __init__(self, peer: _Peer, request: Request, awaited: ObjectId, since: float) -> None:
-        self.peer = peer
-        self.request = request
-        self.awaited = awaited
-        self.since = since
-
-
 class ObjectStorage:
     """All objects, and all requests that wait for one.
 
     Requests of a connection are answered in order, except that a get or duplicate of a missing object steps aside
-    until it exists. What waits belongs to the identity, not to the connection: it survives a disconnect, and the
-    response goes to the next connection with that identity. Nothing is kept for ever: see GONE_SECONDS,
-    GONE_REQUESTS and GONE_BYTES (beyond them, who is gone longest is forgotten first, duplicates that it had
-    pending included) and PENDING_REQUESTS. The objects themselves are kept until they are deleted, in memory or, where
-    that is bounded, in files: see ``room``. While a set is held, so is everything that its connection asked for later.
+    until it exists: see ``pending``, which bounds what is kept for who is gone, and PENDING_REQUESTS. Who is forgotten
+    loses the duplicates that it had pending, too. The objects themselves are kept until they are deleted, in memory or,
+    where that is bounded, in files: see ``room``. While a set is held, so is everything that its connection asked for
+    later.
     """
 
     def __init__(self, limits: Limits = UNLIMITED) -> None:
         self._contents = Contents()
         self._room = Room(self._contents, limits)
-        self._waiting: dict[ObjectId, dict[_Waiting, None]] = {}  # what is awaited, to who waits, in order of arrival
-        self._waiting_count = 0
-        self._connections: dict[int, _Peer | None] = {}  # None: not identified yet
-        self._peers: dict[Identity, _Peer] = {}
-        self._gone: OrderedDict[Identity, _Peer] = OrderedDict()  # who is gone longest comes first
-        self._gone_requests = 0
-        self._gone_bytes = 0
+        self._pending = Pending()
+        self._connections: dict[int, Peer | None] = {}  # None: not identified yet
+        self._peers: dict[Identity, Peer] = {}
 
     def connected(self, connection: int, now: float) -> list[Instruction]:
         """A new connection; who it is comes later."""
@@ -144,13 +61,13 @@ class ObjectStorage:
         peer = self._peers.get(identity)
         dropped = False
         if peer is None:
-            peer = self._peers[identity] = _Peer(identity)
+            peer = self._peers[identity] = Peer(identity)
         elif peer.connection is not None:
             instructions.append(Close(peer.connection, "a newer connection has its identity"))
             dropped = self._drop_held(peer, peer.connection)
             del self._connections[peer.connection]
         else:
-            self._remove_gone(peer)
+            self._pending.come_back(peer)
         peer.connection = connection
         self._connections[connection] = peer
         instructions += [Respond(connection, response) for response in peer.unsent]
@@ -158,7 +75,7 @@ class ObjectStorage:
         for waiting in list(peer.waiting):  # for what lies in a file: only then
             content = self._contents.get(waiting.awaited)
             if content is not None:
-                self._done_waiting(waiting)
+                self._pending.done(waiting)
                 instructions.append(_get_ok(connection, waiting.request, content.payload))
         return self._continue(now, instructions) if dropped else instructions
 
@@ -177,7 +94,7 @@ class ObjectStorage:
         return instructions
 
     def _carry_out(
-        self, peer: _Peer, connection: int, request: Request, now: float, instructions: list[Instruction]
+        self, peer: Peer, connection: int, request: Request, now: float, instructions: list[Instruction]
     ) -> None:
         number, kind, object_id, length, payload = request
         contents, room = self._contents, self._room
@@ -194,7 +111,7 @@ class ObjectStorage:
             # Nothing in files, nobody waiting for room, and it fits: so it is nearly always.
             if not contents.disk_bytes and not room.held and contents.total_bytes + len(payload) <= room.memory:
                 content = contents.set(object_id, payload)
-                if object_id in self._waiting:
+                if object_id in self._pending.awaited:
                     instructions += self._serve_waiting(object_id, content, payload)
                 instructions.append(Respond(connection, Response(number, _SET_OK, object_id, b"")))
                 return
@@ -230,7 +147,7 @@ class ObjectStorage:
             instructions.append(Respond(connection, Response(request.request_id, _DEL_NOT_EXISTS, object_id, b"")))
             return
         assert put.content is not None
-        if object_id in self._waiting:
+        if object_id in self._pending.awaited:
             instructions += self._serve_waiting(object_id, put.content, request.payload)
         instructions.append(Respond(connection, Response(request.request_id, _SET_OK, object_id, b"")))
 
@@ -274,7 +191,7 @@ class ObjectStorage:
             elif put.connection in self._connections:
                 instructions.append(Resume(put.connection))
 
-    def _drop_held(self, peer: _Peer, connection: int) -> bool:
+    def _drop_held(self, peer: Peer, connection: int) -> bool:
         """Forgets the set that is held, and what came after it. Whether there was one: then others may go on."""
         if peer.held is None:
             return False
@@ -290,8 +207,7 @@ class ObjectStorage:
             peer.connection = None
             peer.gone_since = now
             if peer.waiting:
-                self._gone[peer.identity] = peer
-                self._gone_requests += len(peer.waiting)
+                self._pending.leave(peer)
             else:
                 del self._peers[peer.identity]
             if self._drop_held(peer, connection):
@@ -305,26 +221,21 @@ class ObjectStorage:
 
     def deadline(self) -> float | None:
         """When ``tick`` is due next; None: not before another event."""
-        oldest = next(iter(self._gone.values()), None)
-        return None if oldest is None else oldest.gone_since + GONE_SECONDS
+        return self._pending.deadline()
 
     def total(self, now: float) -> Total:
         """What infoGetTotal answers."""
-        oldest = min((next(iter(w)).since for w in self._waiting.values()), default=now)
         return Total(
             object_count=len(self._contents),
             unique_count=self._contents.unique_count,
             total_bytes=self._contents.total_bytes,
-            pending_requests=self._waiting_count,
-            pending_objects=len(self._waiting),
-            oldest_pending_seconds=int(now - oldest),
+            pending_requests=self._pending.count,
+            pending_objects=len(self._pending.awaited),
+            oldest_pending_seconds=int(self._pending.oldest(now)),
         )
 
-    def _wait(self, peer: _Peer, request: Request, awaited: ObjectId, now: float) -> list[Instruction]:
-        waiting = _Waiting(peer, request, awaited, now)
-        self._waiting.setdefault(awaited, {})[waiting] = None
-        self._waiting_count += 1
-        peer.waiting[waiting] = None
+    def _wait(self, peer: Peer, request: Request, awaited: ObjectId, now: float) -> list[Instruction]:
+        self._pending.add(peer, request, awaited, now)
         if len(peer.waiting) <= PENDING_REQUESTS or peer.connection is None:
             return []
         connection = peer.connection
@@ -338,14 +249,14 @@ class ObjectStorage:
         instructions: list[Instruction] = []
         created = deque([object_id])
         while created:
-            for waiting in list(self._waiting.get(created.popleft(), ())):
+            for waiting in list(self._pending.awaited.get(created.popleft(), ())):
                 request, connection = waiting.request, waiting.peer.connection
                 if request.type == _DUPLICATE:
                     self._contents.name(request.object_id, content)
                     created.append(request.object_id)
                     response = Response(request.request_id, _DUPLICATE_OK, request.object_id, b"")
                 elif connection is not None:
-                    self._done_waiting(waiting)
+                    self._pending.done(waiting)
                     instructions.append(_get_ok(connection, request, payload))
                     continue
                 elif isinstance(payload, OnDisk):
@@ -353,46 +264,23 @@ class ObjectStorage:
                 else:
                     cut = _cut(payload, request.length)
                     response = Response(request.request_id, _GET_OK, request.object_id, cut)
-                self._done_waiting(waiting)
-                self._respond_later_or_now(waiting.peer, response, instructions)
+                self._pending.done(waiting)
+                if connection is not None:
+                    instructions.append(Respond(connection, response))
+                else:
+                    self._pending.keep(waiting.peer, response)
         self._limit_gone(None)
         return instructions
 
-    def _done_waiting(self, waiting: _Waiting) -> None:
-        self._waiting_count -= 1
-        del waiting.peer.waiting[waiting]
-        others = self._waiting[waiting.awaited]
-        del others[waiting]
-        if not others:
-            del self._waiting[waiting.awaited]
-
-    def _respond_later_or_now(self, peer: _Peer, response: Response, instructions: list[Instruction]) -> None:
-        if peer.connection is not None:
-            instructions.append(Respond(peer.connection, response))
-        else:  # one pending request less, one unsent response more
-            peer.unsent.append(response)
-            peer.unsent_bytes += len(response.payload)
-            self._gone_bytes += len(response.payload)
-
     def _limit_gone(self, now: float | None) -> None:
         """Forgets identities that are gone, longest first, until all limits hold; without ``now``, not by age."""
-        while self._gone:
-            peer = next(iter(self._gone.values()))
-            expired = now is not None and now - peer.gone_since >= GONE_SECONDS
-            if not expired and self._gone_requests <= GONE_REQUESTS and self._gone_bytes <= GONE_BYTES:
-                return
-            self._remove_gone(peer)
+        while (peer := self._pending.too_long_gone(now)) is not None:
+            self._pending.come_back(peer)
             self._forget(peer)
 
-    def _remove_gone(self, peer: _Peer) -> None:
-        del self._gone[peer.identity]
-        self._gone_requests -= len(peer.waiting) + len(peer.unsent)
-        self._gone_bytes -= peer.unsent_bytes
-
-    def _forget(self, peer: _Peer) -> None:
+    def _forget(self, peer: Peer) -> None:
         del self._peers[peer.identity]
-        for waiting in list(peer.waiting):
-            self._done_waiting(waiting)
+        self._pending.forget(peer)
 
 
 def _get_ok(connection: int, request: Request, payload: Buffer | OnDisk) -> Respond | RespondFrom:

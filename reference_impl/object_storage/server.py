@@ -19,17 +19,17 @@ from protocol.identifiers import Identity
 from protocol.storage import Buffer
 from reference_impl.addresses import Address
 from reference_impl.object_storage.contents import OnDisk
-from reference_impl.object_storage.core import (
+from reference_impl.object_storage.core import ObjectStorage
+from reference_impl.object_storage.files import SpillFiles, Written
+from reference_impl.object_storage.instructions import (
     Close,
     Instruction,
-    ObjectStorage,
     Pause,
     Refused,
     Respond,
     RespondFrom,
     Resume,
 )
-from reference_impl.object_storage.files import SpillFiles, Written
 from reference_impl.object_storage.room import UNLIMITED, Compare, Limits, Remove, Write
 from reference_impl.options import PeerLog
 

@@ -7,7 +7,6 @@ objects, the zygote, and spare processors that take the place of one that died, 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import sys
@@ -18,20 +17,17 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-import psutil
 import zmq
 
 from protocol import codec
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId, WorkerId, new_object_id, new_worker_id
-from protocol.messages import Resource
 from protocol.payloads import ResultMetadata
 from protocol.storage import MAGIC, Buffer
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
-from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.worker.channel import SUCCESS, Record
 from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.core import WorkerCore
@@ -53,7 +49,7 @@ from reference_impl.worker.instructions import (
     Suspend,
     UseStorage,
 )
-from reference_impl.worker.memory import family_bytes
+from reference_impl.worker.meters import Meters
 from reference_impl.worker.objects import ObjectCache
 from reference_impl.worker.pool import Pool
 from reference_impl.worker.processors import Output, Processor
@@ -93,7 +89,6 @@ class _Slot:
         self.processor: Processor | None = None
         self.others: dict[int, Processor] = {}  # by pid: of tasks that are suspended, or were when they were canceled
         self.stopping = False  # what it suspended may still run: it gets no other processor yet
-        self.meters: dict[int, ResourceMeter] = {}
 
     def find(self, pid: int) -> Processor | None:
         """The processor with this pid, if it is of this slot."""
@@ -120,11 +115,8 @@ class Agent:
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
         self._log = PeerLog(_LOG)
-        self._meter = ResourceMeter()
-        self._memory = psutil.virtual_memory().total
+        self._meters = Meters(families=bool(settings.memory_limit))
         self._memory_limit = settings.memory_limit
-        self._usage = Usage()
-        self._usage_at = 0.0
         self._objects = ObjectCache(serve.cache_bytes)
         self._storage = StorageLink(new_worker_id(serve.name), self._fetched, serve.storage_magic)
         self._storage_descriptor = -1
@@ -238,23 +230,13 @@ class Agent:
                 self._receive(slot)  # this process was stopped for a while: the answer may be there already
             if now >= slot.core.deadline:
                 self._carry_out(
-                    slot, slot.core.tick(now, self._sample(slot, now) if slot.core.wants_usage(now) else _NO_USAGE)
+                    slot, slot.core.tick(now, self._usage(slot, now) if slot.core.wants_usage(now) else _NO_USAGE)
                 )
 
-    def _sample(self, slot: _Slot, now: float) -> Usage:
-        """What a heartbeat reports; that of the agent is sampled once for all slots."""
-        if now - self._usage_at > 0.25 or not self._usage_at:
-            self._usage_at = now
-            self._usage = Usage(self._meter.sample(), {}, free_memory(), self._memory)
+    def _usage(self, slot: _Slot, now: float) -> Usage:
+        """What a heartbeat of this slot reports."""
         pids = [*slot.others] if slot.processor is None else [slot.processor.pid, *slot.others]
-        meters, slot.meters = slot.meters, {}
-        samples: dict[int, Resource] = {}
-        for pid in pids:
-            with contextlib.suppress(psutil.Error):
-                meter = slot.meters[pid] = meters.get(pid) or ResourceMeter(pid)
-                samples[pid] = meter.sample()
-        families = {pid: family_bytes(pid) for pid in pids} if self._memory_limit else {}
-        return self._usage._replace(processors=samples, families=families)
+        return self._meters.sample(slot.index, pids, now)
 
     # ---- events ----
 

@@ -5,9 +5,7 @@ Theory of operation. A slot holds tasks. Each held task is in one ``Held`` state
 is being stored), or ``canceling`` (its processor is being killed). It leaves by exactly one answer: a TaskResult, or a
 TaskCancelConfirm of type canceled (TSK-01).
 
-One task runs. A ready task of a higher priority suspends it, which takes the processor out of the slot; the agent gives
-the slot another one. Since only a higher priority suspends, the suspended tasks form a stack of rising priorities, and
-there are never more of them than the slot may hold tasks (PRI-01 to PRI-03).
+``turns`` says which of them has the slot's processor; ``beats`` is what the scheduler is told of all this.
 
 Each method is one event; it returns what is to be done, in order. ``now`` is in seconds on a clock that never goes
 back. The processor starts the next ready task as soon as it is free, while earlier results are still being stored.
@@ -15,15 +13,13 @@ back. The processor starts the next ready task as soon as it is free, while earl
 
 from __future__ import annotations
 
-import heapq
 import logging
 import signal
 from collections import Counter
-from enum import Enum
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import OBJECT_ID_BYTES, ClientId, ObjectId, TaskId, serializer_object_id
+from protocol.identifiers import OBJECT_ID_BYTES, ObjectId, TaskId, serializer_object_id
 from protocol.messages import (
     ArgumentType,
     ClientDisconnect,
@@ -35,8 +31,6 @@ from protocol.messages import (
     ObjectInstruction,
     ObjectInstructionType,
     ObjectMetadata,
-    ProcessorStatus,
-    Resource,
     Task,
     TaskCancelConfirm,
     TaskCancelConfirmType,
@@ -44,12 +38,13 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
     WorkerDisconnectNotification,
-    WorkerHeartbeat,
     WorkerHeartbeatEcho,
 )
 from protocol.payloads import ResultMetadata, TaskMetadata
 from protocol.storage import Buffer
+from reference_impl.worker.beats import Beats
 from reference_impl.worker.failures import Failure, describe_end, failure_payload
+from reference_impl.worker.held import Held, HeldTask
 from reference_impl.worker.instructions import (
     End,
     Fetch,
@@ -63,81 +58,19 @@ from reference_impl.worker.instructions import (
     Send,
     Show,
     Spare,
-    Start,
     Store,
-    Suspend,
     UseStorage,
 )
 from reference_impl.worker.output import Credit, Lines
 from reference_impl.worker.settings import Settings, Usage
+from reference_impl.worker.turns import Turns
 
 _SILENCE_SECONDS = 5.0
 """A scheduler that is silent for longer is worth a line in the log."""
-
-
 _MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 """How a process may end that can't get memory, of itself or by the kernel."""
-
-
 _OWN_BYTES = 32 << 20
 """What the process in which a task runs may use for itself."""
-
-
-class Held(Enum):
-    """Where a held task is."""
-
-    FETCHING = "fetching its objects"
-    READY = "ready"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    FINISHING = "its result is being stored"
-    CANCELING = "its processor is being killed"
-
-
-class _Held:
-    __slots__ = (
-        "again",
-        "doomed",
-        "kill_at",
-        "late_cancels",
-        "metadata",
-        "number",
-        "outcome",
-        "pid",
-        "refused",
-        "result_metadata",
-        "source",
-        "started",
-        "state",
-        "stream",
-        "task",
-    )
-
-    def __init__(self, source: ClientId, state: Held, number: int) -> None:
-        self.source = source
-        self.state = state
-        self.number = number  # in the order of arrival
-        self.pid = 0  # of its processor, once it has started
-        self.doomed: Failure | None = None  # why its processor is being killed, when nobody cancelled it
-        self.kill_at = 0.0  # end of the grace of its cancel; 0: none is running
-        self.task: Task | None = None
-        self.metadata = TaskMetadata()
-        self.stream = False
-        self.started = 0.0
-        self.outcome = TaskResultType.FAILED
-        self.result_metadata = b""
-        self.refused = False  # its result, by the object storage
-        self.late_cancels = 0  # TaskCancels to be answered after the TaskResult
-        self.again: Envelope | None = None  # the same Task, which came after the cancel that is being carried out
-
-    @property
-    def priority(self) -> int:
-        return self.metadata.priority
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Among the ready ones: the highest priority first, then the order of arrival (PRI-02)."""
-        return (-self.metadata.priority, self.number)
 
 
 class WorkerCore:
@@ -145,17 +78,11 @@ class WorkerCore:
 
     def __init__(self, settings: Settings, now: float) -> None:
         self._settings = settings
-        self._held: dict[TaskId, _Held] = {}
+        self._held: dict[TaskId, HeldTask] = {}
         self._numbers = 0
-        self._ready: list[tuple[tuple[int, int], TaskId]] = []  # a heap by place
-        self._suspended: list[TaskId] = []  # the last one has the highest priority, and is the next to go on
-        self._current: TaskId | None = None  # what the slot's processor does: running or canceling
-        self._processor: int | None = None  # the pid of the slot's processor
-        self._on: dict[int, TaskId] = {}  # what each processor does, the suspended and canceled ones too
+        self._turns = Turns(self._held)
         self._next_kill = 0.0  # the earliest end of a grace; 0: none is running
-        self._beat_at = now
-        self._beat_sent = 0.0  # 0: the last heartbeat is answered
-        self._latency = 0
+        self._beats = Beats(settings, now)
         self._lines = Lines()
         self._credit = Credit()
         self.echoed = False
@@ -176,17 +103,17 @@ class WorkerCore:
     @property
     def current(self) -> TaskId | None:
         """The task on the processor."""
-        return self._current
+        return self._turns.current
 
     @property
     def processor(self) -> int | None:
         """The pid of the slot's processor."""
-        return self._processor
+        return self._turns.processor
 
     @property
     def deadline(self) -> float:
         """When ``tick`` is due."""
-        due = self._beat_at
+        due = self._beats.due
         for other in (self._next_kill, self._lines.due):
             if other and other < due:
                 due = other
@@ -194,7 +121,7 @@ class WorkerCore:
 
     def wants_usage(self, now: float) -> bool:
         """Whether ``tick`` will send a heartbeat, which needs the usage."""
-        return now >= self._beat_at
+        return now >= self._beats.due
 
     # ---- messages from the scheduler ----
 
@@ -234,7 +161,7 @@ class WorkerCore:
             self.counts["duplicate"] += 1
             return [Note(logging.WARNING, f"task {task_id.hex()} is held already; the second one is ignored")]  # TSK-03
         self._numbers += 1
-        held = _Held(envelope.source, Held.FETCHING, self._numbers)
+        held = HeldTask(envelope.source, Held.FETCHING, self._numbers)
         self._held[task_id] = held
         try:
             task = envelope.message
@@ -271,18 +198,17 @@ class WorkerCore:
                 return [_confirm(task_id, TaskCancelConfirmType.CANCEL_FAILED)]
             return self._stop(task_id, held, now)
         if held.state is Held.READY:
-            self._ready.remove((held.place, task_id))
-            heapq.heapify(self._ready)
+            self._turns.leave(task_id)
         del self._held[task_id]
         out: list[Instruction] = [Release(task_id), _confirm(task_id, TaskCancelConfirmType.CANCELED)]
-        return [*out, *self._start_next(now)]  # a task that was suspended for it goes on
+        return [*out, *self._turns.start_next(now)]  # a task that was suspended for it goes on
 
-    def _stop(self, task_id: TaskId, held: _Held, now: float) -> list[Instruction]:
+    def _stop(self, task_id: TaskId, held: HeldTask, now: float) -> list[Instruction]:
         """A task that has started is to be killed; one that is suspended has to go on to use its grace."""
         was_suspended = held.state is Held.SUSPENDED
         held.state = Held.CANCELING
         if was_suspended:
-            self._suspended.remove(task_id)
+            self._turns.suspended.remove(task_id)
         if self._settings.cancel_grace_seconds <= 0:
             return [Kill(held.pid, signal.SIGKILL)]
         held.kill_at = now + self._settings.cancel_grace_seconds
@@ -296,9 +222,7 @@ class WorkerCore:
     def _echo(self, echo: Message, now: float) -> list[Instruction]:
         assert isinstance(echo, WorkerHeartbeatEcho)
         self.echoed = True
-        if self._beat_sent:
-            self._latency = min(int((now - self._beat_sent) * 1e6), 2**32 - 1)
-            self._beat_sent = 0.0
+        self._beats.answered(now)
         out: list[Instruction] = [UseStorage(echo.object_storage_address)]
         return [*out, ReadOutput(True)] if self._credit.echoed() else out
 
@@ -321,53 +245,17 @@ class WorkerCore:
         held = self._held.get(task_id)
         if held is None or held.state is not Held.FETCHING:
             return []
-        held.state = Held.READY
-        heapq.heappush(self._ready, (held.place, task_id))
-        return self._start_next(now)
+        self._turns.join(task_id)
+        return self._turns.start_next(now)
 
     def processor_ready(self, pid: int, now: float) -> list[Instruction]:
         """The slot has an idle processor."""
-        self._processor = pid
-        return self._start_next(now)
-
-    def _start_next(self, now: float) -> list[Instruction]:
-        """The processor gets the best task: the highest priority, then one that has started, then the oldest."""
-        out: list[Instruction] = []
-        ready = self._held[self._ready[0][1]] if self._ready else None
-        if self._current is not None:
-            current = self._held[self._current]
-            if ready is None or current.state is not Held.RUNNING or current.doomed:
-                return out
-            if ready.priority <= current.priority:
-                return out
-            current.state = Held.SUSPENDED
-            self._suspended.append(self._current)
-            self._current = self._processor = None
-            return [Suspend(current.pid)]  # the agent has another processor
-        if self._suspended:
-            task_id = self._suspended[-1]
-            suspended = self._held[task_id]
-            if ready is None or suspended.priority >= ready.priority:
-                self._suspended.pop()
-                suspended.state = Held.RUNNING
-                if self._processor is not None:
-                    out.append(Spare(self._processor))
-                self._current, self._processor = task_id, suspended.pid
-                out.append(Resume(suspended.pid))
-                return out
-        if ready is None or self._processor is None:
-            return out
-        _, task_id = heapq.heappop(self._ready)
-        ready.state = Held.RUNNING
-        ready.started = now
-        ready.pid = self._processor
-        self._current = self._on[self._processor] = task_id
-        assert ready.task is not None
-        return [Start(self._processor, ready.task, serializer_object_id(ready.task.source), ready.priority)]
+        self._turns.processor = pid
+        return self._turns.start_next(now)
 
     def output(self, pid: int, log_type: LogType, text: str, now: float) -> list[Instruction]:
         """A processor's stdout or stderr, whole characters."""
-        task_id = self._on.get(pid)
+        task_id = self._turns.on.get(pid)
         if task_id is not None and self._held[task_id].stream:
             return self._send_logs(self._lines.write(task_id, log_type, text, now), now)
         return [Show(text)]
@@ -378,14 +266,14 @@ class WorkerCore:
             out.append(Send(log))
             if self._credit.sent(log):
                 out.append(ReadOutput(False))
-                self._beat_at = now
+                self._beats.due = now
         return out
 
     def finished(
         self, pid: int, task_id: TaskId, success: bool, payload: Buffer, metadata: ResultMetadata, now: float
     ) -> list[Instruction]:
         """A processor returned a pickled result, or a pickled exception. All output came before."""
-        if task_id != self._on.get(pid):
+        if task_id != self._turns.on.get(pid):
             return self._ignore(f"a processor answered for task {task_id.hex()}, which it does not run")
         held = self._held[task_id]
         if held.state is Held.CANCELING:
@@ -398,29 +286,27 @@ class WorkerCore:
         if held.doomed is not None:
             return []
         out = self._send_logs(self._lines.end(task_id), now)
-        del self._on[pid]
+        del self._turns.on[pid]
         if held.state is Held.SUSPENDED:  # its answer was on its way
-            self._suspended.remove(task_id)
+            self._turns.suspended.remove(task_id)
             out.append(Spare(pid))
         else:
-            self._current = None
+            self._turns.current = None
         held.state = Held.FINISHING
         held.outcome = TaskResultType.SUCCESS if success else TaskResultType.FAILED
         if held.metadata.profiling:
             held.result_metadata = metadata.to_bytes()
-        return [*out, *self._start_next(now), Release(task_id), Store(task_id, held.source, payload)]
+        return [*out, *self._turns.start_next(now), Release(task_id), Store(task_id, held.source, payload)]
 
     def processor_gone(self, pid: int, status: int | None, now: float) -> list[Instruction]:
         """A processor and everything its task started have ended. ``status`` as of waitpid; None: not known."""
-        task_id = self._on.pop(pid, None)
-        if pid == self._processor:
-            self._processor = self._current = None
+        task_id = self._turns.gone(pid)
         if task_id is None:
             return []
         held = self._held[task_id]
         out = self._send_logs(self._lines.end(task_id), now)
         if held.state is Held.SUSPENDED:
-            self._suspended.remove(task_id)
+            self._turns.suspended.remove(task_id)
         if held.state is Held.CANCELING:
             del self._held[task_id]
             self._plan_kills()
@@ -429,7 +315,7 @@ class WorkerCore:
                 out += self._task(held.again, now)
         else:
             out += self._fail(task_id, held, held.doomed or self._death(status))
-        return [*out, *self._start_next(now)]  # a suspended task needs no new processor
+        return [*out, *self._turns.start_next(now)]  # a suspended task needs no new processor
 
     def _death(self, status: int | None) -> Failure:
         text = f"the process that ran the task {describe_end(status)}"
@@ -443,7 +329,7 @@ class WorkerCore:
         out: list[Instruction] = []
         limit = self._settings.memory_limit
         for pid, used in usage.families.items():
-            task_id = self._on.get(pid)
+            task_id = self._turns.on.get(pid)
             held = self._held[task_id] if task_id is not None else None
             if (
                 held is None
@@ -457,7 +343,7 @@ class WorkerCore:
             out.append(Kill(pid, signal.SIGKILL))
         return out
 
-    def _fail(self, task_id: TaskId, held: _Held, failure: Failure) -> list[Instruction]:
+    def _fail(self, task_id: TaskId, held: HeldTask, failure: Failure) -> list[Instruction]:
         held.state = Held.FINISHING
         held.outcome = TaskResultType.FAILED
         return [Release(task_id), Store(task_id, held.source, failure_payload(failure))]
@@ -509,52 +395,16 @@ class WorkerCore:
                     out.append(Kill(held.pid, signal.SIGKILL))
             self._plan_kills()
         out += self._send_logs(self._lines.flush(now), now)
-        if now < self._beat_at:
+        if now < self._beats.due:
             return out
-        # Counted from a heartbeat that it has not answered: a worker that was itself stopped for long asks first.
-        if self._beat_sent and now - self._beat_sent >= self._settings.death_seconds:
-            return [*out, End(f"the scheduler has been silent for {now - self._beat_sent:.0f} s")]
-        if self._beat_sent and now - self._beat_sent >= _SILENCE_SECONDS:
-            out.append(Note(logging.WARNING, f"the scheduler has not answered for {now - self._beat_sent:.0f} s"))
-        self._beat_at = now + self._settings.heartbeat_seconds
+        silence = self._beats.silence(now)
+        if silence >= self._settings.death_seconds:
+            return [*out, End(f"the scheduler has been silent for {silence:.0f} s")]
+        if silence >= _SILENCE_SECONDS:
+            out.append(Note(logging.WARNING, f"the scheduler has not answered for {silence:.0f} s"))
         self._credit.beat()
-        if not self._beat_sent:
-            self._beat_sent = now
-        return [*out, *self._check_memory(usage), Send(self._heartbeat(now, usage))]
-
-    def _heartbeat(self, now: float, usage: Usage) -> WorkerHeartbeat:
-        settings = self._settings
-        pids = ([] if self._processor is None else [self._processor]) + [
-            pid for pid in self._on if pid != self._processor
-        ]
-        return WorkerHeartbeat(
-            agent=usage.agent,
-            rss_free=usage.rss_free,
-            queue_size=settings.queue_size,
-            queued_tasks=sum(held.state in (Held.FETCHING, Held.READY) for held in self._held.values()),
-            latency_microseconds=self._latency,
-            task_lock=self._processor is None,
-            processors=tuple([self._status(pid, now, usage) for pid in pids]),
-            capabilities=settings.capabilities,
-            worker_manager_id=settings.manager_id,
-            mem_limit=settings.memory_limit or usage.mem_limit,
-            hostname=settings.hostname,
-            net_sent_bytes=usage.net_sent_bytes,
-            net_recv_bytes=usage.net_received_bytes,
-        )
-
-    def _status(self, pid: int, now: float, usage: Usage) -> ProcessorStatus:
-        task_id = self._on.get(pid)
-        held = self._held[task_id] if task_id is not None else None
-        return ProcessorStatus(
-            pid=pid,
-            initialized=True,
-            has_task=held is not None,
-            suspended=held is not None and held.state is Held.SUSPENDED,
-            resource=usage.processors.get(pid, Resource()),
-            current_task_id=task_id or b"",
-            task_age_seconds=int(now - held.started) if held is not None else 0,
-        )
+        self._beats.sent(now)
+        return [*out, *self._check_memory(usage), Send(self._beats.message(self._held, self._turns, usage, now))]
 
     def leave(self) -> list[Instruction]:
         """The worker is told to end."""

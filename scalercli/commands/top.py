@@ -190,12 +190,12 @@ def _screen(seen: Overview, rate: float | None, room: tuple[int, int], *, colour
         head.append(Text("the cluster tells nothing: its monitor stream is silent, and it answers no queries"))
     parts: list[Any] = [*head, Text("")]
     left = max(0, height - len(head) - 4)
-    workers = [_worker_cells(worker) for worker in seen.workers]
+    workers = [_worker_cells(worker) for worker in sorted(seen.workers, key=_busy, reverse=True)]
     shown = workers[: max(1, min(len(workers), left // 2))]
     if shown:
         parts.append(table(shown, width, colour=colour))
         if len(shown) < len(workers):
-            parts.append(Text(f"and {len(workers) - len(shown)} more workers", style="dim"))
+            parts.append(Text(f"and {len(workers) - len(shown)} more", style="dim"))
         parts.append(Text(""))
         left -= len(shown) + 2
     recent = [_task_cells(row) for row in seen.recent[: max(0, left - 1)]]
@@ -218,7 +218,7 @@ def _worker_cells(worker: Any) -> list[Cell]:
         Cell("worker", _worker_name(worker.worker_id)),
         Cell("host", worker.hostname),
         Cell("state", "running" if _busy(worker) else "idle", style="running" if _busy(worker) else ""),
-        Cell("waiting", f"{waiting} of {worker.slots}" if worker.held else ""),
+        Cell("waiting", f"{waiting} of {worker.slots}" if worker.slots else ""),
         Cell("cpu", f"{worker.cpu:.0%}" if worker.cpu else ""),
         Cell("memory", size(worker.rss) if worker.rss else ""),
         Cell("seen", f"{worker.last_seen_seconds:.0f}s ago"),

@@ -6,8 +6,9 @@ import pytest
 
 from protocol.identifiers import ObjectId
 from protocol.storage import NO_OBJECT, WHOLE, Request, RequestType, Response, ResponseType, Total
-from reference_impl.object_storage import core
-from reference_impl.object_storage.core import Close, Instruction, ObjectStorage, Respond
+from reference_impl.object_storage import core, pending
+from reference_impl.object_storage.core import ObjectStorage
+from reference_impl.object_storage.instructions import Close, Instruction, Respond
 from tests.object_storage.peers import oid
 
 A, B, C, D = (oid(n) for n in range(1, 5))
@@ -286,8 +287,8 @@ def test_who_is_gone_is_forgotten_after_a_time(world: World) -> None:
     world.now += 10
     world.disconnect("y")
     world.connect("z")
-    assert world.storage.deadline() == world.now - 10 + core.GONE_SECONDS
-    world.now += core.GONE_SECONDS - 10
+    assert world.storage.deadline() == world.now - 10 + pending.GONE_SECONDS
+    world.now += pending.GONE_SECONDS - 10
     assert world.total().pending_requests == 2
     assert world.storage.tick(world.now) == []
     assert world.total().pending_requests == 1
@@ -303,13 +304,13 @@ def test_who_comes_back_is_not_forgotten(world: World) -> None:
     world.do("x", get(1, A))
     world.disconnect("x")
     world.connect("x")
-    world.now += 10 * core.GONE_SECONDS
+    world.now += 10 * pending.GONE_SECONDS
     world.storage.tick(world.now)
     assert ("x", get_ok(1, A, b"a")) in world.do("y", put(2, A, b"a"))
 
 
 def test_too_many_requests_of_the_gone_forget_the_longest_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "GONE_REQUESTS", 3)
+    monkeypatch.setattr(pending, "GONE_REQUESTS", 3)
     for number in (1, 2):
         world.do("x", get(number, A))
         world.do("y", get(number, B))
@@ -325,7 +326,7 @@ def test_too_many_requests_of_the_gone_forget_the_longest_gone(world: World, mon
 
 
 def test_too_many_bytes_for_the_gone_forget_the_longest_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "GONE_BYTES", 10)
+    monkeypatch.setattr(pending, "GONE_BYTES", 10)
     world.do("x", get(1, A))
     world.do("y", get(1, B))
     world.connect("z")
@@ -357,8 +358,10 @@ def test_nothing_is_left_of_peers_that_left(world: World) -> None:
     world.do("x", delete(1, A))
     world.disconnect("x")
     world.disconnect("y")
-    world.now += core.GONE_SECONDS
+    world.now += pending.GONE_SECONDS
     world.storage.tick(world.now)
-    held = {name: value for name, value in vars(world.storage).items() if name not in ("_contents", "_room")}
+    held = {**vars(world.storage), **vars(world.storage._pending)}
+    for part in ("_contents", "_room", "_pending"):
+        del held[part]
     assert not any(held.values()), held
     assert world.total() == Total(0, 0, 0, 0, 0, 0)

@@ -10,9 +10,9 @@ import pytest
 from protocol.identifiers import ObjectId
 from protocol.storage import ResponseType
 from reference_impl.object_storage.contents import LARGE_BYTES
-from reference_impl.object_storage.core import (
+from reference_impl.object_storage.core import ObjectStorage
+from reference_impl.object_storage.instructions import (
     Instruction,
-    ObjectStorage,
     Pause,
     Refused,
     Respond,

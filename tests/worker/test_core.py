@@ -32,8 +32,8 @@ from protocol.messages import (
     WorkerHeartbeatEcho,
 )
 from reference_impl.errors import ProcessorDiedError, StorageFull
-from reference_impl.worker.core import Held
 from reference_impl.worker.failures import describe_end
+from reference_impl.worker.held import Held
 from reference_impl.worker.instructions import (
     End,
     Fetch,

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from protocol.messages import LogType, TaskLog, WorkerHeartbeat
-from reference_impl.worker.core import Held
+from reference_impl.worker.held import Held
 from reference_impl.worker.instructions import Kill, Resume, Send, Spare, Start, Store, Suspend
 from tests.worker.slot import TERMINAL, Slot, task_id
 
@@ -224,7 +224,7 @@ def test_whatever_happens_in_whatever_order(seed: int, grace: float) -> None:
     idle: set[int] = set()
 
     def alive() -> set[int]:
-        pids = set(slot.core._on)
+        pids = set(slot.core._turns.on)
         return pids | ({slot.core.processor} if slot.core.processor else set())
 
     def settle() -> None:
@@ -266,8 +266,8 @@ def test_whatever_happens_in_whatever_order(seed: int, grace: float) -> None:
             slot.arrive(number)
         elif kind == "cancel":
             slot.cancel(number, force=rng.random() < 0.6)
-        elif kind == "finish" and slot.core._on:
-            pid, which = rng.choice(list(slot.core._on.items()))
+        elif kind == "finish" and slot.core._turns.on:
+            pid, which = rng.choice(list(slot.core._turns.on.items()))
             if pid not in stopped or rng.random() < 0.2:
                 slot.finish(int.from_bytes(which, "big"), success=rng.random() < 0.5)
         elif kind == "die" and alive():
@@ -291,7 +291,7 @@ def test_whatever_happens_in_whatever_order(seed: int, grace: float) -> None:
         for kind in ("fork", "finish", "die", "fork", "store"):
             step(kind)
     assert slot.core.held == {}
-    assert slot.core._on == {} and slot.core._ready == [] and slot.core._suspended == []
+    assert slot.core._turns.on == {} and slot.core._turns.ready == [] and slot.core._turns.suspended == []
     for number in priorities:
         answers = slot.answers(number)
         assert sum(answer in TERMINAL for answer in answers) == 1, answers

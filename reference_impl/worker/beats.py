@@ -1,0 +1,74 @@
+"""A slot's heartbeats: when, what they say, and whether the scheduler answers (SPEC section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from protocol.identifiers import TaskId
+from protocol.messages import ProcessorStatus, Resource, WorkerHeartbeat
+from reference_impl.worker.held import Held, HeldTask
+from reference_impl.worker.settings import Settings, Usage
+from reference_impl.worker.turns import Turns
+
+_LATENCY_MAX = 2**32 - 1
+
+
+class Beats:
+    """Of one slot. Times in seconds."""
+
+    def __init__(self, settings: Settings, now: float) -> None:
+        self.due = now
+        """When the next one is to be sent."""
+        self._settings = settings
+        self._unanswered = 0.0  # when the first one was sent that has no answer; 0: the last one is answered
+        self._latency = 0
+
+    def silence(self, now: float) -> float:
+        """For how long there has been no answer, counted from a heartbeat: a worker that was itself stopped for long
+        asks first."""
+        return now - self._unanswered if self._unanswered else 0.0
+
+    def sent(self, now: float) -> None:
+        """A heartbeat goes now."""
+        self.due = now + self._settings.heartbeat_seconds
+        if not self._unanswered:
+            self._unanswered = now
+
+    def answered(self, now: float) -> None:
+        """The scheduler has echoed one: the latency is measured."""
+        if self._unanswered:
+            self._latency = min(int((now - self._unanswered) * 1e6), _LATENCY_MAX)
+            self._unanswered = 0.0
+
+    def message(self, held: Mapping[TaskId, HeldTask], turns: Turns, usage: Usage, now: float) -> WorkerHeartbeat:
+        """What one says."""
+        settings = self._settings
+        return WorkerHeartbeat(
+            agent=usage.agent,
+            rss_free=usage.rss_free,
+            queue_size=settings.queue_size,
+            queued_tasks=sum(task.state in (Held.FETCHING, Held.READY) for task in held.values()),
+            latency_microseconds=self._latency,
+            task_lock=turns.processor is None,
+            processors=tuple([_status(pid, held, turns, usage, now) for pid in turns.pids()]),
+            capabilities=settings.capabilities,
+            worker_manager_id=settings.manager_id,
+            mem_limit=settings.memory_limit or usage.mem_limit,
+            hostname=settings.hostname,
+            net_sent_bytes=usage.net_sent_bytes,
+            net_recv_bytes=usage.net_received_bytes,
+        )
+
+
+def _status(pid: int, held: Mapping[TaskId, HeldTask], turns: Turns, usage: Usage, now: float) -> ProcessorStatus:
+    task_id = turns.on.get(pid)
+    task = held[task_id] if task_id is not None else None
+    return ProcessorStatus(
+        pid=pid,
+        initialized=True,
+        has_task=task is not None,
+        suspended=task is not None and task.state is Held.SUSPENDED,
+        resource=usage.processors.get(pid, Resource()),
+        current_task_id=task_id or b"",
+        task_age_seconds=int(now - task.started) if task is not None else 0,
+    )

@@ -1,0 +1,70 @@
+"""A task that a slot holds."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from protocol.envelope import Envelope
+from protocol.identifiers import ClientId
+from protocol.messages import Task, TaskResultType
+from protocol.payloads import TaskMetadata
+from reference_impl.worker.failures import Failure
+
+
+class Held(Enum):
+    """Where a held task is."""
+
+    FETCHING = "fetching its objects"
+    READY = "ready"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    FINISHING = "its result is being stored"
+    CANCELING = "its processor is being killed"
+
+
+class HeldTask:
+    """Its record, from its Task to its answer."""
+
+    __slots__ = (
+        "again",
+        "doomed",
+        "kill_at",
+        "late_cancels",
+        "metadata",
+        "number",
+        "outcome",
+        "pid",
+        "refused",
+        "result_metadata",
+        "source",
+        "started",
+        "state",
+        "stream",
+        "task",
+    )
+
+    def __init__(self, source: ClientId, state: Held, number: int) -> None:
+        self.source = source
+        self.state = state
+        self.number = number  # in the order of arrival
+        self.pid = 0  # of its processor, once it has started
+        self.doomed: Failure | None = None  # why its processor is being killed, when nobody cancelled it
+        self.kill_at = 0.0  # end of the grace of its cancel; 0: none is running
+        self.task: Task | None = None
+        self.metadata = TaskMetadata()
+        self.stream = False
+        self.started = 0.0
+        self.outcome = TaskResultType.FAILED
+        self.result_metadata = b""
+        self.refused = False  # its result, by the object storage
+        self.late_cancels = 0  # TaskCancels to be answered after the TaskResult
+        self.again: Envelope | None = None  # the same Task, which came after the cancel that is being carried out
+
+    @property
+    def priority(self) -> int:
+        return self.metadata.priority
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Among the ready ones: the highest priority first, then the order of arrival (PRI-02)."""
+        return (-self.metadata.priority, self.number)
