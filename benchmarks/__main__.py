@@ -85,7 +85,7 @@ def _notes(sizes: Sizes) -> dict[str, list[str]]:
         queued += f", in opengris-scaler {sizes.queued_peer:,}: it takes 44 s to accept 100,000"
     return {
         "map": [f"The map has {sizes.map:,} tasks."],
-        "cancel-running": ["dask.distributed cancels the future only: the task runs on, and its slot is not free."],
+        "cancel-running": ["* dask.distributed cancels the future only: the task runs on, and its slot is not free."],
         "cancel-queued": [queued + ".", "bare pyzmq sends a cancel back at once: the limit of any answer."],
         "memory": [queued + "."],
         "shared": [f"{sizes.shared:,} tasks share the argument, sent once with what the candidate has for that."],

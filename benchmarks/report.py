@@ -60,9 +60,16 @@ class Figures:
 
     def ratio(self, other: str) -> float | None:
         """Median of the ratios of neighbouring rounds, above 1: ours is better."""
+        if other in self.row.unlike:
+            return None
         pairs = zip(self.rounds.get(OURS, ()), self.rounds.get(other, ()), strict=False)
         ratios = [self.row.ratio(a, b) for a, b in pairs if a is not None and b is not None]
         return median(ratios) if ratios else None
+
+    def cell(self, key: str) -> str:
+        """The median as a text; with a star if it is of something else."""
+        middle = self.middle(key)
+        return "-" if middle is None else number(middle) + "*" * (key in self.row.unlike)
 
     def aim(self) -> str:
         parts = []
@@ -97,7 +104,8 @@ def table(all_figures: list[Figures], environment: Environment) -> Table:
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("")
     for key in keys:
-        result.add_column("\n".join(environment.titles[key]), justify="right", no_wrap=True)
+        title = environment.titles[key][0].replace("Pool", "\nPool").replace("dask.", "dask.\n")
+        result.add_column(f"{title}\n{environment.titles[key][1]}", justify="right", no_wrap=True)
     for title in ("times\nbetter", "aim", "than\ndask"):
         result.add_column(title, justify="right")
     for figures in all_figures:
@@ -105,8 +113,8 @@ def table(all_figures: list[Figures], environment: Environment) -> Table:
         for key in keys:
             values = figures.values(key)
             if values:
-                spread = f"\n{number(min(values))} … {number(max(values))}" if len(values) > 1 else ""
-                cells.append(Text.assemble(number(median(values)), (spread, "dim")))
+                spread = f"\n{number(min(values))}…{number(max(values))}" if len(values) > 1 else ""
+                cells.append(Text.assemble(figures.cell(key), (spread, "dim")))
             else:
                 cells.append(Text("failed", "red") if key in figures.failures else Text("-", "dim"))
         met = figures.met()
@@ -119,7 +127,7 @@ def table(all_figures: list[Figures], environment: Environment) -> Table:
 
 
 def remarks(all_figures: list[Figures], environment: Environment) -> list[str]:
-    """What the numbers do not say."""
+    """What the numbers do not say. (A star stands at what is unlike the others.)"""
     lines = list(dict.fromkeys(note for figures in all_figures for note in figures.notes))
     for figures in all_figures:
         for key, reason in figures.failures.items():
@@ -222,7 +230,7 @@ def svg(all_figures: list[Figures], environment: Environment) -> str:
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
             ' font-family="sans-serif" font-size="12" fill="#222">',
-            "<style>.v{font-size:11px;fill:#555}</style>",
+            "<style>.v{font-size:11px;fill:#555;paint-order:stroke;stroke:#fff;stroke-width:3px}</style>",
             f'<rect width="{width}" height="{height}" fill="#fff"/>',
             *legend,
             *axis,
@@ -238,7 +246,7 @@ def _against_peer(figures: Figures) -> dict[str, float]:
     peer = figures.middle(PEER)
     if not peer:
         return {}
-    values = {key: figures.middle(key) for key in figures.rounds if key != PEER}
+    values = {key: figures.middle(key) for key in figures.rounds if key != PEER and key not in figures.row.unlike}
     bars = {key: figures.row.ratio(value, peer) for key, value in values.items() if value}
     ratio = figures.ratio(PEER)
     return bars | {OURS: ratio} if ratio is not None and OURS in bars else bars
@@ -261,14 +269,13 @@ def markdown(all_figures: list[Figures], environment: Environment, chart: str = 
     ]
     for figures in all_figures:
         cells = [figures.row.title, figures.row.unit]
-        middles = [figures.middle(key) for key in keys]
-        cells += ["-" if value is None else number(value) for value in middles]
+        cells += [figures.cell(key).replace("*", r"\*") for key in keys]
         ratio = times(figures.ratio(PEER))
         cells += [f"**{ratio}**" if ratio else "", times(figures.ratio(DASK))]
         lines.append("| " + " | ".join(cells) + " |")
     notes = remarks(all_figures, environment)
     if notes:
-        lines += ["", *(f"- {note}" for note in notes)]
+        lines += ["", *("- " + note.replace("*", r"\*") for note in notes)]
     if chart:
         lines += ["", f"![how many times better than opengris-scaler, on a logarithmic scale]({chart})"]
     return "\n".join(lines)

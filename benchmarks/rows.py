@@ -22,7 +22,8 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Row:
-    """``aim`` is the ratio to reach; ``limit``, where given, what the value must not exceed."""
+    """``aim`` is the ratio to reach; ``limit``, where given, what the value must not exceed; ``unlike`` are candidates
+    that do something else for this, so that no ratio means anything."""
 
     key: str
     title: str
@@ -30,6 +31,7 @@ class Row:
     higher_is_better: bool = False
     aim: float = 1.0
     limit: float | None = None
+    unlike: tuple[str, ...] = ()
 
     def ratio(self, ours: float, other: float) -> float:
         """How many times better ours is; 1 if both are 0."""
@@ -44,7 +46,7 @@ ROWS = {
         Row("client-cpu", "CPU of the client per task of that map", "µs", aim=5),
         Row("trip-p50", "round trip of one task, p50", "ms", aim=6),
         Row("trip-p99", "round trip of one task, p99", "ms", limit=3),
-        Row("cancel-running", "cancel of a running task, p50", "ms", aim=100, limit=30),
+        Row("cancel-running", "cancel of a running task, p50", "ms", aim=100, limit=30, unlike=("dask",)),
         Row("cancel-queued", "cancel of a queued task among many, p50", "ms", aim=10),
         Row("memory", "memory of the scheduler per queued task", "bytes", limit=600),
         Row("accept", "tasks accepted into the queue", "tasks/s", True),

@@ -51,13 +51,20 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert report.number(value) == text
 
 
+def test_what_is_unlike_has_a_star_and_no_ratio() -> None:
+    figures = _figures("cancel-running", ours=[2.0], peer=[3000.0], dask=[0.5])
+    assert (figures.cell("ours"), figures.cell("dask")) == ("2.00", "0.500*")
+    assert figures.ratio("dask") is None
+    assert "dask" not in report.svg([figures], ENVIRONMENT)
+
+
 def test_the_table_has_every_row_spread_and_failure() -> None:
     figures = [_figures("map", ours=[100.0, 200.0], peer=[10.0, 10.0]), _figures("start", ours=[0.4])]
     figures[1].failures["peer"] = "it does not start"
     console = Console(width=160, file=io.StringIO())
     console.print(report.table(figures, ENVIRONMENT))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "100 … 200" in text
+    assert "100…200" in text
     assert "15.0x" in text
     assert "failed" in text
     assert report.remarks(figures, ENVIRONMENT) == [
