@@ -60,7 +60,9 @@ def view(out: Output, *, screen: bool) -> Iterator[View]:
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(no_color=not out.colour, highlight=False, emoji=False)
+    # COLUMNS and LINES are what the terminal was once; rich would believe them, and not follow a resize.
+    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    console = Console(no_color=not out.colour, highlight=False, emoji=False, _environ=environ)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 

@@ -33,7 +33,7 @@ class Shell:
         shim.parent.mkdir()
         shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m scalercli "$@"\n')
         shim.chmod(0o755)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SCALERCLI_", "XDG_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SCALERCLI_", "XDG_", "COLUMNS", "LINES"))}
         self.environ = kept | {
             "PATH": f"{shim.parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(SOURCE),

@@ -159,7 +159,7 @@ def test_status_follows_in_place_until_all_are_over(shell: Shell) -> None:
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
 def test_top_draws_follows_a_resize_and_leaves(shell: Shell, key: bytes) -> None:
     (task,) = ids(shell, "scalercli submit --name napping time:sleep 60")
-    with terminal(shell, "top") as view:
+    with terminal(shell, "top", COLUMNS="80", LINES="24") as view:  # as some program has left them
         view.until(r"WORKER.*WAITING.*napping")
         before = len(view.text)
         view.resize(12, 50)
