@@ -54,7 +54,8 @@ class Router:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], prefix: bytes, storage: StorageStub) -> None:
         self._prefix = prefix
         self._router = context.socket(zmq.ROUTER)
-        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0)):
+        # With the handover, a peer that comes back is not refused because the end of its old connection is not seen.
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.ROUTER_HANDOVER, 1)):
             self._router.setsockopt(option, value)
         self.address = f"tcp://127.0.0.1:{self._router.bind_to_random_port('tcp://127.0.0.1')}"
         name = f"inproc://router-{id(self)}"

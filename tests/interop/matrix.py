@@ -143,8 +143,10 @@ class _Run:
             raise AssertionError(f"the client that leaves failed: {self._cluster.log_tail(f'leaver-{self._leavers}')}")
         return True
 
-    def _answer_kill_leaver(self) -> int:
+    def _answer_kill_leaver(self, tasks: int) -> int:
+        """Kills it when the scheduler has so many tasks: what a client has not announced yet, nobody can delete."""
         assert self._leaver is not None
+        self._cluster.monitor.report_when(f"{tasks} tasks", lambda r: living(r) >= tasks, _SETTLE_SECONDS)
         self._leaver.process.kill()
         return self._leaver.process.wait()
 

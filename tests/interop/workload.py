@@ -625,7 +625,7 @@ class Workload:
             _, processor = gate.admit()
             self.ask("leaver", port=gate.port)
             word, _ = gate.admit()
-            self.ask("kill_leaver")
+            self.ask("kill_leaver", tasks=1 + LEAVER_TASKS)
             self.ask("kill_worker_of", processor=processor)
             assert future.result(WAIT) == "moves again"
             assert gate.gone(word), "a task of the killed client still runs"
