@@ -134,6 +134,8 @@ class Turns:
                     out.append(Spare(self.processor))
                 self.current, self.processor = task_id, suspended.pid
                 out.append(Resume(suspended.pid))
+                if ready is not None:
+                    self._hand_ahead(suspended, out)
                 return out
         if ready is None or self.processor is None:
             return out
