@@ -28,6 +28,7 @@ from protocol.storage import MAGIC, Buffer
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
+from reference_impl.transport import new_context
 from reference_impl.worker.channel import SUCCESS, Record
 from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.core import WorkerCore
@@ -130,7 +131,7 @@ class Agent:
         self._clients = ClientFinder(serve.scheduler.port)
         self._reactor = Reactor()
         self._spares: list[Processor] = []
-        self._context = zmq.Context()
+        self._context = new_context()
         self._slots: list[_Slot] = []
         for index in range(serve.slots):
             self._slots.append(self._connect(index, settings))
