@@ -174,7 +174,7 @@ def check_options(scheduler_address: str, options: list[str]) -> None:
 
 
 def _raise_descriptor_limit() -> None:
-    """Each slot takes about ten descriptors."""
+    """Each slot takes about fifteen descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -3,6 +3,11 @@
 To the processor: a head (its length, the length of the payloads behind it, a pickled ``Work``) and the payloads.
 From the processor, which runs other people's code and is believed as little as possible: records of a fixed layout,
 each with the payload that it announces.
+
+Tasks may be handed over while another one runs. Each has a *claim*, its number, in another socket pair of which the
+agent has both ends. The processor takes one claim out, runs the task with this number, sends its record, and takes the
+next one. What the agent takes out itself never starts: the processor skips a task whose claim it does not find. So the
+kernel decides, at one moment, whether a task has started.
 """
 
 from __future__ import annotations
@@ -19,9 +24,11 @@ from protocol.storage import MAX_MESSAGE_BYTES, Buffer
 
 HEAD = struct.Struct("<IQ")
 RECORD = struct.Struct("<B16sdQdQ")  # the fields of a Record, the length of the payload last
+CLAIM = struct.Struct("<I")
 READY, SUCCESS, FAILED = 0, 1, 2
 _MAX_IOV = 64
 _RECEIVE_BYTES = 1 << 17
+_RECEIVED = memoryview(bytearray(_RECEIVE_BYTES))  # by whichever channel receives just now
 
 
 class Work(NamedTuple):
@@ -33,6 +40,7 @@ class Work(NamedTuple):
     ``priority`` are what a client inside the task finds out (see ``nesting``).
     """
 
+    number: int
     task_id: bytes
     serializer: bytes
     function: bytes
@@ -79,13 +87,13 @@ class Channel:
         return bool(self._out)
 
     def send(self, work: Work, payloads: Sequence[Buffer]) -> None:
-        """Queues a task and sends what the socket takes now. A lost peer shows in ``receive``."""
+        """Queues a task, to be sent by ``flush``."""
         head = pickle.dumps(tuple(work), 5)
         self._out.append(HEAD.pack(len(head), sum(map(len, payloads))) + head)
-        self._out.extend(p for p in payloads if len(p))
-        self.flush()
+        self._out.extend([p for p in payloads if len(p)])
 
     def flush(self) -> None:
+        """Sends what the socket takes now. A lost peer shows in ``receive``."""
         out = self._out
         while out:
             batch = [out[i] for i in range(min(len(out), _MAX_IOV))]
@@ -113,18 +121,18 @@ class Channel:
                     return records
                 continue
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                count = self._socket.recv_into(_RECEIVED)
             except BlockingIOError:
                 return records
             except OSError:
-                data = b""
-            if not data:
+                count = 0
+            if not count:
                 if records:
                     return records
                 raise ChannelLost("the processor closed its channel")
-            self._small += data
+            self._small += _RECEIVED[:count]
             self._parse(records)
-            if len(data) < _RECEIVE_BYTES and self._head is None:
+            if count < _RECEIVE_BYTES and self._head is None:
                 return records
 
     def _parse(self, records: list[Record]) -> None:

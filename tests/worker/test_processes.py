@@ -71,12 +71,14 @@ class Bench:
     def start(self, processor: Processor, function: ObjectId, *arguments: object) -> None:
         values = tuple(Argument(ArgumentType.OBJECT_ID, self.put(value)) for value in arguments)
         processor.start(Task(new_task_id(), CLIENT, b"", function, values), SERIALIZER, self.payloads.__getitem__)
+        processor.flush()
 
     def run_shared(self, processor: Processor, function: ObjectId, *arguments: ObjectId) -> object:
         """With arguments that other tasks have, too."""
         values = tuple(Argument(ArgumentType.OBJECT_ID, name) for name in arguments)
         task = Task(new_task_id(), CLIENT, b"", function, values)
         processor.start(task, SERIALIZER, self.payloads.__getitem__, shared=lambda name: True)
+        processor.flush()
         return deserialize(self.record(processor).payload)
 
     def run(self, processor: Processor, function: object, *arguments: object) -> object:
@@ -290,7 +292,8 @@ def test_records_in_pieces_of_any_size(size: int) -> None:
     assert [bytes(record.payload) for record in channel.receive()] == [b"last"]
     with pytest.raises(ChannelLost):
         channel.receive()
-    channel.send(Work(b"", b"", b"", (), (), (), (), "", 0), [])  # a lost processor is no error here
+    channel.send(Work(1, b"", b"", b"", (), (), (), (), "", 0), [])
+    channel.flush()  # a lost processor is no error here
     channel.close()
 
 
