@@ -41,7 +41,7 @@ def _parser() -> RoleParser:
         "-wtqs",
         "--per-worker-task-queue-size",
         type=_count,
-        default=16,
+        default=32,
         metavar="N",
         help="how many tasks each slot may hold, the running one included",
     )

@@ -19,7 +19,7 @@ from protocol.identifiers import TaskId, serializer_object_id
 from reference_impl.worker.held import Held, HeldTask
 from reference_impl.worker.instructions import Instruction, Recall, Resume, Spare, Start, Suspend
 
-AHEAD = 16
+AHEAD = 32
 """So many tasks are handed over behind the running one."""
 
 
