@@ -65,13 +65,14 @@ def _text(path: Path) -> str:
 
 
 _READ: dict[Path, str] = {}
+_MEMORY = Path("/dev/shm")
 _FOLDER: list[Path] = []
 
 
 def _file(name: str, content: bytes) -> Path:
     """A file in a folder of this process's own, which goes with it."""
     if not _FOLDER:
-        folder = tempfile.TemporaryDirectory(prefix="fuzz-")
+        folder = tempfile.TemporaryDirectory(prefix="fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None)
         _KEPT.append(folder)
         _FOLDER.append(Path(folder.name))
     path = _FOLDER[0] / name
