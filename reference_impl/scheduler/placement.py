@@ -52,7 +52,8 @@ class Fifo:
     def leave(self) -> None:
         """A queued task has ended: its state says so already."""
         self._left += 1
-        if self._left > _COMPACT_ABOVE and 2 * self._left > len(self._tasks):
+        places = len(self._tasks)
+        if self._left == places or (self._left > _COMPACT_ABOVE and 2 * self._left > places):
             self._tasks = deque(self)
             self._left = 0
 
@@ -70,6 +71,9 @@ class Fifo:
         while True:
             task = self._tasks.popleft()
             if task.state is State.INACTIVE:
+                if self._left and self._left == len(self._tasks):
+                    self._tasks.clear()
+                    self._left = 0
                 return task
             self._left -= 1
 
@@ -133,7 +137,8 @@ class TaskQueue:
         return fifo
 
     def leave(self, task: TaskRecord) -> None:
-        """A queued task has ended: its state says so already."""
+        """A queued task has ended: its state says so already. Its place may stay for a while, but not its message."""
+        task.frame = b""
         if not isinstance(task, DemandingTask):
             self._plain.leave()
             return
@@ -227,7 +232,10 @@ class Pool:
 
     def remove(self, worker: WorkerRecord) -> None:
         self.workers -= 1
-        self._discard(worker, len(worker.held))
+        if self.workers:
+            self._discard(worker, len(worker.held))
+        else:
+            self._by_load, self._lowest = [{}], 0
 
     def _discard(self, worker: WorkerRecord, load: int) -> None:
         if load < len(self._by_load):

@@ -20,7 +20,7 @@ from tests.protocol import judge
 from tests.protocol.samples import ANSWERS, MAXIMAL, QUERIES
 from tests.protocol.test_malformed import survive
 
-_FRAMES = [codec.encode(m) for m in MAXIMAL] + [judge.build(m, first_segment_words=1) for m in MAXIMAL]
+FRAMES = [codec.encode(m) for m in MAXIMAL] + [judge.build(m, first_segment_words=1) for m in MAXIMAL]
 _PAYLOADS = [codec.encode_query(q) for q in QUERIES] + [codec.encode_answer(a) for a in ANSWERS]
 _OBJECT = ObjectId(bytes(range(32)))
 
@@ -28,7 +28,7 @@ _OBJECT = ObjectId(bytes(range(32)))
 def message(data: bytes) -> None:
     """One frame: decode and peek agree, and what was learnt from earlier frames changes nothing but the speed."""
     choices = Choices(data)
-    frame = choices.pick(_FRAMES)
+    frame = choices.pick(FRAMES)
     frame = choices.damage(frame) if choices.flag() else choices.rest() if choices.flag() else frame
     found = survive(frame)
     try:
