@@ -37,3 +37,11 @@ def holdings(root: Any) -> Counter[str]:
             rest += [(f"{name}.{slot}", getattr(value, slot, None)) for slot in slots]
         rest += [(where, one) for one in inner]
     return found
+
+
+def kept(root: Any, empty: Counter[str], *bounded: str) -> Counter[str]:
+    """What ``root`` holds more than an empty one; but for those that are bounded."""
+    more = holdings(root) - empty
+    for where in bounded:
+        del more[where]
+    return more

@@ -40,7 +40,7 @@ from protocol.messages import (
 )
 from protocol.payloads import TaskMetadata
 from tests.fuzz.choices import Choices
-from tests.fuzz.growth import holdings
+from tests.fuzz.growth import holdings, kept
 from tests.protocol.samples import MAXIMAL
 from tests.scheduler.world import C1, C2, W1, W2, World
 
@@ -148,8 +148,8 @@ def core(data: bytes) -> None:
     assert not world.core.workers
     world.advance(1000.0)
     world.advance(1000.0)
-    kept = holdings(world.core) - _EMPTY
-    assert not kept, f"of those who have left there is {kept}"
+    left = kept(world.core, _EMPTY)
+    assert not left, f"of those who have left there is {left}"
 
 
 def _empty() -> Counter[str]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import math
+import sqlite3
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 from conformance_tests.engine import scenario, targets
+from protocol.control import Capability, ShownState, TaskKind, TaskOptions
 from protocol.identifiers import parse_task_id
 from reference_impl.addresses import Address
 from reference_impl.worker.settings import parse_capabilities
 from scalercli import durations, ids, settings
-from scalercli.agent.ledger import Ledger, LedgerError
+from scalercli.agent.ledger import Ledger, LedgerError, Work
 from scalercli.errors import CliError
 from scalercli.tracing import decode, record
 from tests.fuzz.choices import Choices
+from tests.fuzz.decoders import FRAMES, STORAGE_REQUESTS, STORAGE_RESPONSES
 
 _SCENARIOS = sorted(scenario.DIRECTORY.glob("*/*.yaml"))
 _TARGETS = sorted(targets.DIRECTORY.glob("*.yaml"))
@@ -26,7 +32,7 @@ _PIECES = (
     "!!python/object:x ", "&a ", "*a", "<<: *a", "'", '"', "|", ">", "? ", "\u0085", "\x00", "\ud800", "\U0001f600",
     "$t1", "${int:>=1}", "${", "=",
     "send", "expect", "actor", "steps", "concurrently", "advance: 1s", "alice", "[clusters]", 'cluster = "tcp://x:1"',
-    '{"schema":', '"frames":["', "9" * 400, "[" * 3000, "{a: " * 1500, "\t", ",",
+    '{"schema":', '"frames":["', "9" * 400, "9" * 5000, "= ", "= nan", "= -inf", "= 1e999", "= 0x", "= 1979-05-27", "idle_seconds = ", "[" * 3000, "{a: " * 1500, "\t", ",",
 )  # fmt: skip
 
 
@@ -86,12 +92,30 @@ _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 def target_files(data: bytes) -> None:
     """Target files of the conformance suite."""
     choices = Choices(data)
-    text = _write(choices, _text(choices.pick(_TARGETS)))
+    whole = choices.byte() == 255  # these are long, and each takes a while
+    text = _write(choices, _text(choices.pick(_TARGETS)) if whole else _TARGET)
     path = _file("target.yaml", text.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(targets.BadTarget):
         targets.load(str(path))
 
 
+_TARGET = """\
+format: 1
+name: mine
+title: Mine
+placeholders: {port: "5"}
+roles:
+  scheduler:
+    start: [prog, "{address}"]
+    ready: {connect: true}
+    settings: {clientTimeoutSeconds: [--timeout, "{ceil}"]}
+    defaults: {clientTimeoutSeconds: 5}
+    env: {A: b}
+    capabilities: [monitor]
+    patienceSeconds: 2.5
+    knownDeviations:
+      - {requirement: CAN-01, reason: because it is so, failure: never, scenario: "scheduler/*", sometimes: true}
+"""
 _CONFIGURATION = 'cluster = "mine"\nworkers = 4\noutput = "json"\n[clusters]\nmine = "tcp://127.0.0.1:6378"\n'
 
 
@@ -105,27 +129,47 @@ def configuration(data: bytes) -> None:
         found = settings.read(path)
     word = choices.rest().decode("utf-8", "replace")
     for known in settings.KNOWN.values():
-        for value in (found.get(known.name, word), word):
+        for value in (found.get(known.name, word), settings.native(known, word)):
             with contextlib.suppress(ValueError):
                 known.check(value)
+    real, settings.files = settings.files, lambda: [path]
+    try:
+        for name in ("mine", word):
+            with contextlib.suppress(CliError):
+                settings.named_cluster(name)
+        for name in settings.KNOWN:
+            with contextlib.suppress(CliError):
+                settings.find(name, checked=True)
+    finally:
+        settings.files = real
 
 
 def recordings(data: bytes) -> None:
     """What ``scalercli trace FILE`` reads."""
     choices = Choices(data)
-    lines = (
-        '{"schema":"scalercli.trace.header/1","started":"x","cluster":"c","command":"d"}\n'
-        '{"schema":"scalercli.trace.message/1","at":1.5,"peer":"Client|aa","from":"peer","to":"scheduler",'
-        '"frames":["AAAAAAEAAAA="]}\n'
-    )
-    text = _write(choices, lines.replace("scalercli.trace.message/1", record.MESSAGE))
+    lines = ['{"schema":"scalercli.trace/1","started":"x","cluster":"c","command":"d"}']
+    for _ in range(1 + choices.below(4)):
+        storage = choices.flag()
+        frames = choices.pick(_STORAGE) if storage else (choices.pick(FRAMES),)
+        frames = tuple(choices.damage(frame) if choices.byte() % 4 == 3 else frame for frame in frames)
+        peer = choices.pick((b"Client|aa", b"Worker|bb", b"", b"\xff", choices.take(9)))
+        recorded = record.Recorded(choices.byte() / 8, peer, choices.flag(), frames, storage)
+        lines.append(json.dumps(record.as_data(recorded), separators=(",", ":")))
+    text = "\n".join(lines)
+    text = _write(choices, text) if choices.flag() else text
     reader = decode.Reader()
     with contextlib.suppress(CliError):
         for found in record.read(io.StringIO(text), "fuzzed"):
             if isinstance(found, record.Recorded):
                 seen = reader.read(found)
-                reader.show(seen.fields)
-                reader.as_json(seen.fields)
+                seen.shown.encode()
+                json.dumps(reader.as_json(seen.fields), allow_nan=True).encode()
+
+
+_STORAGE = [
+    tuple(part for part in (message[8:88], message[96:]) if part)  # each behind its length
+    for message in (*STORAGE_REQUESTS, *STORAGE_RESPONSES)
+]
 
 
 def words(data: bytes) -> None:
@@ -145,26 +189,102 @@ def words(data: bytes) -> None:
 
 
 def ledgers(data: bytes) -> None:
-    """A session's ledger that somebody has damaged: it can't be used, or what can be read of it is."""
+    """A session's ledger that somebody has damaged, or whose values are no longer what they were: it can't be used, or
+    what can be read of it is."""
     choices = Choices(data)
     if not _LEDGER:
-        path = _file("sound.db", b"")
-        Ledger(path).close()
-        _LEDGER.append(path.read_bytes())
-    path = _file("ledger.db", choices.damage(_LEDGER[0]) if choices.flag() else choices.rest())
+        _LEDGER.append(_sound_ledger())
+    how = choices.below(4)
+    path = _file("ledger.db", choices.rest() if how == 0 else choices.damage(_LEDGER[0]) if how == 1 else _LEDGER[0])
     for aside in ("-wal", "-shm"):
         path.with_name(path.name + aside).unlink(missing_ok=True)
-    read_only = choices.flag()
-    try:
-        ledger = Ledger(path, read_only=read_only)
-    except LedgerError as error:
-        assert str(error)
-        return
+    if how > 1:
+        _change_values(path, choices)
     with contextlib.suppress(LedgerError):
-        list(ledger.all())
-        ledger.last()
-    with contextlib.suppress(LedgerError):
+        ledger = Ledger(path, read_only=choices.flag())
+        for read in _reads(ledger):
+            try:
+                read()
+            except LedgerError as error:
+                assert str(error)
         ledger.close()
 
 
+def _reads(ledger: Ledger) -> list[Callable[[], object]]:
+    return [
+        lambda: list(ledger.all()),
+        ledger.last,
+        ledger.open,
+        lambda: ledger.newest(5),
+        lambda: ledger.matching(bytes(16), b"\xff" * 16, 5),
+        lambda: ledger.find(_LEDGER_TASK),
+        lambda: ledger.knows_one_of([_LEDGER_TASK]),
+        lambda: ledger.by_key("key"),
+        lambda: ledger.retry_of(_LEDGER_TASK),
+        *(lambda number=number: ledger.work(number) for number in (1, 2, 3)),
+        *(lambda number=number: ledger.events(number) for number in (1, 2, 3)),
+        *(lambda number=number: ledger.payload(number) for number in (1, 2, 3)),
+        *(lambda number=number: ledger.output(number, 0, 9) for number in (1, 2, 3)),
+        lambda: ledger.close_books("lost", 1e10),
+    ]
+
+
+def _sound_ledger() -> bytes:
+    path = _file("sound.db", b"")
+    ledger = Ledger(path)
+    options = TaskOptions(retries=2, retry_on=(ShownState.LOST,), capabilities=(Capability("gpu", 1),), after=("x",))
+    work = Work(b"function", "f", (b"one", b"two" * 30))
+    ledger.add(_LEDGER_TASK, TaskKind.PYTHON, "f(1)", 1.0, options=options, key="key", work=work)
+    ledger.add(b"2" * 16, TaskKind.COMMAND, "ls", 2.0, retry_of=_LEDGER_TASK)
+    ledger.add(b"3" * 16, TaskKind.COMMAND, "ls -l", 3.0, state=ShownState.WAITING, work=work)
+    ledger.flush()
+    ledger.end(2, ShownState.SUCCESS, ended=4.0, exit_code=0, payload=b"payload")
+    ledger.add_output(2, False, "text")
+    ledger.note(2, 3.0, "something happened")
+    ledger.close()
+    return path.read_bytes()
+
+
+def _change_values(path: Path, choices: Choices) -> None:
+    """One to three of the values become others, of any type."""
+    with contextlib.closing(sqlite3.connect(path)) as changed:
+        for _ in range(1 + choices.below(3)):
+            table, columns = choices.pick(_COLUMNS)
+            value = choices.pick((*_VALUES, choices.take(9), choices.take(9).decode("latin-1")))
+            number = 1 + choices.below(3)
+            with contextlib.suppress(sqlite3.Error):
+                changed.execute(f"UPDATE {table} SET {choices.pick(columns)} = ? WHERE rowid = ?", (value, number))
+        changed.commit()
+
+
 _LEDGER: list[bytes] = []
+_LEDGER_TASK = b"1" * 16
+_VALUES: tuple[object, ...] = (
+    None, "", b"", 0, -1, 2**63 - 1, 1e300, math.inf, "waiting", "nonsense", b"\xff", b"\x08" + bytes(7), "{}", "[]",
+    "{", "[" * 3000, '{"retries": "many"}', '{"retry_on": [99]}', '{"capabilities": [1]}', '{"capabilities": [[1, 2, 3]]}',
+    '{"nonsense": 1}', '{"after": 5}', '{"after": [5]}', '{"retry_on": null}', '{"name": []}', '{"retries": 1e999}',
+)  # fmt: skip
+_COLUMNS = (
+    (
+        "tasks",
+        [
+            "number",
+            "id",
+            "text",
+            "reason",
+            "submitted",
+            "started",
+            "ended",
+            "exit_code",
+            "peak_bytes",
+            "key",
+            "attempt",
+        ],
+    ),
+    ("tasks", ["retry_of", "kind", "state", "options"]),
+    ("sent", ["function", "name", "arguments"]),
+    ("results", ["payload"]),
+    ("functions", ["payload"]),
+    ("output", ["place", "number", "stderr", "text"]),
+    ("events", ["place", "number", "at", "text"]),
+)
