@@ -28,7 +28,7 @@ from tests.fuzz.targets import TARGETS
 _INPUT_SECONDS = 60
 _MEMORY_MIB = 2048
 _LONGEST = 1500
-_FOUND = re.compile(r"Test unit written to (\S+)")
+_FOUND = re.compile(r"Test unit written to (\S+/[a-z-]+-(?:crash|oom|timeout|leak)-\w+)")
 _STATUS = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)/")
 _MEMORY_NOW = re.compile(r"rss: (\d+)Mb")
 _MOST_GROWTH_MIB = 64

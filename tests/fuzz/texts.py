@@ -32,7 +32,9 @@ _PIECES = (
     "!!python/object:x ", "&a ", "*a", "<<: *a", "'", '"', "|", ">", "? ", "\u0085", "\x00", "\ud800", "\U0001f600",
     "$t1", "${int:>=1}", "${", "=",
     "send", "expect", "actor", "steps", "concurrently", "advance: 1s", "alice", "[clusters]", 'cluster = "tcp://x:1"',
-    '{"schema":', '"frames":["', "9" * 400, "9" * 5000, "= ", "= nan", "= -inf", "= 1e999", "= 0x", "= 1979-05-27", "idle_seconds = ", "[" * 3000, "{a: " * 1500, "\t", ",",
+    '{"schema":', '"frames":["', "9" * 400,
+    "9" * 5000, "= ", "= nan", "= -inf", "= 1e999", "= 0x", "= 1979-05-27", "idle_seconds = ",
+    "[" * 3000, "{a: " * 1500, "\t", ",",
 )  # fmt: skip
 
 
@@ -261,7 +263,8 @@ _LEDGER: list[bytes] = []
 _LEDGER_TASK = b"1" * 16
 _VALUES: tuple[object, ...] = (
     None, "", b"", 0, -1, 2**63 - 1, 1e300, math.inf, "waiting", "nonsense", b"\xff", b"\x08" + bytes(7), "{}", "[]",
-    "{", "[" * 3000, '{"retries": "many"}', '{"retry_on": [99]}', '{"capabilities": [1]}', '{"capabilities": [[1, 2, 3]]}',
+    "{", "[" * 3000, '{"retries": "many"}', '{"retry_on": [99]}', '{"capabilities": [1]}',
+    '{"capabilities": [[1, 2, 3]]}',
     '{"nonsense": 1}', '{"after": 5}', '{"after": [5]}', '{"retry_on": null}', '{"name": []}', '{"retries": 1e999}',
 )  # fmt: skip
 _COLUMNS = (
