@@ -85,6 +85,8 @@ class _Input:
             start = end
         if start != len(buf):
             raise MalformedMessage("bytes after the last segment")
+        if self.segments[0][0] == self.segments[0][1]:
+            raise MalformedMessage("a message without a root")
 
     def pointer(self, pos: int) -> tuple[int, int]:
         """The pointer at byte ``pos``: (its 64 bits, the byte that its offset counts from). Follows far pointers."""

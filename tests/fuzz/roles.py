@@ -13,6 +13,7 @@ from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import (
     DesiredTaskConcurrencyRequest,
     Message,
+    Task,
     TaskCancelConfirm,
     TaskCancelConfirmType,
     TaskResult,
@@ -29,6 +30,7 @@ from reference_impl.client.instructions import (
     NewGraph,
     NewTask,
     ResultOf,
+    Send,
     Store,
 )
 from reference_impl.client.objects import blob
@@ -196,6 +198,8 @@ class _Client:
             elif isinstance(what, Finish):
                 self.ends[what.task_id] += 1
                 assert self.ends[what.task_id] == 1, "a task ends twice"
+            elif isinstance(what, Send) and isinstance(what.message, Task):
+                assert not self.ends[what.message.task_id], "a task is sent that is over"
             if isinstance(what, (Finish, Answered)):
                 self.answered.update(map(id, what.tokens))
         self.looked = len(self.world.log)

@@ -46,11 +46,14 @@ from tests.scheduler.world import C1, C2, W1, W2, World
 
 MOST_STEPS = 150
 W3 = WorkerId(b"Worker|three|03")
+_HELPER = WorkerId(b"Worker|helper|04")
 MANAGER: Identity = b"Manager|one"
 CLIENTS = (C1, C2)
 WORKERS = (W1, W2, W3)
 PEERS: tuple[Identity, ...] = (*CLIENTS, *WORKERS, MANAGER, b"stranger", b"", b"\xff\x00")
-_GRAPH = TaskId(b"g" * 16)
+_GRAPHS = tuple(TaskId(b"g" * 15 + bytes([n])) for n in range(4))
+_NODES = [tuple(TaskId(b"n" * 14 + bytes([number, n])) for n in range(4)) for number in range(len(_GRAPHS))]
+_RESULTS = (*[TaskResultType.SUCCESS] * 3, *TaskResultType)
 TASKS = tuple(TaskId(bytes(15) + bytes([n])) for n in range(6))
 OBJECTS: tuple[ObjectId, ...] = tuple(object_id(c, bytes([n]) * 16) for c in CLIENTS for n in range(3))
 _CAPABILITIES = (TaskCapability("gpu", 1), TaskCapability("linux", -1), TaskCapability("", 2**31 - 1))
@@ -127,7 +130,7 @@ def core(data: bytes) -> None:
     everybody has gone (D1, D15, D16)."""
     choices = Choices(data)
     world = World(load_balance=choices.pick((-1.0, 0.0, 1.0)), protected=choices.flag())
-    world.core.monitored = choices.flag()
+    world.core.monitored, worked_off = choices.flag(), choices.flag()
     asked: Counter[tuple[Identity, TaskId]] = Counter()
     for _ in range(MOST_STEPS):
         if not choices.more or world.stopped:
@@ -137,7 +140,7 @@ def core(data: bytes) -> None:
         _check(world, asked, before)
     if world.stopped:
         return
-    if choices.flag():
+    if worked_off:
         _work_it_off(world, asked)
     for peer in list(world.core.clients):
         world.send(peer, ClientDisconnect())
@@ -169,11 +172,10 @@ def _living(world: World) -> dict[TaskId, Identity]:
 
 
 def _work_it_off(world: World, asked: Counter[tuple[Identity, TaskId]]) -> None:
-    """Workers that can do everything answer everything: then every task is over."""
-    for worker in WORKERS:
-        before = _living(world)
-        world.send(worker, WorkerHeartbeat(queue_size=5, capabilities=_CAPABILITIES))
-        _check(world, asked, before)
+    """A worker comes that can do everything, and all of them answer everything: then every task is over."""
+    before = _living(world)
+    world.send(_HELPER, WorkerHeartbeat(queue_size=5, capabilities=_CAPABILITIES))
+    _check(world, asked, before)
     for _ in range(200):
         holding = next((worker for worker in world.core.workers.values() if worker.held), None)
         if holding is None:
@@ -191,7 +193,7 @@ def _step(world: World, choices: Choices, asked: Counter[tuple[Identity, TaskId]
     if how == 0:
         world.advance(choices.pick((0.0, 0.5, 2.0, 61.0)))
         return
-    if how < 10:
+    if how < 6:
         said = message(choices)
     else:
         sender, said = _sensible(world, choices)
@@ -214,7 +216,7 @@ def _step(world: World, choices: Choices, asked: Counter[tuple[Identity, TaskId]
 
 def _sensible(world: World, choices: Choices) -> tuple[Identity, Message]:
     """What a peer would say now that works as it should."""
-    kind, client = choices.below(10), choices.pick(CLIENTS)
+    kind, client = choices.below(11), choices.pick(CLIENTS)
     holding = [worker for worker in world.core.workers.values() if worker.held]
     if kind < 4 and holding:
         worker = choices.pick(holding)
@@ -222,12 +224,14 @@ def _sensible(world: World, choices: Choices) -> tuple[Identity, Message]:
         if choices.byte() % 4 == 3:
             return worker.worker_id, TaskCancelConfirm(task, choices.pick(list(TaskCancelConfirmType)))
         result = object_id(worker.held[task].client_id, task)
-        return worker.worker_id, TaskResult(task, choices.pick(list(TaskResultType)), b"", (result,))
+        return worker.worker_id, TaskResult(task, choices.pick(_RESULTS), b"", (result,))
+    if kind == 4 and holding and choices.flag():
+        return choices.pick(holding).worker_id, WorkerDisconnectNotification()
     if kind in (4, 5):
         offers, size = choices.some(_CAPABILITIES, 3), choices.pick((1, 2, 3, 5))
         manager = choices.pick((b"", b"one"))
         return choices.pick(WORKERS), WorkerHeartbeat(queue_size=size, capabilities=offers, worker_manager_id=manager)
-    if kind == 6:
+    if kind in (6, 10):
         return client, _graph(choices, client)
     if kind == 7:
         mine = [task for task, record in world.core.tasks.items() if record.client_id == client]
@@ -240,14 +244,14 @@ def _sensible(world: World, choices: Choices) -> tuple[Identity, Message]:
 def _graph(choices: Choices, client: ClientId) -> GraphTask:
     """Nodes that name earlier ones, so that it can run."""
     nodes: list[Task] = []
-    first = choices.below(3)
-    for node in TASKS[first : first + 1 + choices.below(4)]:
+    number = choices.below(len(_GRAPHS))
+    for node in _NODES[number][: 1 + choices.below(4)]:
         inputs = tuple(
             Argument(ArgumentType.TASK, earlier.task_id) for earlier in choices.some(nodes, 2) if earlier in nodes
         )
         nodes.append(Task(node, client, b"", choices.pick(OBJECTS), inputs, choices.some(_CAPABILITIES, 1)))
     targets = tuple(dict.fromkeys(node.task_id for node in choices.some(nodes, 3)))
-    return GraphTask(_GRAPH, client, targets, tuple(nodes))
+    return GraphTask(_GRAPHS[number], client, targets, tuple(nodes))
 
 
 def _check(world: World, asked: Counter[tuple[Identity, TaskId]], before: dict[TaskId, Identity]) -> None:

@@ -123,7 +123,7 @@ class _Agent:
             self.idle.remove(pid)
             return
         status = self.choices.pick((0, 9, 15, 256))
-        self.do(self.slot.core.processor_gone(pid, status, self.slot.now, tasks[1:]))
+        self.do(self.slot.core.processor_gone(pid, status, self.slot.now, tasks[1 + self.choices.below(2) :]))
         self.processor()
 
     def tick(self, seconds: float) -> None:
