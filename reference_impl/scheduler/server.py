@@ -96,7 +96,7 @@ class SchedulerServer:
         self._sent = [0] * len(Kind)
         self._subscribers = 0
         self._stopping = False
-        self._meter = ResourceMeter()
+        self._meter: ResourceMeter | None = None  # not at the start, which it would slow down
 
     def __enter__(self) -> SchedulerServer:
         return self
@@ -142,7 +142,8 @@ class SchedulerServer:
         poller.register(self._monitor, zmq.POLLIN)
         if stop is not None:
             poller.register(stop.fileno(), zmq.POLLIN)
-        next_tick = next_report = time.monotonic()
+        next_tick = time.monotonic()
+        next_report = next_tick + self._listen.report_seconds
         while not self._stopping:
             now = time.monotonic()
             if now >= next_tick:
@@ -236,6 +237,9 @@ class SchedulerServer:
         self.core.monitored = self._subscribers > 0
 
     def _report(self, now: float) -> None:
+        if self._meter is None:
+            self._meter = ResourceMeter()  # measures from now on: no report yet
+            return
         if not self.core.monitored:
             return
         self._storage.ask_total()
