@@ -20,7 +20,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from protocol.storage import MAX_MESSAGE_BYTES, Buffer
+from protocol.errors import MalformedMessage
+from protocol.storage import MAX_MESSAGE_BYTES, Buffer, own_memory
 
 HEAD = struct.Struct("<IQ")
 RECORD = struct.Struct("<B16sdQdQ")  # the fields of a Record, the length of the payload last
@@ -76,7 +77,7 @@ class Channel:
         self._out: deque[Buffer] = deque()
         self._small = bytearray()
         self._head: tuple[int, bytes, float, int, float] | None = None
-        self._large = bytearray()
+        self._large = memoryview(b"")
         self._filled = 0
 
     def fileno(self) -> int:
@@ -146,9 +147,9 @@ class Channel:
                 if length > _RECEIVE_BYTES:
                     self._head = (what, task_id, seconds, peak, cpu)
                     try:
-                        self._large = bytearray(length)
-                    except MemoryError:
-                        raise ChannelLost(f"no memory for a result of {length} bytes") from None
+                        self._large = own_memory(length)
+                    except MalformedMessage as error:
+                        raise ChannelLost(f"the processor announced {error}") from None
                     self._filled = len(small) - begin
                     self._large[: self._filled] = small[begin:]
                     position = len(small)
@@ -161,7 +162,7 @@ class Channel:
         """One receive into the large payload; False when there is nothing to receive now."""
         assert self._head is not None
         try:
-            count = self._socket.recv_into(memoryview(self._large)[self._filled :])
+            count = self._socket.recv_into(self._large[self._filled :])
         except BlockingIOError:
             return False
         except OSError:
@@ -171,7 +172,7 @@ class Channel:
         self._filled += count
         if self._filled == len(self._large):
             records.append(Record(*self._head, self._large))
-            self._head, self._large, self._filled = None, bytearray(), 0
+            self._head, self._large, self._filled = None, memoryview(b""), 0
         return True
 
     def close(self) -> None:

@@ -297,6 +297,20 @@ def test_records_in_pieces_of_any_size(size: int) -> None:
     channel.close()
 
 
+def test_a_large_result_that_is_only_announced_takes_no_memory() -> None:
+    """A task can write to the channel of its processor: an announcement must not fill the worker's memory."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(ours)
+        before = psutil.Process().memory_info().rss
+        theirs.sendall(RECORD.pack(SUCCESS, bytes(16), 0.0, 0, 0.0, 4 << 30))
+        assert channel.receive() == []
+        theirs.sendall(b"x")
+        assert channel.receive() == []
+        assert psutil.Process().memory_info().rss - before < 64 << 20
+        channel.close()
+
+
 @pytest.mark.parametrize("nonsense", [b"\xff" * 100, RECORD.pack(SUCCESS, bytes(16), 0.0, 0, 0.0, 2**63)])
 def test_nonsense_from_a_processor_loses_it(nonsense: bytes) -> None:
     ours, theirs = socket.socketpair()
