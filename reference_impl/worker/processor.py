@@ -119,7 +119,7 @@ class _Processor:
         """Until the agent closes the channel."""
         pid = os.getpid()
         run, settle = self._run, self._output.settle
-        self._send(READY, bytes(16), 0.0, 0.0, b"")
+        self._send(READY, bytes(16), 0.0, 0.0, [])
         while True:
             claim = os.read(self._claims, CLAIM.size)
             if len(claim) < CLAIM.size:
@@ -141,6 +141,7 @@ class _Processor:
             settle()
             self._orphans.reap()
             self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
+            del payload
 
     def _receive(self) -> tuple[Work, list[bytes]] | None:
         """The next task and its arguments; None when the agent has closed the channel."""
@@ -161,18 +162,21 @@ class _Processor:
         kept = self._arguments
         return work, [read(what) if isinstance(what, int) else kept[what] for what in work.arguments]
 
-    def _run(self, work: Work, arguments: list[bytes]) -> tuple[int, bytes]:
+    def _run(self, work: Work, arguments: list[bytes]) -> tuple[int, list[bytes | memoryview]]:
         try:
             serializer = self._load(work.serializer, serialization.load_serializer)
             function = self._load(work.function, serializer.deserialize)
             values = [serializer.deserialize(payload) for payload in arguments]
             arguments.clear()
-            return SUCCESS, serializer.serialize(function(*values))
+            result = function(*values)
+            if type(serializer) is serialization.PlainSerializer:
+                return SUCCESS, serializer.serialize_in_pieces(result)
+            return SUCCESS, [serializer.serialize(result)]
         except MemoryError as error:
             with self._memory.relaxed(error) if self._memory else contextlib.nullcontext():
-                return FAILED, _pack(error)
+                return FAILED, [_pack(error)]
         except BaseException as error:  # whatever a task raises, SystemExit too, is its outcome
-            return FAILED, _pack(error)
+            return FAILED, [_pack(error)]
 
     def _load(self, name: bytes, load: Any) -> Any:
         """An object that the agent gave, loaded once; one that can't be loaded is tried again for the next task."""
@@ -183,17 +187,20 @@ class _Processor:
             del self._payloads[name]
             return loaded
 
-    def _send(self, what: int, task_id: bytes, seconds: float, cpu_seconds: float, payload: bytes) -> None:
+    def _send(
+        self, what: int, task_id: bytes, seconds: float, cpu_seconds: float, payload: list[bytes | memoryview]
+    ) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak_bytes = peak if sys.platform == "darwin" else peak * 1024
-        record = RECORD.pack(what, task_id, seconds, peak_bytes, cpu_seconds, len(payload))
-        if len(payload) <= _SMALL:
-            self._write(record + payload)
+        size = sum(map(len, payload))
+        record = RECORD.pack(what, task_id, seconds, peak_bytes, cpu_seconds, size)
+        if size <= _SMALL:
+            self._write(b"".join((record, *payload)))
         else:
-            self._write(record)
-            self._write(payload)
+            for piece in (record, *payload):
+                self._write(piece)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(self._channel, view) :]
