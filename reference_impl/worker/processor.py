@@ -101,6 +101,24 @@ class _Orphans:
                     os.waitpid(pid, os.WNOHANG)
 
 
+class _Kept:
+    """An argument that other tasks have, too. Each of them loads its own, except of what nobody can change."""
+
+    __slots__ = ("_loaded", "_payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._loaded: bytes | str | None = None
+
+    def load(self, serializer: Any) -> Any:
+        if self._loaded is not None:
+            return self._loaded
+        value = serializer.deserialize(self._payload)
+        if type(value) in (bytes, str) and type(serializer) is serialization.PlainSerializer:
+            self._loaded, self._payload = value, b""
+        return value
+
+
 class _Processor:
     def __init__(self, channel: int, claims: int, output: _Output) -> None:
         self._claims = claims
@@ -113,7 +131,7 @@ class _Processor:
         self._reader = open(channel, "rb", 1 << 16, closefd=False)  # noqa: SIM115
         self._payloads: dict[bytes, bytes] = {}  # given, not loaded yet
         self._loaded: dict[bytes, Any] = {}
-        self._arguments: dict[bytes, bytes] = {}  # that other tasks have, too: each of them loads its own
+        self._arguments: dict[bytes, _Kept] = {}
 
     def serve(self) -> None:
         """Until the agent closes the channel."""
@@ -143,7 +161,7 @@ class _Processor:
             self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
             del payload
 
-    def _receive(self) -> tuple[Work, list[bytes]] | None:
+    def _receive(self) -> tuple[Work, list[bytes | _Kept]] | None:
         """The next task and its arguments; None when the agent has closed the channel."""
         read = self._reader.read
         raw = read(HEAD.size)
@@ -158,15 +176,16 @@ class _Processor:
         for name, length in work.new:
             self._payloads[name] = read(length)
         for name, length in work.keep:
-            self._arguments[name] = read(length)
+            self._arguments[name] = _Kept(read(length))
         kept = self._arguments
         return work, [read(what) if isinstance(what, int) else kept[what] for what in work.arguments]
 
-    def _run(self, work: Work, arguments: list[bytes]) -> tuple[int, list[bytes | memoryview]]:
+    def _run(self, work: Work, arguments: list[bytes | _Kept]) -> tuple[int, list[bytes | memoryview]]:
         try:
             serializer = self._load(work.serializer, serialization.load_serializer)
             function = self._load(work.function, serializer.deserialize)
-            values = [serializer.deserialize(payload) for payload in arguments]
+            load = serializer.deserialize
+            values = [given.load(serializer) if isinstance(given, _Kept) else load(given) for given in arguments]
             arguments.clear()
             result = function(*values)
             if type(serializer) is serialization.PlainSerializer:
