@@ -52,7 +52,7 @@ from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
 from reference_impl.resources import ResourceMeter
 from reference_impl.storage_connection import StorageConnection, StorageLost
-from reference_impl.transport import new_context
+from reference_impl.transport import has_message, new_context
 
 _log = logging.getLogger("reference_impl.client")
 
@@ -293,7 +293,9 @@ class ClientThread:
 
     def _read_scheduler(self, now: float) -> None:
         core, receive = self._core, self._socket.recv_multipart
-        for _ in range(_MESSAGES_AT_ONCE):
+        for count in range(_MESSAGES_AT_ONCE):
+            if count == 1 and not has_message(self._socket):  # often there is one only
+                return
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:

@@ -28,7 +28,7 @@ from protocol.storage import MAGIC, Buffer
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
-from reference_impl.transport import new_context
+from reference_impl.transport import has_message, new_context
 from reference_impl.worker.channel import SUCCESS, Record
 from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.core import WorkerCore
@@ -255,16 +255,18 @@ class Agent:
     # ---- events ----
 
     def _receive(self, slot: _Slot) -> None:
-        receive = slot.socket.recv
-        for _ in range(_DRAIN_MESSAGES):
+        receive, option = slot.socket.recv, slot.socket.getsockopt
+        for count in range(_DRAIN_MESSAGES):
+            if count == 1 and not has_message(slot.socket):  # often there is one only
+                return
             try:
                 frame = receive(zmq.NOBLOCK)
             except zmq.Again:
                 return
             now = time.monotonic()
-            if slot.socket.getsockopt(zmq.RCVMORE):
+            if option(zmq.RCVMORE):
                 frames = 1
-                while slot.socket.getsockopt(zmq.RCVMORE):
+                while option(zmq.RCVMORE):
                     receive(zmq.NOBLOCK)
                     frames += 1
                 self._carry_out(slot, slot.core.malformed(f"{frames} frames instead of one"))
