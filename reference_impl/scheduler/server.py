@@ -20,15 +20,17 @@ import zmq
 from protocol import codec, storage
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ObjectId
+from protocol.identifiers import Identity, ObjectId
 from protocol.messages import BinderStatus, Kind, KindCount, ObjectStorageStatus
 from protocol.storage import MAGIC
+from reference_impl.access.settings import PeerAccess, ServerAccess
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.scheduler import information
 from reference_impl.scheduler.core import SchedulerCore
+from reference_impl.scheduler.door import Door
 from reference_impl.scheduler.instructions import (
     DeleteObjects,
     DuplicateObject,
@@ -67,6 +69,7 @@ class Listen:
     report_seconds: float = 1.0
     object_report_limit: int = 500
     storage_magic: bytes = MAGIC
+    access: ServerAccess | None = None
 
 
 class SchedulerServer:
@@ -82,12 +85,14 @@ class SchedulerServer:
         self._monitor = self._context.socket(zmq.XPUB)
         try:
             self._set_options()
+            self._door = Door(self._context, self._router, self._monitor, listen.access, self._knows)
             self.address, self.monitor_address = self._bind()
         except BaseException:
             self._context.destroy(linger=0)
             raise
         self.core = SchedulerCore(settings, time.monotonic())
-        self._storage = _StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic)
+        access = listen.access.as_peer() if listen.access is not None else None
+        self._storage = _StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic, access)
         self._peers = PeerLog(_LOG)
         self._received = [0] * len(Kind)
         self._sent = [0] * len(Kind)
@@ -104,6 +109,7 @@ class SchedulerServer:
     def close(self) -> None:
         """Closes every socket; what was sent still leaves, for up to half a second."""
         self._storage.close()
+        self._door.close()
         self._context.destroy(linger=500)
 
     def _set_options(self) -> None:
@@ -115,6 +121,9 @@ class SchedulerServer:
         ):
             self._router.setsockopt(option, value)
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+
+    def _knows(self, identity: Identity) -> bool:
+        return identity in self.core.clients or identity in self.core.workers
 
     def _bind(self) -> tuple[Address, Address]:
         wanted = self._listen.address
@@ -137,6 +146,7 @@ class SchedulerServer:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
+        self._door.register(poller)
         if stop is not None:
             poller.register(stop.fileno(), zmq.POLLIN)
         next_tick = next_report = time.monotonic()
@@ -145,6 +155,8 @@ class SchedulerServer:
             if now >= next_tick:
                 next_tick = now + min(_TICK_SECONDS, self._tick_seconds())
                 self._carry_out(self.core.tick(now))
+                if revoked := self._door.revoked():
+                    self._carry_out(self.core.revoke(revoked, now))
                 self._storage.maintain(now)
             if now >= next_report:
                 next_report = now + self._listen.report_seconds
@@ -160,6 +172,7 @@ class SchedulerServer:
             if self._monitor in ready:
                 self._subscriptions()
             self._storage.handle(ready, poller)
+            self._door.handle(ready)
         self._storage.finish(time.monotonic() + _STORAGE_FINISH_SECONDS)
 
     def _tick_seconds(self) -> float:
@@ -171,7 +184,7 @@ class SchedulerServer:
 
     def _drain(self) -> None:
         now = time.monotonic()
-        receive, core = self._router.recv_multipart, self.core
+        receive, core = self._door.receive, self.core
         for _ in range(_DRAIN_MESSAGES):
             try:
                 frames = receive(zmq.NOBLOCK)
@@ -256,9 +269,10 @@ class _StorageLink:
     """Deletes and copies objects in the object storage, also when it is away for a while, and asks it for its
     totals."""
 
-    def __init__(self, address: Address, name: bytes, magic: bytes) -> None:
+    def __init__(self, address: Address, name: bytes, magic: bytes, access: PeerAccess | None) -> None:
         self._address = address
         self._magic = magic
+        self._access = access
         self._identity = _IDENTITY + name
         self._connection: StorageConnection | None = None
         self._registered = 0  # what the poller waits for, on this connection
@@ -304,7 +318,11 @@ class _StorageLink:
             return
         try:
             self._connection = StorageConnection(
-                self._address, self._identity, magic=self._magic, timeout_seconds=_STORAGE_CONNECT_SECONDS
+                self._address,
+                self._identity,
+                magic=self._magic,
+                timeout_seconds=_STORAGE_CONNECT_SECONDS,
+                access=self._access,
             )
         except StorageLost as error:
             _LOG.warning("%s; next try in %g s", error, _STORAGE_RETRY_SECONDS)

@@ -1,0 +1,99 @@
+"""Who comes in to the scheduler (SPEC section 11): CURVE and its ZAP handler on the sockets, where there are keys, and
+in any case a line in the log about a peer whose handshake fails because one side has keys and the other has none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from protocol.identifiers import Identity
+from reference_impl.access.admission import Admission
+from reference_impl.access.handshakes import Handshake, HandshakeWatch
+from reference_impl.access.settings import ServerAccess
+from reference_impl.access.zap import MONITOR, SCHEDULER, ZapHandler, secure_server
+from reference_impl.options import PeerLog
+
+_LOG = logging.getLogger("scheduler")
+_REFUSED_AT_ONCE = 1000  # messages, before the other sockets are looked at again
+_NOBODY = b"handshake"
+
+Receive = Callable[[int], list[bytes]]
+
+
+class Door:
+    """Made before the sockets bind. ``receive`` is what the scheduler reads its ROUTER with."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        router: zmq.Socket[bytes],
+        monitor: zmq.Socket[bytes],
+        access: ServerAccess | None,
+        known: Callable[[Identity], bool],
+    ) -> None:
+        self._access = access
+        self._router = router
+        self._log = PeerLog(_LOG)
+        self._watch = HandshakeWatch(router)
+        self._zap: ZapHandler | None = None
+        self.receive: Receive = router.recv_multipart
+        if access is not None:
+            self._zap = ZapHandler(context, access.allowed)
+            secure_server(router, access.key, SCHEDULER)
+            secure_server(monitor, access.key, MONITOR)
+            self._allowed = access.allowed.by_curve
+            self._admission = Admission(self._allowed, known)
+            self.receive = self._receive_admitted
+
+    def register(self, poller: zmq.Poller) -> None:
+        poller.register(self._watch.socket, zmq.POLLIN)
+        if self._zap is not None:
+            poller.register(self._zap.socket, zmq.POLLIN)
+
+    def handle(self, ready: dict[Any, int]) -> None:
+        if self._zap is not None and self._zap.socket in ready:
+            self._zap.handle()
+        if self._watch.socket in ready:
+            self._note_handshakes()
+
+    def revoked(self) -> list[Identity]:
+        """The identities whose keys have been revoked since the last call: they count as lost."""
+        if self._access is None:
+            return []
+        self._access.allowed.look()
+        if self._access.allowed.by_curve is self._allowed:
+            return []
+        self._allowed = self._access.allowed.by_curve
+        return self._admission.use(self._allowed)
+
+    def close(self) -> None:
+        self._watch.close()
+
+    def _receive_admitted(self, flags: int) -> list[bytes]:
+        """The next message that its sender's key allows; raises zmq.Again."""
+        refusal = self._admission.refusal
+        for _ in range(_REFUSED_AT_ONCE):
+            frames = self._router.recv_multipart(flags, copy=False)
+            sender = Identity(frames[0].bytes)
+            reason = refusal(sender, str(frames[-1].get("User-Id")).encode())
+            if reason is None:
+                return [frame.bytes for frame in frames]
+            self._log.note(logging.WARNING, sender, f"ignored: {reason}")
+        raise zmq.Again
+
+    def _note_handshakes(self) -> None:
+        for handshake in self._watch.ended():
+            if handshake is Handshake.OTHER_MECHANISM:
+                what = (
+                    "no key, or not CURVE"
+                    if self._access is not None
+                    else "a key; this scheduler has none (--key-file)"
+                )
+                self._log.note(logging.WARNING, _NOBODY, f"a peer was refused that has {what}")
+            elif handshake is Handshake.WRONG_SERVER_KEY:
+                text = "a peer was refused whose --server-key is not the key of this scheduler"
+                self._log.note(logging.WARNING, _NOBODY, text)
