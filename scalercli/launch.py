@@ -7,7 +7,7 @@ import select
 import sys
 import time
 
-from scalercli import definition, locks
+from scalercli import definition, locks, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.link import AgentLink, find_agent
@@ -65,6 +65,9 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) 
     command = [sys.executable, "-m", "scalercli.agent", "--cluster", places.cluster, "--ready-fd", str(writer)]
     command += ["--idle-seconds", str(idle_seconds), "--workers", str(workers)]
     command += ["--keep"] if keep else []
+    keys = settings.keys(places.cluster)
+    if any(keys):  # their paths: the keys themselves never leave their files
+        command += ["--key-file", keys.key_file, "--server-key", keys.server_key]
     environment = {**os.environ, "PYTHONPATH": python_path()}
     # What the user's directory holds must not shadow the modules of the agent.
     command[1:1] = ["-P"] if sys.version_info >= (3, 11) else []

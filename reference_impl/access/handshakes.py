@@ -66,6 +66,7 @@ class HandshakeWatch:
     def close(self) -> None:
         """Ends the watch."""
         self._watched.disable_monitor()
+        self.socket.close(0)
 
 
 class Refusal(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
@@ -137,18 +136,18 @@ def server_access(options: argparse.Namespace) -> ServerAccess | None:
     return ServerAccess(key, AllowedKeys(options.allow, key.public))
 
 
-def check_exposure(addresses: list[Address], access: ServerAccess | None, insecure: bool) -> None:
-    """An address that other machines reach needs keys, or ``insecure``, which is said on stderr. Raises
-    KeyFileError."""
+def exposure(addresses: list[Address], access: ServerAccess | None, insecure: bool) -> str:
+    """The line for stderr of who listens without keys where other machines reach it, because it was told to; empty if
+    there is nothing to say. Raises KeyFileError if it was not told to."""
     exposed = [address for address in addresses if not is_loopback(address.host)]
     if access is not None or not exposed:
-        return
+        return ""
     if not insecure:
         raise KeyFileError(
             f"{exposed[0]} can be reached from other machines, and without keys who reaches it can run code here",
             "--key-file and --allow (scalercli help access), a loopback address, or --insecure",
         )
-    sys.stderr.write(f"insecure: listening on {exposed[0]} without keys; who reaches it can run code on the workers\n")
+    return f"insecure: {exposed[0]} has no keys; who reaches it can run code on the workers\n"
 
 
 def is_loopback(host: str) -> bool:
@@ -161,6 +160,6 @@ def is_loopback(host: str) -> bool:
         pass
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):  # ``*``, an interface's name, nothing at all
-        return False
+    except (OSError, UnicodeError):  # an interface's name, for ZeroMQ; else nothing can listen there
+        return host not in ("*", *(name for _, name in socket.if_nameindex()))
     return all(ipaddress.ip_address(str(where[4][0]).partition("%")[0]).is_loopback for where in found)

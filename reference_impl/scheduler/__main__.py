@@ -9,7 +9,7 @@ import zmq
 
 from protocol.messages import ObjectStorageAddress
 from reference_impl.access.keys import KeyFileError
-from reference_impl.access.settings import add_server_options, check_exposure, server_access
+from reference_impl.access.settings import add_server_options, exposure, server_access
 from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail
 from reference_impl.processes import StopSignals
 from reference_impl.scheduler.server import Listen, SchedulerServer
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().start(argv)
     try:
         access = server_access(options)
-        check_exposure([a for a in (options.address, options.monitor_address) if a], access, options.insecure)
+        warning = exposure([a for a in (options.address, options.monitor_address) if a], access, options.insecure)
     except KeyFileError as error:
         return fail(str(error), error.hint, USAGE_ERROR)
     advertised = options.advertised_object_storage_address or options.object_storage_address
@@ -128,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
             server = SchedulerServer(settings, listen)
         except zmq.ZMQError as error:
             return fail(f"can't listen at {options.address}: {error}", "choose another port, or 0 for any free one")
+        sys.stderr.write(warning)
         with server:
             announce_ready("scheduler", address=server.address, monitor=server.monitor_address)
             server.run(stop)

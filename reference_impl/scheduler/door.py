@@ -19,7 +19,6 @@ from reference_impl.options import PeerLog
 
 _LOG = logging.getLogger("scheduler")
 _REFUSED_AT_ONCE = 1000  # messages, before the other sockets are looked at again
-_NOBODY = b"handshake"
 
 Receive = Callable[[int], list[bytes]]
 
@@ -87,13 +86,9 @@ class Door:
 
     def _note_handshakes(self) -> None:
         for handshake in self._watch.ended():
-            if handshake is Handshake.OTHER_MECHANISM:
-                what = (
-                    "no key, or not CURVE"
-                    if self._access is not None
-                    else "a key; this scheduler has none (--key-file)"
-                )
-                self._log.note(logging.WARNING, _NOBODY, f"a peer was refused that has {what}")
+            if handshake is Handshake.OTHER_MECHANISM and self._access is not None:
+                self._log.note(logging.WARNING, b"a peer without a key", "refused")
+            elif handshake is Handshake.OTHER_MECHANISM:
+                self._log.note(logging.WARNING, b"a peer with a key", "refused: this scheduler has none (--key-file)")
             elif handshake is Handshake.WRONG_SERVER_KEY:
-                text = "a peer was refused whose --server-key is not the key of this scheduler"
-                self._log.note(logging.WARNING, _NOBODY, text)
+                self._log.note(logging.WARNING, b"a peer whose --server-key is another's", "refused")

@@ -16,6 +16,7 @@ from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 
 if TYPE_CHECKING:
+    from reference_impl.access.settings import PeerAccess
     from scalercli.agent.server import AgentServer
     from scalercli.agent.watch import MonitorWatch, Subscription
 
@@ -35,11 +36,13 @@ class Backend:
         cluster: Any = None,
         workers: int = 0,
         monitor: MonitorWatch | None = None,
+        access: PeerAccess | None = None,
     ) -> None:
         self.client = client
         self.monitor = monitor
         self._scheduler_address = scheduler_address
         self._cluster = cluster
+        self._access = access
         self._workers = workers
         self._started_at = time.time()
         self._watched: list[int] = []
@@ -87,7 +90,8 @@ class Backend:
         from reference_impl.addresses import Address
         from scalercli.agent.watch import Subscription
 
-        subscription = Subscription(Address.parse(self._scheduler_address), report, (Kind.STATE_SCHEDULER,))
+        address = Address.parse(self._scheduler_address)
+        subscription = Subscription(address, report, (Kind.STATE_SCHEDULER,), self._access)
         subscription.attach(server.watch, server.unwatch)
         return subscription
 
@@ -117,17 +121,27 @@ class Backend:
         return list(self._cluster.processes.items()) if self._cluster is not None else []
 
 
-def connect_backend(address: str) -> Backend:
-    """A client of the scheduler at ``address``, and a subscription to what that publishes; raises CliError."""
+def connect_backend(address: str, key_file: str = "", server_key: str = "") -> Backend:
+    """A client of the scheduler at ``address``, and a subscription to what that publishes; with these keys, if they
+    are not empty. Raises CliError."""
+    from reference_impl.access.keys import KeyFileError
+    from reference_impl.access.settings import peer_access_of
     from reference_impl.addresses import Address
     from reference_impl.client import Client
     from scalercli.agent.watch import MonitorWatch
 
-    monitor = MonitorWatch(Address.parse(address))
     try:
-        return Backend(Client(address), address, monitor=monitor)
+        access = peer_access_of(key_file or None, server_key or None)
+    except KeyFileError as error:
+        raise CliError(str(error), error.hint) from None
+    # Who has keys need not be allowed to watch the tasks of others, and has a scheduler that answers queries.
+    monitor = MonitorWatch(Address.parse(address)) if access is None else None
+    try:
+        client = Client(address, key_file=key_file or None, server_key=server_key or None)
+        return Backend(client, address, monitor=monitor, access=access)
     except ConnectionError as error:
-        monitor.close()
+        if monitor is not None:
+            monitor.close()
         hint = f"scalercli doctor --cluster {address}"
         raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
 
