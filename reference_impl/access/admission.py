@@ -23,8 +23,9 @@ class Admission:
     and afterwards until there are very many of them.
     """
 
-    def __init__(self, allowed: Mapping[bytes, PublicKey], known: Callable[[Identity], bool]) -> None:
-        """``known`` tells of an identity whether the scheduler has a record of it."""
+    def __init__(self, allowed: Callable[[], Mapping[bytes, PublicKey]], known: Callable[[Identity], bool]) -> None:
+        """``allowed`` are the keys that are allowed now; ``known`` tells of an identity whether the scheduler has a
+        record of it."""
         self._allowed = allowed
         self._known = known
         self._users: dict[Identity, bytes] = {}
@@ -33,7 +34,7 @@ class Admission:
         """Why a message is not to be handled; None if it is."""
         if self._users.get(identity) == user:
             return None
-        key = self._allowed.get(user)
+        key = self._allowed().get(user)
         if key is None:
             return "its key was revoked"
         needed = _NEEDED[role_of(identity)]
@@ -46,14 +47,13 @@ class Admission:
         self._users[identity] = user
         return None
 
-    def use(self, allowed: Mapping[bytes, PublicKey]) -> list[Identity]:
+    def changed(self) -> list[Identity]:
         """The allowed keys have changed: the identities that may not go on."""
-        self._allowed = allowed
         gone = [identity for identity, user in self._users.items() if not self._may(identity, user)]
         for identity in gone:
             del self._users[identity]
         return gone
 
     def _may(self, identity: Identity, user: bytes) -> bool:
-        key = self._allowed.get(user)
+        key = self._allowed().get(user)
         return key is not None and _NEEDED[role_of(identity)] in key.roles

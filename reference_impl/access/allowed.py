@@ -16,6 +16,20 @@ from reference_impl.access.keys import EVERYTHING, PUBLIC_SUFFIX, KeyFileError, 
 _LOG = logging.getLogger("access")
 
 
+_Version = tuple[str, int, int, int]
+
+
+def _version(entry: os.DirEntry[str]) -> _Version | None:
+    """What differs when a file has changed; None for what is no key, and for one that goes just now."""
+    if not entry.name.endswith(PUBLIC_SUFFIX) or entry.name.startswith("."):
+        return None
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        return None
+    return entry.name, found.st_mtime_ns, found.st_size, found.st_ino
+
+
 class AllowedKeys:
     """Who may take part. The cluster's own key is always allowed, for everything: whoever has it is the cluster."""
 
@@ -27,7 +41,7 @@ class AllowedKeys:
         """By CURVE public key."""
         self.by_certificate: dict[bytes, PublicKey] = {}
         """By certificate, in DER."""
-        self._seen: object = None
+        self._seen: list[_Version] | None = None
         try:
             mode = self.directory.stat().st_mode
         except OSError as error:
@@ -45,13 +59,7 @@ class AllowedKeys:
         """Reads the directory again if something in it has changed: whether it has."""
         try:
             with os.scandir(self.directory) as entries:
-                found = sorted(
-                    (entry.name, s.st_mtime_ns, s.st_size, s.st_ino)
-                    for entry in entries
-                    if entry.name.endswith(PUBLIC_SUFFIX) and not entry.name.startswith(".") and (s := entry.stat())
-                )
-        except FileNotFoundError:  # the directory, or a file that went while we looked
-            found = []
+                found = sorted(filter(None, map(_version, entries)))
         except OSError as error:
             _LOG.error("the allowed keys can't be read, nobody is allowed: %s", error)
             found = []

@@ -162,9 +162,14 @@ def _certificate(name: str) -> tuple[str, str]:
 
 def load_private(path: Path) -> PrivateKey:
     """Reads ``NAME.key``. Raises KeyFileError, also if others than its owner can read it."""
-    content = _read(path, private=True)
+    content, mode = _read(path)
     if "curve_secret" not in content:
         raise KeyFileError(f"{path} is a public key; a private one was expected", f"{path.with_suffix(KEY_SUFFIX)}?")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise KeyFileError(
+            f"{path} is a private key that others can use (mode {mode:04o})",
+            f"chmod 600 {path}; if others may have read it, make a new one",
+        )
     secret = str(content["curve_secret"]).encode()
     public = _public(path, content)
     if public_of(path, secret) != public.curve:
@@ -174,7 +179,7 @@ def load_private(path: Path) -> PrivateKey:
 
 def load_public(path: Path) -> PublicKey:
     """Reads ``NAME.pub``, or an entry of a list of allowed keys. Raises KeyFileError."""
-    content = _read(path, private=False)
+    content, _ = _read(path)
     if "curve_secret" in content:
         raise KeyFileError(
             f"{path} is a private key; its public half was expected", f"{path.with_suffix(PUBLIC_SUFFIX)}?"
@@ -192,19 +197,15 @@ def public_of(path: Path, secret: bytes) -> bytes:
         raise KeyFileError(f"{path}: curve_secret is not a CURVE key") from None
 
 
-def _read(path: Path, *, private: bool) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], int]:
+    """What it holds, and its mode."""
     if sys.version_info >= (3, 11):
         import tomllib as toml
     else:
         import tomli as toml
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno())
-            if private and mode.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise KeyFileError(
-                    f"{path} is a private key that others can use (mode {stat.S_IMODE(mode.st_mode):04o})",
-                    f"chmod 600 {path}; if others may have read it, make a new one",
-                )
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise KeyFileError(f"can't read the key file {path}: {error.strerror}", "scalercli keys list") from None
@@ -214,7 +215,7 @@ def _read(path: Path, *, private: bool) -> dict[str, Any]:
         content: dict[str, Any] = toml.loads(text.decode())
     except ValueError as error:
         raise KeyFileError(f"{path} is not a key file: {error}", "scalercli keys new") from None
-    return content
+    return content, mode
 
 
 def _public(path: Path, content: dict[str, Any]) -> PublicKey:

@@ -54,7 +54,8 @@ class ZapHandler:
             why = f"its key {hashlib.sha256(curve).hexdigest()[:16]} is not allowed: scalercli keys allow NAME.pub"
         else:
             why = f"the key {key.name} has none of the roles {', '.join(sorted(role.value for role in wanted))}"
-        self._log.note(logging.WARNING, address, f"a connection to the {domain.decode()} is refused: {why}")
+        text = f"a connection to the {domain.decode()} is refused: {why}"
+        self._log.note(logging.WARNING, address, text, domain + curve)
         return [_VERSION, number, b"400", b"not allowed", b"", b""]
 
 

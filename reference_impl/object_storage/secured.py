@@ -101,6 +101,7 @@ class SecuredServer(Server):
             self._shake(self._handshaking[selected.fd])
 
     def _enter(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        self._look(time.monotonic())  # a key may have been allowed for this very connection
         made = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         handshake = _Handshake(made, peer, time.monotonic() + _HANDSHAKE_SECONDS)
         self._handshaking[made.fileno()] = handshake
@@ -134,8 +135,8 @@ class SecuredServer(Server):
     def _refuse(self, handshake: _Handshake, reason: str) -> None:
         self._leave_lobby(handshake)
         handshake.socket.close()
-        host = handshake.peer[0]
-        self._log.note(logging.WARNING, host.encode(), f"a connection to the object storage is refused: {reason}")
+        text = f"a connection to the object storage is refused: {reason}"
+        self._log.note(logging.WARNING, handshake.peer[0].encode(), text, reason.encode())
 
     def _leave_lobby(self, handshake: _Handshake) -> None:
         del self._handshaking[handshake.socket.fileno()]

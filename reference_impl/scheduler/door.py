@@ -44,8 +44,9 @@ class Door:
             self._zap = ZapHandler(context, access.allowed)
             secure_server(router, access.key, SCHEDULER)
             secure_server(monitor, access.key, MONITOR)
-            self._allowed = access.allowed.by_curve
-            self._admission = Admission(self._allowed, known)
+            allowed = access.allowed
+            self._seen = allowed.by_curve
+            self._admission = Admission(lambda: allowed.by_curve, known)
             self.receive = self._receive_admitted
 
     def register(self, poller: zmq.Poller) -> None:
@@ -64,10 +65,8 @@ class Door:
         if self._access is None:
             return []
         self._access.allowed.look()
-        if self._access.allowed.by_curve is self._allowed:
-            return []
-        self._allowed = self._access.allowed.by_curve
-        return self._admission.use(self._allowed)
+        before, self._seen = self._seen, self._access.allowed.by_curve
+        return self._admission.changed() if self._seen is not before else []
 
     def close(self) -> None:
         self._watch.close()
@@ -87,7 +86,9 @@ class Door:
     def _note_handshakes(self) -> None:
         for handshake in self._watch.ended():
             if handshake is Handshake.OTHER_MECHANISM and self._access is not None:
-                self._log.note(logging.WARNING, b"a peer without a key", "refused")
+                self._log.note(logging.WARNING, b"a peer", "refused: it has no key", b"key")
+            elif handshake is Handshake.BROKEN_OFF and self._access is not None:
+                self._log.note(logging.WARNING, b"a peer", "it left before it was let in: it may have no key")
             elif handshake is Handshake.OTHER_MECHANISM:
                 self._log.note(logging.WARNING, b"a peer with a key", "refused: this scheduler has none (--key-file)")
             elif handshake is Handshake.WRONG_SERVER_KEY:
