@@ -5,7 +5,7 @@ in any case a line in the log about a peer whose handshake fails because one sid
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import zmq
@@ -13,6 +13,7 @@ import zmq
 from protocol.identifiers import Identity
 from reference_impl.access.admission import Admission
 from reference_impl.access.handshakes import Handshake, HandshakeWatch
+from reference_impl.access.keys import PublicKey, Role
 from reference_impl.access.settings import ServerAccess
 from reference_impl.access.zap import MONITOR, SCHEDULER, ZapHandler, secure_server
 from reference_impl.options import PeerLog
@@ -21,6 +22,10 @@ _LOG = logging.getLogger("scheduler")
 _REFUSED_AT_ONCE = 1000  # messages, before the other sockets are looked at again
 
 Receive = Callable[[int], list[bytes]]
+
+
+def _watchers(allowed: Mapping[bytes, PublicKey]) -> set[bytes]:
+    return {curve for curve, key in allowed.items() if Role.MONITOR in key.roles}
 
 
 class Door:
@@ -40,10 +45,12 @@ class Door:
         self._watch = HandshakeWatch(router)
         self._zap: ZapHandler | None = None
         self.receive: Receive = router.recv_multipart
+        self.watchers_revoked = False
+        """Whether somebody may still be connected to the monitor who may not watch any more."""
+        self.guard_monitor(monitor)
         if access is not None:
             self._zap = ZapHandler(context, access.allowed)
             secure_server(router, access.key, SCHEDULER)
-            secure_server(monitor, access.key, MONITOR)
             allowed = access.allowed
             self._seen = allowed.by_curve
             self._admission = Admission(lambda: allowed.by_curve, known)
@@ -66,7 +73,16 @@ class Door:
             return []
         self._access.allowed.look()
         before, self._seen = self._seen, self._access.allowed.by_curve
-        return self._admission.changed() if self._seen is not before else []
+        if self._seen is before:
+            return []
+        self.watchers_revoked |= bool(_watchers(before) - _watchers(self._seen))
+        return self._admission.changed()
+
+    def guard_monitor(self, monitor: zmq.Socket[bytes]) -> None:
+        """Before it binds."""
+        self.watchers_revoked = False
+        if self._access is not None:
+            secure_server(monitor, self._access.key, MONITOR)
 
     def close(self) -> None:
         self._watch.close()

@@ -55,6 +55,7 @@ _STORAGE_CONNECT_SECONDS = 0.5
 _STORAGE_FINISH_SECONDS = 2.0
 _MAX_PENDING_REQUESTS = 1_000_000
 _FREE_PORT_TRIES = 50
+_REBIND_SECONDS, _REBIND_PAUSE_SECONDS = 1.0, 0.001
 _IDENTITY = b"Scheduler|"
 _READ, _READ_AND_WRITE = int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT)  # an | of flags is slow
 
@@ -157,6 +158,8 @@ class SchedulerServer:
                 self._carry_out(self.core.tick(now))
                 if revoked := self._door.revoked():
                     self._carry_out(self.core.revoke(revoked, now))
+                if self._door.watchers_revoked:
+                    self._renew_monitor(poller)
                 self._storage.maintain(now)
             if now >= next_report:
                 next_report = now + self._listen.report_seconds
@@ -238,6 +241,26 @@ class SchedulerServer:
             elif frame[:1] == b"\x00":
                 self._subscribers -= 1
         self.core.monitored = self._subscribers > 0
+
+    def _renew_monitor(self, poller: zmq.Poller) -> None:
+        """A publisher can't close the connection of one subscriber: so all are closed, and those who may come back."""
+        poller.unregister(self._monitor)
+        self._monitor.close(linger=0)
+        self._monitor = self._context.socket(zmq.XPUB)
+        self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+        self._door.guard_monitor(self._monitor)
+        deadline = time.monotonic() + _REBIND_SECONDS
+        while True:
+            try:
+                self._monitor.bind(str(self.monitor_address))
+                break
+            except zmq.ZMQError as error:  # ZeroMQ closes sockets in a thread of its own
+                if time.monotonic() >= deadline:
+                    _LOG.error("there is no monitor stream any more: %s", error)
+                    break
+                time.sleep(_REBIND_PAUSE_SECONDS)
+        self._subscribers, self.core.monitored = 0, False
+        poller.register(self._monitor, zmq.POLLIN)
 
     def _report(self, now: float) -> None:
         if not self.core.monitored:

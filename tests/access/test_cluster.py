@@ -26,6 +26,7 @@ from protocol.messages import (
 )
 from protocol.storage import ResponseType
 from reference_impl.access import tls
+from reference_impl.access.handshakes import Handshake, HandshakeWatch
 from reference_impl.access.keys import Role
 from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
@@ -374,6 +375,29 @@ def test_a_revoked_client_is_lost_at_once_and_is_not_let_in_again(cluster: Clust
         cluster.client("gone")
     with pytest.raises(StorageLost, match="refuses the key gone"):
         cluster.connection(identity, house.access("gone"))
+
+
+def test_who_may_not_watch_any_more_is_cut_off_and_others_come_back(cluster: Cluster) -> None:
+    house = cluster.house
+    house.key("spy", Role.MONITOR)
+    with zmq.Context() as context, context.socket(zmq.SUB) as spy, context.socket(zmq.SUB) as other:
+        for subscriber, name in ((spy, "spy"), (other, "mo")):
+            subscriber.setsockopt(zmq.RCVTIMEO, int(PATIENCE_SECONDS * 1000))
+            house.access(name).secure(subscriber)
+            subscriber.subscribe(b"")
+            subscriber.connect(cluster.scheduler.facts["monitor"])
+            subscriber.recv()
+        watch = HandshakeWatch(spy)
+        house.revoke("spy")
+        while Handshake.KEY_REFUSED not in watch.ended():
+            assert watch.socket.poll(int(PATIENCE_SECONDS * 1000))
+        watch.close()
+        for subscriber in (spy, other):  # what had come before
+            while subscriber.poll(0):
+                subscriber.recv()
+        other.recv()
+        other.recv()
+        assert not spy.poll(0)
 
 
 def test_a_task_of_a_revoked_worker_goes_to_another(cluster: Cluster, worker: Running) -> None:
