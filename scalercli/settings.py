@@ -119,6 +119,9 @@ KNOWN = {
     )
 }
 
+PATHS = ("key_file", "server_key", "allow")
+"""Settings that are paths."""
+
 VARIABLES = {
     "SCALERCLI_STATE_DIR": "where sessions keep ledgers and logs, instead of the XDG state directory",
     "SCALERCLI_RUNTIME_DIR": "where the sockets of sessions are, instead of the XDG runtime directory",

@@ -51,8 +51,8 @@ def test_few_places_load_pickles_and_each_has_a_reason() -> None:
 @pytest.mark.parametrize(
     "modules",
     [
-        "reference_impl.scheduler.__main__ reference_impl.object_storage.__main__ reference_impl.object_storage.secured "
-        "reference_impl.worker_manager.__main__ reference_impl.worker.agent",
+        "reference_impl.scheduler.__main__ reference_impl.object_storage.__main__ "
+        "reference_impl.object_storage.secured reference_impl.worker_manager.__main__ reference_impl.worker.agent",
         "scalercli.commands.trace scalercli.tracing.proxy scalercli.tracing.around scalercli.tracing.scenario "
         "scalercli.commands.top scalercli.commands.status scalercli.commands.cancel scalercli.commands.explain "
         "scalercli.commands.keys scalercli.commands.cluster scalercli.doctor.probe "

@@ -94,8 +94,7 @@ class Verdict:
             self.done = handshake is Handshake.DONE
             self._broken_off = self._broken_off + 1 if handshake is Handshake.BROKEN_OFF else 0
             if handshake is Handshake.KEY_REFUSED:
-                hint = "who runs it has to allow it: scalercli keys allow NAME.pub"
-                return Refusal(f"refuses the key {self._key_name}", hint, True)
+                return self.given_up()
             if handshake is Handshake.OTHER_MECHANISM:
                 if self._key_name is None:
                     return Refusal("demands a key", _HOW, True)
@@ -106,6 +105,11 @@ class Verdict:
                 what = "does not have the key that --server-key names, or has none"
                 return Refusal(what, "ask who runs it for its public key file: scalercli help access", False)
         return None
+
+    def given_up(self) -> Refusal:
+        """ZeroMQ can't send (``zmq.Again``): it gives a connection up for good only when the key is refused."""
+        hint = "who runs it has to allow it: scalercli keys allow NAME.pub"
+        return Refusal(f"refuses the key {self._key_name}", hint, True)
 
     def silence(self) -> str:
         """What can be said of a scheduler that accepts the key and does not answer."""

@@ -24,7 +24,7 @@ from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import ClientHeartbeat, InformationAnswer
 from protocol.storage import MAGIC, ResponseType, get_request, set_request
-from reference_impl.access.handshakes import HandshakeWatch, Verdict
+from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
 from reference_impl.access.settings import PeerAccess, storage_mismatch
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore
@@ -256,6 +256,10 @@ class ClientThread:
             failure = error
             if self._connected.done():
                 _log.error("%s", error)
+        except zmq.Again:
+            failure = self._refused(self._verdict.given_up())
+            if self._connected.done():  # the key was revoked, and then the connection was lost
+                _log.error("%s", failure)
         except BaseException as error:  # a bug; but nobody must wait for ever because of it
             failure = error
             _log.exception("the client's thread failed")
@@ -304,7 +308,10 @@ class ClientThread:
             watch.close()
             self._handshakes = None
         elif refusal is not None:
-            raise SchedulerUnreachable(f"the scheduler at {self.address} {refusal.what} ({refusal.hint})")
+            raise self._refused(refusal)
+
+    def _refused(self, refusal: Refusal) -> SchedulerUnreachable:
+        return SchedulerUnreachable(f"the scheduler at {self.address} {refusal.what} ({refusal.hint})")
 
     def _execute(self, instructions: list[Instruction]) -> None:
         perform = self._perform

@@ -21,7 +21,7 @@ from protocol import codec
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.identifiers import Identity
-from reference_impl.access.handshakes import HandshakeWatch, Verdict
+from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
 from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
@@ -170,11 +170,14 @@ class ManagerServer:
     def _handshakes_ended(self) -> None:
         refusal = self._verdict.refusal(self._handshakes.ended())
         if refusal is not None:
-            text = f"the scheduler at {self._serve.scheduler} {refusal.what}"
-            if refusal.certain:
-                self._ended, self.hint = text, refusal.hint
-            else:
-                _LOG.error("%s (%s); trying on", text, refusal.hint)
+            self._refused(refusal)
+
+    def _refused(self, refusal: Refusal) -> None:
+        text = f"the scheduler at {self._serve.scheduler} {refusal.what}"
+        if refusal.certain:
+            self._ended, self.hint = text, refusal.hint
+        else:
+            _LOG.error("%s (%s); trying on", text, refusal.hint)
 
     def _hear(self, child: _Child) -> None:
         lines = child.lines()
@@ -204,7 +207,10 @@ class ManagerServer:
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Send):
-                self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
+                try:
+                    self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
+                except zmq.Again:
+                    self._refused(self._verdict.given_up())
             elif isinstance(instruction, Start):
                 self._start(instruction.worker)
             elif isinstance(instruction, Ask):

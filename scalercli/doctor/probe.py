@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -114,7 +115,8 @@ class _Connection:
         return self.verdict.refusal(self._handshakes.ended())
 
     def send(self, message: Message) -> None:
-        self._socket.send(codec.encode(message))
+        with contextlib.suppress(zmq.Again):  # the key is refused already
+            self._socket.send(codec.encode(message), zmq.NOBLOCK)
 
     def ask(self, message: Message, answer: type[Message]) -> Message | None:
         """The first message of that kind; None if none comes."""
