@@ -64,7 +64,7 @@ class HandshakeWatch:
                 found.append(Handshake.BROKEN_OFF)
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Ends the watch; once more does no harm."""
         self._watched.disable_monitor()
         self.socket.close(0)
 

@@ -105,7 +105,7 @@ class SchedulerCore:
         return self.turn.out
 
     def revoke(self, identities: Iterable[Identity], now: float) -> list[Instruction]:
-        """These peers may not take part any more: they are lost (SEC-13)."""
+        """These peers may not take part any more: they are lost (SEC-11)."""
         self.turn.begin(now)
         for identity in identities:
             self.presence.revoked(identity)

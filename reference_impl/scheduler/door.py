@@ -57,18 +57,18 @@ class Door:
             self.receive = self._receive_admitted
 
     def register(self, poller: zmq.Poller) -> None:
-        poller.register(self._watch.socket, zmq.POLLIN)
+        """What is not for the hot path is not in its poller: handshakes are looked at by ``tick``."""
         if self._zap is not None:
             poller.register(self._zap.socket, zmq.POLLIN)
 
     def handle(self, ready: dict[Any, int]) -> None:
+        """To be called where there are keys."""
         if self._zap is not None and self._zap.socket in ready:
             self._zap.handle()
-        if self._watch.socket in ready:
-            self._note_handshakes()
 
-    def revoked(self) -> list[Identity]:
-        """The identities whose keys have been revoked since the last call: they count as lost."""
+    def tick(self) -> list[Identity]:
+        """Call it each second. The identities whose keys have been revoked since the last call: they are lost."""
+        self._note_handshakes()
         if self._access is None:
             return []
         self._access.allowed.look()

@@ -150,13 +150,14 @@ class SchedulerServer:
         self._door.register(poller)
         if stop is not None:
             poller.register(stop.fileno(), zmq.POLLIN)
+        secured = self._listen.access is not None
         next_tick = next_report = time.monotonic()
         while not self._stopping:
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + min(_TICK_SECONDS, self._tick_seconds())
                 self._carry_out(self.core.tick(now))
-                if revoked := self._door.revoked():
+                if revoked := self._door.tick():
                     self._carry_out(self.core.revoke(revoked, now))
                 if self._door.watchers_revoked:
                     self._renew_monitor(poller)
@@ -175,7 +176,8 @@ class SchedulerServer:
             if self._monitor in ready:
                 self._subscriptions()
             self._storage.handle(ready, poller)
-            self._door.handle(ready)
+            if secured:
+                self._door.handle(ready)
         self._storage.finish(time.monotonic() + _STORAGE_FINISH_SECONDS)
 
     def _tick_seconds(self) -> float:

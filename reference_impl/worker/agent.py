@@ -254,6 +254,9 @@ class Agent:
 
     def _handshakes_ended(self) -> None:
         refusal = self._verdict.refusal(self._handshakes.ended())
+        if self._verdict.done and self._serve.access is None:  # what can still be refused is a key
+            self._reactor.unregister(self._handshakes.socket)
+            self._handshakes.close()
         if refusal is not None:
             text = f"the scheduler at {self._serve.scheduler} {refusal.what}"
             if refusal.certain:

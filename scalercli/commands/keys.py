@@ -166,7 +166,7 @@ def _own_keys() -> Path:
 
 
 def _allowed(flag: str | None) -> Path:
-    return Path(settings.path("allow", flag) or config_root() / "allowed")
+    return Path(flag or settings.path("allow") or config_root() / "allowed")
 
 
 def _show(out: Output, path: Path) -> None:
