@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import struct
 from enum import Enum, auto
 from typing import NamedTuple
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
+_EVENT = struct.Struct(
+    "=HI"
+)  # what, a value; pyzmq's own reader would import asyncio, which takes longer than the rest
 _EVENTS = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+_BREAKS_OFF = "breaks off every connection: it may demand a key"
 _HOW = "--key-file and --server-key: scalercli help access"
 _PATIENCE = 5
 """After so many handshakes in a row that the other side broke off, it is no accident."""
@@ -50,10 +54,10 @@ class HandshakeWatch:
         found: list[Handshake] = []
         while True:
             try:
-                event = recv_monitor_message(self.socket, zmq.NOBLOCK)
+                event, _ = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return found
-            kind, value = int(event["event"]), int(event["value"])
+            kind, value = _EVENT.unpack(event)
             if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 found.append(Handshake.DONE)
             elif kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -94,20 +98,26 @@ class Verdict:
             self.done = handshake is Handshake.DONE
             self._broken_off = self._broken_off + 1 if handshake is Handshake.BROKEN_OFF else 0
             if handshake is Handshake.KEY_REFUSED:
-                return self.given_up()
+                return self._key_refused()
             if handshake is Handshake.OTHER_MECHANISM:
                 if self._key_name is None:
                     return Refusal("demands a key", _HOW, True)
                 return Refusal("has no keys, and this side was told to use one", "leave out --key-file", True)
             if self._broken_off == _PATIENCE:
                 if self._key_name is None:
-                    return Refusal("breaks off every connection: it may demand a key", _HOW, False)
+                    return Refusal(_BREAKS_OFF, _HOW, False)
                 what = "does not have the key that --server-key names, or has none"
                 return Refusal(what, "ask who runs it for its public key file: scalercli help access", False)
         return None
 
-    def given_up(self) -> Refusal:
-        """ZeroMQ can't send (``zmq.Again``): it gives a connection up for good only when the key is refused."""
+    def given_up(self, ended: list[Handshake]) -> Refusal:
+        """ZeroMQ can't send (``zmq.Again``): it has given the connection up for good."""
+        refusal = self.refusal(ended)
+        if refusal is None:
+            refusal = self._key_refused() if self._key_name else Refusal(_BREAKS_OFF, _HOW, True)
+        return refusal
+
+    def _key_refused(self) -> Refusal:
         hint = "who runs it has to allow it: scalercli keys allow NAME.pub"
         return Refusal(f"refuses the key {self._key_name}", hint, True)
 

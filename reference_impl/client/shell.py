@@ -256,9 +256,12 @@ class ClientThread:
             failure = error
             if self._connected.done():
                 _log.error("%s", error)
-        except zmq.Again:
-            failure = self._refused(self._verdict.given_up())
-            if self._connected.done():  # the key was revoked, and then the connection was lost
+        except zmq.Again:  # ZeroMQ has given the connection up
+            if self._handshakes is not None:
+                failure = self._refused(self._verdict.given_up(self._handshakes.ended()))
+            else:
+                why = "a message was too large for it, or the key was revoked"
+                failure = SchedulerUnreachable(f"the scheduler at {self.address} has closed the connection: {why}")
                 _log.error("%s", failure)
         except BaseException as error:  # a bug; but nobody must wait for ever because of it
             failure = error

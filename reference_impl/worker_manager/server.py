@@ -210,7 +210,7 @@ class ManagerServer:
                 try:
                     self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
                 except zmq.Again:
-                    self._refused(self._verdict.given_up())
+                    self._refused(self._verdict.given_up(self._handshakes.ended()))
             elif isinstance(instruction, Start):
                 self._start(instruction.worker)
             elif isinstance(instruction, Ask):
