@@ -82,6 +82,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "cluster up": (
         Example("scalercli cluster up --workers auto", "one slot per core"),
+        Example("scalercli cluster up --name mine --workers 1 --secure", "which no other user of the machine can use"),
         Example("scalercli cluster up --name lab --workers 1 --idle-timeout 1h", "another one beside it"),
     ),
     "cluster status": (

@@ -27,9 +27,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scalercli import durations
+from scalercli import definition, durations
 from scalercli.errors import CliError
-from scalercli.places import EMBEDDED, config_root, is_defined, is_local, is_name, local_names
+from scalercli.places import EMBEDDED, Places, config_root, is_defined, is_local, is_name, local_names
 
 FILE_NAME = "scalercli.toml"
 CLUSTERS = "clusters"
@@ -248,9 +248,12 @@ class Keys(NamedTuple):
 
 def keys(where: str) -> Keys:
     """The keys for a cluster, as ``cluster`` tells it: those that [clusters] has for that address, else the settings;
-    but a variable is stronger than both. A cluster on this machine has none."""
+    but a variable is stronger than both. Those of a cluster on this machine, if it has any, are its own."""
     if is_local(where):
-        return Keys("", "")
+        places = Places(where)
+        defined = definition.load(places)
+        own = places.keys / "cluster.key", places.keys / "cluster.pub"
+        return Keys(*map(str, own)) if defined is not None and defined.secure else Keys("", "")
     said = any(os.environ.get(KNOWN[name].variable) for name in Keys._fields)
     for found, _, file in () if said else _clusters().values():
         if isinstance(found, dict) and found["address"] == where and len(found) > 1:

@@ -331,7 +331,8 @@ WHY
     can. Without keys, everybody who reaches the ports of a cluster may. So
     scheduler and object storage listen on a loopback address only, where
     every user of the machine reaches them; for another address they want
-    keys, or --insecure.
+    keys, or --insecure. cluster up --secure starts a cluster on this machine
+    with keys of its own, which commands find by themselves.
 
 KEYS
     scalercli keys new NAME makes NAME.key, which is secret, has the mode 0600

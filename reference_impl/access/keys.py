@@ -109,6 +109,38 @@ def create(name: str, directory: Path) -> tuple[Path, Path]:
     return private, public
 
 
+class ClusterKeys(NamedTuple):
+    """The files of a cluster that one user has alone: every role and he himself use the cluster's key."""
+
+    key_file: Path
+    server_key: Path
+    allowed: Path
+    """For others whom he wants to let in."""
+
+    @classmethod
+    def of(cls, directory: Path) -> ClusterKeys:
+        """Where they are; they need not exist."""
+        name = directory / "cluster"
+        return cls(name.with_suffix(KEY_SUFFIX), name.with_suffix(PUBLIC_SUFFIX), directory / "allowed")
+
+    @classmethod
+    def ready(cls, directory: Path) -> ClusterKeys:
+        """Makes them, if they are not there. Raises KeyFileError."""
+        keys = cls.of(directory)
+        if not keys.key_file.exists():
+            create("cluster", directory)
+        keys.allowed.mkdir(mode=0o700, exist_ok=True)
+        return keys
+
+    def of_server(self) -> list[str]:
+        """The options of scheduler and object storage."""
+        return ["--key-file", str(self.key_file), "--allow", str(self.allowed)]
+
+    def of_peer(self) -> list[str]:
+        """The options of workers and worker managers."""
+        return ["--key-file", str(self.key_file), "--server-key", str(self.server_key)]
+
+
 def write_public(path: Path, key: PublicKey) -> None:
     """Raises OSError. A reader sees all of it or nothing."""
     roles = (

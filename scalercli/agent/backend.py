@@ -146,8 +146,11 @@ def connect_backend(address: str, key_file: str = "", server_key: str = "") -> B
         raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
 
 
-def embedded_backend(workers: int, logs: Path) -> Backend:
-    """A cluster on this machine, and its client; raises CliError. ``workers`` 0: one per processor core."""
+def embedded_backend(workers: int, logs: Path, keys_directory: Path | None = None) -> Backend:
+    """A cluster on this machine, and its client; raises CliError. ``workers`` 0: one per processor core. With a
+    directory for keys, it has some, which are made if need be."""
+    from reference_impl.access.keys import ClusterKeys, KeyFileError
+    from reference_impl.access.settings import peer_access_of
     from reference_impl.client import Client
     from reference_impl.cluster import EmbeddedCluster
 
@@ -155,17 +158,25 @@ def embedded_backend(workers: int, logs: Path) -> Backend:
     logs.mkdir(mode=0o700, exist_ok=True)
     traced = os.environ.get(TRACED_CLUSTER)
     try:
+        keys = ClusterKeys.ready(keys_directory) if keys_directory is not None else None
+        key_file, server_key = (keys.key_file, keys.server_key) if keys is not None else (None, None)
+        access = peer_access_of(key_file, server_key)
+    except KeyFileError as error:
+        raise CliError(str(error), error.hint) from None
+    try:
         if traced:
             cluster = EmbeddedCluster(log_directory=logs, **json.loads(traced))
             count = cluster.workers
         else:
-            cluster = EmbeddedCluster.start(count, logs)
+            cluster = EmbeddedCluster.start(count, logs, keys=keys)
     except (RuntimeError, OSError) as error:
         raise CliError(
             f"the embedded cluster did not start: {error}", f"see the logs in {logs}", ExitCode.UNREACHABLE
         ) from None
+    address = str(cluster.scheduler_address)
     try:
-        return Backend(Client(str(cluster.scheduler_address)), str(cluster.scheduler_address), cluster, count)
+        client = Client(address, key_file=key_file, server_key=server_key)
+        return Backend(client, address, cluster, count, access=access)
     except ConnectionError as error:
         cluster.stop()
         raise CliError(str(error), f"see the logs in {logs}", ExitCode.UNREACHABLE) from None

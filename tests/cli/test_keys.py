@@ -8,9 +8,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from reference_impl.access import keys
+from reference_impl.client import Client
+from reference_impl.errors import SchedulerUnreachable
 from tests.access.house import Running
 from tests.cli.conftest import Shell
 
@@ -160,3 +163,33 @@ def test_a_worker_finds_its_keys_in_the_settings(shell: Shell, secured: str) -> 
 def test_the_cluster_of_this_machine_is_left_alone(shell: Shell) -> None:
     done = shell("scalercli --cluster embedded run math:sqrt 16", SCALERCLI_KEY_FILE="/nowhere.key")
     assert (done.returncode, done.stdout) == (0, "4.0\n")
+
+
+def test_a_cluster_of_this_machine_can_have_keys_of_its_own(shell: Shell) -> None:
+    up = shell("scalercli cluster up --name mine --workers 1 --secure -o json")
+    address = json.loads(up.stdout)["scheduler_address"]
+    done = shell("scalercli --cluster mine run math:sqrt 16")
+    assert (done.returncode, done.stdout) == (0, "4.0\n")
+    assert shell("scalercli --cluster mine doctor").returncode == 0
+    assert shell("scalercli cluster up --name mine --secure").returncode == 0  # it has
+    with pytest.raises(SchedulerUnreachable, match=r"demands a key|may demand a key"):
+        Client(address, connect_timeout_seconds=30)
+    private = shell.state / "mine/keys/cluster.key"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    agent = psutil.Process(json.loads(up.stdout)["agent_pid"])
+    agent.kill()
+    agent.wait()  # the next command starts it again, as it was
+    again = shell("scalercli --cluster mine run math:sqrt 25")
+    assert (again.returncode, again.stdout) == (0, "5.0\n") and "starting again" in again.stderr
+    with pytest.raises(SchedulerUnreachable, match=r"demands a key|may demand a key"):
+        Client(json.loads(shell("scalercli cluster status mine -o json").stdout)["scheduler_address"])
+    assert shell("scalercli cluster down mine").returncode == 0
+
+
+def test_a_cluster_without_keys_does_not_get_them_while_it_runs(shell: Shell) -> None:
+    assert shell("scalercli cluster up").returncode == 0
+    done = shell("scalercli cluster up --secure")
+    assert done.returncode == 5
+    assert done.stderr == "error: a cluster without keys is running\nhint: scalercli cluster down\n"
+    elsewhere = shell("scalercli cluster up --secure --cluster tcp://127.0.0.1:1")
+    assert elsewhere.returncode == 2 and "--secure is for a cluster on this machine" in elsewhere.stderr
