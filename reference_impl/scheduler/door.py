@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Union
 
 import zmq
 
@@ -17,11 +17,12 @@ from reference_impl.access.keys import PublicKey, Role
 from reference_impl.access.settings import ServerAccess
 from reference_impl.access.zap import MONITOR, SCHEDULER, ZapHandler, secure_server
 from reference_impl.options import PeerLog
+from reference_impl.scheduler.router import Router
 
 _LOG = logging.getLogger("scheduler")
 _REFUSED_AT_ONCE = 1000  # messages, before the other sockets are looked at again
 
-Receive = Callable[[int], list[bytes]]
+Receive = Callable[[], Union[tuple[bytes, Union[bytes, None]], None]]
 
 
 def _watchers(allowed: Mapping[bytes, PublicKey]) -> set[bytes]:
@@ -34,7 +35,7 @@ class Door:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        router: zmq.Socket[bytes],
+        router: Router,
         monitor: zmq.Socket[bytes],
         access: ServerAccess | None,
         known: Callable[[Identity], bool],
@@ -42,15 +43,15 @@ class Door:
         self._access = access
         self._router = router
         self._log = PeerLog(_LOG)
-        self._watch = HandshakeWatch(router)
+        self._watch = HandshakeWatch(router.socket)
         self._zap: ZapHandler | None = None
-        self.receive: Receive = router.recv_multipart
+        self.receive: Receive = router.receive
         self.watchers_revoked = False
         """Whether somebody may still be connected to the monitor who may not watch any more."""
         self.guard_monitor(monitor)
         if access is not None:
             self._zap = ZapHandler(context, access.allowed)
-            secure_server(router, access.key, SCHEDULER)
+            secure_server(router.socket, access.key, SCHEDULER)
             allowed = access.allowed
             self._seen = allowed.by_curve
             self._admission = Admission(lambda: allowed.by_curve, known)
@@ -87,17 +88,19 @@ class Door:
     def close(self) -> None:
         self._watch.close()
 
-    def _receive_admitted(self, flags: int) -> list[bytes]:
-        """The next message that its sender's key allows; raises zmq.Again."""
+    def _receive_admitted(self) -> tuple[bytes, bytes | None] | None:
+        """The next message that its sender's key allows."""
         refusal = self._admission.refusal
         for _ in range(_REFUSED_AT_ONCE):
-            frames = self._router.recv_multipart(flags, copy=False)
-            sender = Identity(frames[0].bytes)
-            reason = refusal(sender, str(frames[-1].get("User-Id")).encode())
+            message = self._router.receive_authenticated()
+            if message is None:
+                return None
+            sender, frame, user = message
+            reason = refusal(sender, user)
             if reason is None:
-                return [frame.bytes for frame in frames]
+                return sender, frame
             self._log.note(logging.WARNING, sender, f"ignored: {reason}")
-        raise zmq.Again
+        return None
 
     def _note_handshakes(self) -> None:
         for handshake in self._watch.ended():

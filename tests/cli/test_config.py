@@ -63,6 +63,7 @@ def test_set_keeps_the_comments_and_get_gets(shell: Shell, files: list[Path]) ->
     [
         ("[clusters]\nlab = 3\n", "run math:sqrt 4", "scalercli.toml:2: [clusters] holds lines", "scalercli help"),
         ("# x\nworkres = 3\n", "status", "scalercli.toml:2: 'workres' is not a setting", "did you mean workers?"),
+        ("x = " + "[" * 5000, "status", "scalercli.toml: brackets in brackets", "scalercli help configuration"),
         ("workers = 3 4\n", "status", "scalercli.toml:1: ", "scalercli help configuration"),
         ('[clusters]\nx = {adress = "tcp://a:1"}', "status", "toml:2: a cluster has an address", "help access"),
         ("[clusters]\nlab = {key_file = 3}", "status", "toml:2: a cluster has an address", "help access"),
