@@ -69,6 +69,13 @@ class Managers:
         lost = [key for key, manager in self._managers.items() if now - manager.last_seen > timeout]
         return [self._managers.pop(key).identity for key in lost]
 
+    def forget(self, manager: Identity) -> bool:
+        """This manager is lost: whether it was one."""
+        lost = [key for key, record in self._managers.items() if record.identity == manager]
+        for key in lost:
+            del self._managers[key]
+        return bool(lost)
+
     def command(
         self, manager_id: bytes, workers: Iterable[WorkerRecord], queued: Mapping[Names, int], now: float
     ) -> WorkerManagerCommand:

@@ -133,6 +133,17 @@ class Presence:
             if client is not None:
                 self._client_lost(client)
 
+    def revoked(self, peer: Identity) -> None:
+        """Its key is not allowed any more: whatever it was, it is lost."""
+        worker, client = self._peers.workers.get(peer), self._peers.clients.get(peer)
+        if worker is not None:
+            self._worker_lost(worker)
+        elif client is not None:
+            self._client_lost(client)
+        elif not self.managers.forget(peer):
+            return
+        self._turn.note(peer, "its key was revoked: lost", logging.WARNING)
+
     def _shut_down(self) -> None:
         """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
         turn = self._turn

@@ -20,15 +20,17 @@ import zmq
 from protocol import codec, storage
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ObjectId
+from protocol.identifiers import Identity, ObjectId
 from protocol.messages import BinderStatus, Kind, KindCount, ObjectStorageStatus
 from protocol.storage import MAGIC
+from reference_impl.access.settings import PeerAccess, ServerAccess
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.scheduler import information
 from reference_impl.scheduler.core import SchedulerCore
+from reference_impl.scheduler.door import Door
 from reference_impl.scheduler.instructions import (
     DeleteObjects,
     DuplicateObject,
@@ -56,6 +58,7 @@ _STORAGE_CONNECT_SECONDS = 0.5
 _STORAGE_FINISH_SECONDS = 2.0
 _MAX_PENDING_REQUESTS = 1_000_000
 _FREE_PORT_TRIES = 50
+_REBIND_SECONDS, _REBIND_PAUSE_SECONDS = 1.0, 0.001
 _IDENTITY = b"Scheduler|"
 _READ, _READ_AND_WRITE = int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT)  # an | of flags is slow
 
@@ -70,6 +73,7 @@ class Listen:
     report_seconds: float = 1.0
     object_report_limit: int = 500
     storage_magic: bytes = MAGIC
+    access: ServerAccess | None = None
 
 
 class SchedulerServer:
@@ -85,12 +89,14 @@ class SchedulerServer:
         self._monitor = self._context.socket(zmq.XPUB)
         try:
             self._set_options()
+            self._door = Door(self._context, self._router, self._monitor, listen.access, self._knows)
             self.address, self.monitor_address = self._bind()
         except BaseException:
             self._context.destroy(linger=0)
             raise
         self.core = SchedulerCore(settings, time.monotonic())
-        self._storage = _StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic)
+        access = listen.access.as_peer() if listen.access is not None else None
+        self._storage = _StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic, access)
         self._peers = PeerLog(_LOG)
         self._received = [0] * len(Kind)
         self._sent = [0] * len(Kind)
@@ -107,6 +113,7 @@ class SchedulerServer:
     def close(self) -> None:
         """Closes every socket; what was sent still leaves, for up to half a second."""
         self._storage.close()
+        self._door.close()
         self._context.destroy(linger=500)
 
     def _set_options(self) -> None:
@@ -118,6 +125,9 @@ class SchedulerServer:
         ):
             self._router.socket.setsockopt(option, value)
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+
+    def _knows(self, identity: Identity) -> bool:
+        return identity in self.core.clients or identity in self.core.workers
 
     def _bind(self) -> tuple[Address, Address]:
         wanted = self._listen.address
@@ -140,8 +150,10 @@ class SchedulerServer:
         poller = zmq.Poller()
         poller.register(self._router.socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
+        self._door.register(poller)
         if stop is not None:
             poller.register(stop.fileno(), zmq.POLLIN)
+        secured = self._listen.access is not None
         next_tick = time.monotonic()
         next_report = next_tick + self._listen.report_seconds
         while not self._stopping:
@@ -149,6 +161,10 @@ class SchedulerServer:
             if now >= next_tick:
                 next_tick = now + min(_TICK_SECONDS, self._tick_seconds())
                 self._carry_out(self.core.tick(now))
+                if revoked := self._door.tick():
+                    self._carry_out(self.core.revoke(revoked, now))
+                if self._door.watchers_revoked:
+                    self._renew_monitor(poller)
                 self._storage.maintain(now)
             if now >= next_report:
                 next_report = now + self._listen.report_seconds
@@ -164,6 +180,8 @@ class SchedulerServer:
             if self._monitor in ready:
                 self._subscriptions()
             self._storage.handle(ready, poller)
+            if secured:
+                self._door.handle(ready)
         self._storage.finish(time.monotonic() + _STORAGE_FINISH_SECONDS)
 
     def _tick_seconds(self) -> float:
@@ -177,7 +195,7 @@ class SchedulerServer:
         """Handles what has come. What is to be done is done for many messages at once: libzmq's thread, which sleeps
         as soon as it has nothing to send, is woken once for all of them, and so is each peer."""
         now = time.monotonic()
-        receive, core, received = self._router.receive, self.core, self._received
+        receive, core, received = self._door.receive, self.core, self._received
         instructions: list[Instruction] = []
         for _ in range(_DRAIN_MESSAGES):
             message = receive()
@@ -236,6 +254,26 @@ class SchedulerServer:
                 self._subscribers -= 1
         self.core.monitored = self._subscribers > 0
 
+    def _renew_monitor(self, poller: zmq.Poller) -> None:
+        """A publisher can't close the connection of one subscriber: so all are closed, and those who may come back."""
+        poller.unregister(self._monitor)
+        self._monitor.close(linger=0)
+        self._monitor = self._context.socket(zmq.XPUB)
+        self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+        self._door.guard_monitor(self._monitor)
+        deadline = time.monotonic() + _REBIND_SECONDS
+        while True:
+            try:
+                self._monitor.bind(str(self.monitor_address))
+                break
+            except zmq.ZMQError as error:  # ZeroMQ closes sockets in a thread of its own
+                if time.monotonic() >= deadline:
+                    _LOG.error("there is no monitor stream any more: %s", error)
+                    break
+                time.sleep(_REBIND_PAUSE_SECONDS)
+        self._subscribers, self.core.monitored = 0, False
+        poller.register(self._monitor, zmq.POLLIN)
+
     def _report(self, now: float) -> None:
         if self._meter is None:
             self._meter = ResourceMeter()  # measures from now on: no report yet
@@ -269,9 +307,10 @@ class _StorageLink:
     """Deletes and copies objects in the object storage, also when it is away for a while, and asks it for its
     totals."""
 
-    def __init__(self, address: Address, name: bytes, magic: bytes) -> None:
+    def __init__(self, address: Address, name: bytes, magic: bytes, access: PeerAccess | None) -> None:
         self._address = address
         self._magic = magic
+        self._access = access
         self._identity = _IDENTITY + name
         self._connection: StorageConnection | None = None
         self._registered = 0  # what the poller waits for, on this connection
@@ -317,7 +356,11 @@ class _StorageLink:
             return
         try:
             self._connection = StorageConnection(
-                self._address, self._identity, magic=self._magic, timeout_seconds=_STORAGE_CONNECT_SECONDS
+                self._address,
+                self._identity,
+                magic=self._magic,
+                timeout_seconds=_STORAGE_CONNECT_SECONDS,
+                access=self._access,
             )
         except StorageLost as error:
             _LOG.warning("%s; next try in %g s", error, _STORAGE_RETRY_SECONDS)
