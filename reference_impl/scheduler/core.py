@@ -48,8 +48,9 @@ class SchedulerCore:
         self.started_at = now
         self.turn = Turn(now)
         self.peers = Peers(settings.ended_stories)
-        self.ownership = Ownership(self.turn, self.peers)
-        self.lifecycle = Lifecycle(self.turn, self.peers, self.ownership, settings.ended_stories > 0)
+        self.ownership = Ownership(self.turn, self.peers, settings.limits)
+        self.lifecycle = Lifecycle(self.turn, self.peers, self.ownership, settings.ended_stories > 0, settings.limits)
+        self.admission = self.lifecycle.admission
         self.dispatch = Dispatch(self.turn, self.peers, self.lifecycle, settings.load_balance)
         self.presence = Presence(self.turn, settings, self.peers, self.ownership, self.lifecycle)
         self.tasks = self.lifecycle.tasks
@@ -95,6 +96,13 @@ class SchedulerCore:
         self.turn.note_malformed(sender, reason)
         return self.turn.out
 
+    def overflowed(self, peer: Identity) -> list[Instruction]:
+        """A peer that can't take what is sent to it: more waits for it than may wait for one."""
+        self.turn.begin(self.turn.now)
+        self.presence.overflowed(peer)
+        self.dispatch.fill()
+        return self.turn.out
+
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: peers that are silent for too long are lost, and work is balanced. Call it each second
         or more often."""
@@ -114,6 +122,9 @@ class SchedulerCore:
         if record is None:
             if envelope.task_id in self.graphs.living:
                 self.turn.note(sender, f"a Task with the id of the living graph {envelope.task_id.hex()}")
+                return
+            if reason := self.admission.refusal(sender, 1, len(envelope.frame)):
+                self.admission.refuse(sender, envelope.task_id, reason)
                 return
             record = self.lifecycle.accept(sender, envelope)
         self.lifecycle.happen(record, Event.TASK, sender)

@@ -184,6 +184,10 @@ class Graphs:
             self._turn.note(sender, f"the graph {message.task_id.hex()} can't run: {refusal}", logging.WARNING)
             self._turn.answer(sender, TaskResult(message.task_id, TaskResultType.FAILED))
             return
+        admission = self._lifecycle.admission
+        if reason := admission.refusal(sender, len(graph.nodes), len(envelope.frame)):
+            admission.refuse(sender, graph.graph_id, reason)
+            return
         graph.accepted_at = self._turn.now
         self.living[graph.graph_id] = graph
         self._of_client.setdefault(sender, {})[graph.graph_id] = graph
@@ -237,7 +241,7 @@ class Graphs:
         if record.state is State.SUCCESS:
             for ready in graph.succeeded(node, results[0] if results else None):
                 waiting = graph.living[ready.task.task_id]
-                waiting.frame = codec.encode(ready.with_inputs())
+                self._lifecycle.rewrite(waiting, codec.encode(ready.with_inputs()))
                 self._lifecycle.stand_behind(waiting)
                 self._lifecycle.happen(waiting, Event.INPUTS_READY, sender)
         elif not node.target:  # it failed in a graph that is being canceled

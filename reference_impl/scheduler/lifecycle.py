@@ -28,6 +28,7 @@ from protocol.messages import (
 from protocol.payloads import TaskMetadata
 from reference_impl.scheduler.graphs import Graphs
 from reference_impl.scheduler.instructions import Send
+from reference_impl.scheduler.limits import Admission, Limits
 from reference_impl.scheduler.monitor import state_task
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
@@ -46,8 +47,11 @@ _RESULT_STATES: dict[int, State] = {
 class Lifecycle:
     """The tasks of all clients. ``stories``: whether what happens to each is kept for who asks."""
 
-    def __init__(self, turn: Turn, peers: Peers, ownership: Ownership, stories: bool) -> None:
+    def __init__(self, turn: Turn, peers: Peers, ownership: Ownership, stories: bool, limits: Limits) -> None:
         self.tasks: dict[TaskId, TaskRecord] = {}
+        self.task_bytes = 0
+        """Of the messages of these tasks."""
+        self.admission = Admission(limits, turn, peers, self, ownership.objects)
         self.queue = TaskQueue()
         self.graphs = Graphs(self, ownership, turn)
         self.ended = dict.fromkeys(TERMINAL, 0)
@@ -81,6 +85,9 @@ class Lifecycle:
             record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
         self.stand_behind(record)
         self.tasks[record.task_id] = client.tasks[record.task_id] = record
+        size = len(record.frame)
+        self.task_bytes += size
+        client.task_bytes += size
         return record
 
     def stand_behind(self, task: TaskRecord) -> None:
@@ -90,6 +97,15 @@ class Lifecycle:
             # Before and after all others, also where the clock stands still: it is compared across queues.
             task.accepted_at = math.nextafter(self._accepted_at, math.inf)
             self._accepted_at = math.nextafter(task.accepted_at, math.inf)
+
+    def rewrite(self, task: TaskRecord, frame: bytes) -> None:
+        """The Task of a node, with its inputs."""
+        more = len(frame) - len(task.frame)
+        task.frame = frame
+        self.task_bytes += more
+        client = self._clients.get(task.client_id)
+        if client is not None and task.task_id in client.tasks:
+            client.task_bytes += more
 
     def happen(self, task: TaskRecord, event: Event, sender: Identity, envelope: Envelope | None = None) -> None:
         """Carries out one row of the table; ``sender`` and ``envelope`` are what caused the event."""
@@ -218,9 +234,12 @@ class Lifecycle:
 
     def _forget(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         del self.tasks[task.task_id]
+        size = len(task.frame)
+        self.task_bytes -= size
         client = self._clients.get(task.client_id)
         if client is not None:
-            client.tasks.pop(task.task_id, None)
+            if client.tasks.pop(task.task_id, None) is not None:
+                client.task_bytes -= size
             if self._stories:
                 client.ended.append((task.task_id, task.accepted_at, task.story or []))
         self.ended[task.state] += 1

@@ -7,6 +7,7 @@ a client has lost its client.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, Role, role_of
@@ -27,6 +28,7 @@ from protocol.messages import (
 )
 from reference_impl.scheduler.instructions import DeleteObjects, Stop
 from reference_impl.scheduler.lifecycle import Lifecycle
+from reference_impl.scheduler.limits import KEPT_HEARTBEAT_BYTES
 from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.monitor import state_worker
 from reference_impl.scheduler.ownership import Ownership
@@ -59,8 +61,12 @@ class Presence:
             return
         message = envelope.message
         assert isinstance(message, ClientHeartbeat)
-        self._peers.client(sender, self._turn.now).heartbeat = message
         self._turn.send(sender, self._client_echo)
+        if not self._admits(sender, self._peers.clients, "client"):
+            return
+        client = self._peers.client(sender, self._turn.now)
+        if self._is_kept(sender, envelope):
+            client.heartbeat = message
 
     def worker_heartbeat(self, sender: Identity, envelope: Envelope) -> None:
         """The first one registers it."""
@@ -69,13 +75,17 @@ class Presence:
             return
         message = envelope.message
         assert isinstance(message, WorkerHeartbeat)
+        self._turn.send(sender, self._worker_echo)
+        if not self._admits(sender, self._peers.workers, "worker"):
+            return
+        if not self._is_kept(sender, envelope):
+            message = WorkerHeartbeat(queue_size=message.queue_size)
         worker = self._peers.workers.get(sender)
         if worker is None:
             worker = self._peers.add_worker(sender, message, self._turn.now)
             self._publish(worker, WorkerState.CONNECTED)
         worker.heartbeat = message
         worker.last_seen = self._turn.now
-        self._turn.send(sender, self._worker_echo)
 
     def manager_heartbeat(self, sender: Identity, envelope: Envelope) -> None:
         turn = self._turn
@@ -86,14 +96,32 @@ class Presence:
         assert isinstance(message, WorkerManagerHeartbeat)
         turn.send(sender, Envelope.of(WorkerManagerHeartbeatEcho()))
         name = message.worker_manager_id
-        if not name:
+        if not name or not self._is_kept(sender, envelope):
             return  # no worker can name it as its manager
+        if not self._admits(name, self.managers.ids(), "worker manager"):
+            return
         before = self.managers.seen(sender, message, turn.now)
         if before is not None:
             turn.note(sender, f"it is the worker manager {name!r} from now on, which was {before!r}", logging.WARNING)
         waiting = self._lifecycle.queue.waiting()
         command = self.managers.command(name, self._peers.workers.values(), waiting, turn.now)
         turn.send(sender, Envelope.of(command))
+
+    def _admits(self, peer: Identity, there: Collection[Identity], what: str) -> bool:
+        """Whether a peer is registered, or can be."""
+        limit = self._settings.limits.peers
+        if len(there) < limit or peer in there:
+            return True
+        self._turn.note(peer, f"this {what} is not registered: there are {limit} (--max-peers)", logging.WARNING)
+        return False
+
+    def _is_kept(self, sender: Identity, envelope: Envelope) -> bool:
+        """Whether what a heartbeat says is kept until the next one."""
+        if len(envelope.frame) <= KEPT_HEARTBEAT_BYTES:
+            return True
+        text = f"a heartbeat of {len(envelope.frame)} bytes: it shows that its sender is alive, nothing else"
+        self._turn.note(sender, text, logging.WARNING)
+        return False
 
     def tick(self) -> None:
         """Peers that are silent for too long are lost."""
@@ -146,6 +174,17 @@ class Presence:
         for peer in (*self._peers.workers, *self.managers.identities()):
             turn.send(peer, shutdown)
         turn.out.append(Stop())
+
+    def overflowed(self, peer: Identity) -> None:
+        """It does not read what is sent to it. What has no room is lost to it, so the peer is lost, too."""
+        self._turn.note(peer, "it does not read what is sent to it: lost", logging.WARNING)
+        worker, client = self._peers.workers.get(peer), self._peers.clients.get(peer)
+        if worker is not None:
+            self._worker_lost(worker)
+        elif client is not None:
+            self._client_lost(client)
+        else:
+            self.managers.forget(peer)
 
     # ---- what is lost with a peer ----
 

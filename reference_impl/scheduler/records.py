@@ -81,7 +81,7 @@ class DemandingTask(TaskRecord):
 class ClientRecord:
     """A client that has not left or timed out."""
 
-    __slots__ = ("client_id", "connected_at", "ended", "heartbeat", "last_seen", "objects", "tasks")
+    __slots__ = ("client_id", "connected_at", "ended", "heartbeat", "last_seen", "objects", "task_bytes", "tasks")
 
     def __init__(self, client_id: Identity, now: float, ended_stories: int) -> None:
         self.client_id = client_id
@@ -89,6 +89,7 @@ class ClientRecord:
         self.last_seen = now
         self.heartbeat: ClientHeartbeat | None = None
         self.tasks: dict[TaskId, TaskRecord] = {}
+        self.task_bytes = 0  # of their messages
         self.objects: set[ObjectId] = set()
         self.ended: Ended = deque(maxlen=ended_stories)
 

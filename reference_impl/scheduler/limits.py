@@ -1,0 +1,115 @@
+"""How much the scheduler takes, and what it says when that is not enough (SPEC section 14).
+
+What a client caused is counted where it is kept: tasks until they are over, with the bytes of their messages, objects
+until they are deleted. Asking whether one more fits is a few comparisons, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from protocol.envelope import Envelope
+from protocol.identifiers import Identity, ObjectId, TaskId, object_id
+from protocol.messages import TaskResult, TaskResultType
+from protocol.payloads import exception
+from reference_impl.scheduler.instructions import StoreThenSend
+
+if TYPE_CHECKING:
+    from reference_impl.scheduler.lifecycle import Lifecycle
+    from reference_impl.scheduler.peers import Peers
+    from reference_impl.scheduler.turn import Turn
+
+KEPT_HEARTBEAT_BYTES = 1 << 18
+"""What a longer heartbeat says is not kept: it only shows that its sender is alive."""
+KEPT_NAME_BYTES = 256
+"""Of the name of an object."""
+LISTED_TASKS = 10_000
+"""How many tasks an answer lists at most (INF-04)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the scheduler's core keeps at most. Bytes are those of ``Task`` messages, as they came."""
+
+    tasks: int = 5_000_000  # that are not over
+    tasks_per_client: int = 2_000_000
+    task_bytes: int = 4 << 30
+    task_bytes_per_client: int = 2 << 30
+    objects: int = 10_000_000  # whose ids are tracked
+    objects_per_client: int = 5_000_000
+    peers: int = 10_000  # clients; and as many workers; and as many worker managers
+
+
+class Admission:
+    """Whether there is room for one more task, and the answer where there is none."""
+
+    def __init__(self, limits: Limits, turn: Turn, peers: Peers, lifecycle: Lifecycle, objects: Sized) -> None:
+        self._limits = limits
+        self._turn = turn
+        self._peers = peers
+        self._clients = peers.clients
+        self._lifecycle = lifecycle
+        self._tasks = lifecycle.tasks
+        self._objects = objects
+
+    def refusal(self, client_id: Identity, count: int, size: int) -> str:
+        """Why ``count`` more tasks of ``size`` bytes are too much; empty if they are not."""
+        limits, client = self._limits, self._clients.get(client_id)
+        if (
+            client is not None
+            and len(client.tasks) + count <= limits.tasks_per_client
+            and len(self._tasks) + count <= limits.tasks
+            and client.task_bytes + size <= limits.task_bytes_per_client
+            and self._lifecycle.task_bytes + size <= limits.task_bytes
+            and len(client.objects) < limits.objects_per_client
+            and len(self._objects) < limits.objects
+        ):
+            return ""
+        return self._reason(client_id, count, size)
+
+    def _reason(self, client_id: Identity, count: int, size: int) -> str:
+        limits, client = self._limits, self._clients.get(client_id)
+        if client is None and len(self._clients) >= limits.peers:
+            return f"the scheduler has too many clients (limit {limits.peers}: --max-peers)"
+        tasks, task_bytes, objects = 0, 0, 0
+        if client is not None:
+            tasks, task_bytes, objects = len(client.tasks), client.task_bytes, len(client.objects)
+        for now, more, limit, what in (
+            (tasks, count, limits.tasks_per_client, "tasks per client: --max-tasks-per-client"),
+            (len(self._tasks), count, limits.tasks, "tasks of all clients: --max-tasks"),
+            (task_bytes, size, limits.task_bytes_per_client, "bytes of tasks per client: half of --max-task-bytes"),
+            (self._lifecycle.task_bytes, size, limits.task_bytes, "bytes of tasks of all clients: --max-task-bytes"),
+        ):
+            if now + more > limit:
+                return f"the scheduler's queue is full (limit {limit} {what})"
+        for now, limit, what in (
+            (objects, limits.objects_per_client, "objects per client: --max-objects-per-client"),
+            (len(self._objects), limits.objects, "objects of all clients: --max-objects"),
+        ):
+            if now >= limit:
+                return f"the scheduler tracks too many objects (limit {limit} {what})"
+        return ""
+
+    def refuse(self, client_id: Identity, task_id: TaskId, reason: str) -> None:
+        """The terminal answer for a task, or graph, that is not taken: failed, with an exception that says why."""
+        self._turn.note(client_id, f"a task is refused: {reason}", logging.WARNING)
+        bare = Envelope.of(TaskResult(task_id, TaskResultType.FAILED))
+        client = self._clients.get(client_id)
+        if client is None and len(self._clients) < self._limits.peers:
+            client = self._peers.client(client_id, self._turn.now)
+        if client is None or len(client.objects) >= 2 * self._limits.objects_per_client:
+            self._turn.send(client_id, bare)  # nobody would delete the exception
+            return
+        stored = reason_id(client_id, task_id)
+        client.objects.add(stored)
+        named = Envelope.of(TaskResult(task_id, TaskResultType.FAILED, b"", (stored,)))
+        self._turn.out.append(StoreThenSend(stored, exception(reason), client_id, named, bare))
+
+
+def reason_id(client_id: Identity, task_id: TaskId) -> ObjectId:
+    """The id of the exception that tells why a task was refused."""
+    return object_id(client_id, hashlib.blake2b(task_id, digest_size=16, key=b"refusal").digest())
