@@ -8,7 +8,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Union
 
 import zmq
 
@@ -24,13 +23,14 @@ _LOG = logging.getLogger("scheduler")
 
 _RETRY_SECONDS = 2.0
 _CONNECT_SECONDS = 0.5
+_STORE_SECONDS = 5.0  # then an answer goes without its reason
 _MAX_PENDING_REQUESTS = 1_000_000
 _MAX_STORING = 1_000  # reasons of refusals on their way to the storage; others come without one meanwhile
 _IDENTITY = b"Scheduler|"
 _READ, _READ_AND_WRITE = int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT)  # an | of flags is slow
 
-_Request = tuple[ObjectId, Union[ObjectId, StoreThenSend, None]]
-"""An object to delete; or to make: as a copy of the second one, or to tell somebody why a task is refused."""
+_Request = tuple[ObjectId, "ObjectId | None"]
+"""An object to delete; or to make, as a copy of the second one."""
 
 
 class StorageLink:
@@ -47,7 +47,7 @@ class StorageLink:
         self._waiting: deque[_Request] = deque(maxlen=_MAX_PENDING_REQUESTS)
         self._unanswered: dict[int, _Request] = {}  # sent on this connection, by request id
         self._asked = False
-        self._storing = 0  # objects that are on their way to be stored
+        self._storing: dict[int, tuple[StoreThenSend, float]] = {}  # by request id, with when it is given up
         self._answers: list[Instruction] = []
         self.status = ObjectStorageStatus()
         """What the last infoGetTotal said."""
@@ -64,11 +64,13 @@ class StorageLink:
 
     def store(self, what: StoreThenSend) -> None:
         """What is to be said afterwards comes from ``take_answers``."""
-        if self._connection is None or self._storing >= _MAX_STORING:
+        connection = self._connection
+        if connection is None or len(self._storing) >= _MAX_STORING:
             self._answers.append(Send(what.to, what.bare))
         else:
-            self._storing += 1
-            self._ask([(what.object_id, what)])
+            request_id = connection.next_id()
+            self._storing[request_id] = what, time.monotonic() + _STORE_SECONDS
+            connection.send(storage.set_request(request_id, what.object_id, what.payload))
 
     def take_answers(self) -> list[Instruction]:
         """What can be said now that objects are stored, or can't be."""
@@ -86,8 +88,6 @@ class StorageLink:
             self._unanswered[request_id] = request
             if source is None:
                 connection.send(storage.delete_request(request_id, object_id))
-            elif isinstance(source, StoreThenSend):
-                connection.send(storage.set_request(request_id, object_id, source.payload))
             else:
                 connection.send(storage.duplicate_request(request_id, object_id, source))
 
@@ -97,7 +97,10 @@ class StorageLink:
             self._connection.send(storage.total_request(self._connection.next_id()))
 
     def maintain(self, now: float) -> None:
-        """Connects, if there is no connection and it is time to try."""
+        """Connects, if there is no connection and it is time to try. Gives up what takes too long to be stored."""
+        while self._storing and next(iter(self._storing.values()))[1] < now:
+            what, _ = self._storing.pop(next(iter(self._storing)))
+            self._answers.append(Send(what.to, what.bare))
         if self._connection is not None or now < self._retry_at:
             return
         try:
@@ -134,12 +137,12 @@ class StorageLink:
                 if response.type is storage.ResponseType.INFO_GET_TOTAL_OK:
                     self._asked = False
                     self.status = ObjectStorageStatus(*storage.Total.from_bytes(response.payload))
+                elif response.response_id in self._storing:
+                    what, _ = self._storing.pop(response.response_id)
+                    stored = response.type is storage.ResponseType.SET_OK
+                    self._answers.append(Send(what.to, what.named if stored else what.bare))
                 else:
-                    request = self._unanswered.pop(response.response_id, None)
-                    if request is not None and isinstance(what := request[1], StoreThenSend):
-                        self._storing -= 1
-                        stored = response.type is storage.ResponseType.SET_OK
-                        self._answers.append(Send(what.to, what.named if stored else what.bare))
+                    self._unanswered.pop(response.response_id, None)
         except (StorageLost, MalformedMessage) as error:
             self._lost(error, poller)
 
@@ -158,13 +161,10 @@ class StorageLink:
                 poller.unregister(self._connection.fileno())
             self._connection.close()
         self._connection, self._registered, self._asked = None, 0, False
-        for request in self._unanswered.values():  # nobody knows whether these were carried out: once more
-            if isinstance(what := request[1], StoreThenSend):
-                self._answers.append(Send(what.to, what.bare))
-            else:
-                self._waiting.append(request)
+        self._waiting.extend(self._unanswered.values())  # nobody knows whether these were carried out: once more
         self._unanswered.clear()
-        self._storing = 0
+        self._answers += [Send(what.to, what.bare) for what, _ in self._storing.values()]
+        self._storing.clear()
 
     def close(self) -> None:
         """Sends what is waiting, as far as the socket takes it, and closes."""
