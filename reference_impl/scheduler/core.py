@@ -24,6 +24,7 @@ from reference_impl.scheduler import information
 from reference_impl.scheduler.dispatch import Dispatch
 from reference_impl.scheduler.instructions import Instruction
 from reference_impl.scheduler.lifecycle import Lifecycle
+from reference_impl.scheduler.limits import Refused
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.presence import Presence
@@ -47,10 +48,9 @@ class SchedulerCore:
         self.settings = settings
         self.started_at = now
         self.turn = Turn(now)
-        self.peers = Peers(settings.ended_stories)
+        self.peers = Peers(settings.ended_stories, settings.limits.tasks_per_client)
         self.ownership = Ownership(self.turn, self.peers, settings.limits)
         self.lifecycle = Lifecycle(self.turn, self.peers, self.ownership, settings.ended_stories > 0, settings.limits)
-        self.admission = self.lifecycle.admission
         self.dispatch = Dispatch(self.turn, self.peers, self.lifecycle, settings.load_balance)
         self.presence = Presence(self.turn, settings, self.peers, self.ownership, self.lifecycle)
         self.tasks = self.lifecycle.tasks
@@ -123,10 +123,11 @@ class SchedulerCore:
             if envelope.task_id in self.graphs.living:
                 self.turn.note(sender, f"a Task with the id of the living graph {envelope.task_id.hex()}")
                 return
-            if reason := self.admission.refusal(sender, 1, len(envelope.frame)):
-                self.admission.refuse(sender, envelope.task_id, reason)
+            try:
+                record = self.lifecycle.accept(sender, envelope)
+            except Refused as refusal:
+                self.lifecycle.admission.refuse(sender, envelope.task_id, str(refusal))
                 return
-            record = self.lifecycle.accept(sender, envelope)
         self.lifecycle.happen(record, Event.TASK, sender)
 
     def _on_graph(self, sender: Identity, envelope: Envelope) -> None:

@@ -1,7 +1,8 @@
 """How much the scheduler takes, and what it says when that is not enough (SPEC section 14).
 
-What a client caused is counted where it is kept: tasks until they are over, with the bytes of their messages, objects
-until they are deleted. Asking whether one more fits is a few comparisons, and changes nothing.
+What a client caused is counted where it is kept: its tasks until they are over, with the bytes of long ones, and its
+objects until they are deleted. Whether one more task fits is a matter of a few comparisons (``Lifecycle.accept``); the
+rest is looked at when these say that it may not, which is never where nobody asks for too much.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from reference_impl.scheduler.peers import Peers
     from reference_impl.scheduler.turn import Turn
 
+LONG_TASK_BYTES = 1 << 10
+"""The bytes of longer Task messages are counted; of others the number says enough."""
 KEPT_HEARTBEAT_BYTES = 1 << 18
 """What a longer heartbeat says is not kept: it only shows that its sender is alive."""
 KEPT_NAME_BYTES = 256
@@ -33,7 +36,7 @@ LISTED_TASKS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the scheduler's core keeps at most. Bytes are those of ``Task`` messages, as they came."""
+    """What the scheduler's core keeps at most. Bytes are those of Task messages that are longer than 1 KiB."""
 
     tasks: int = 5_000_000  # that are not over
     tasks_per_client: int = 2_000_000
@@ -44,8 +47,12 @@ class Limits:
     peers: int = 10_000  # clients; and as many workers; and as many worker managers
 
 
+class Refused(Exception):
+    """There is no room for a task; the text says which limit was met."""
+
+
 class Admission:
-    """Whether there is room for one more task, and the answer where there is none."""
+    """Whether there is room for more tasks, and the answer where there is none."""
 
     def __init__(self, limits: Limits, turn: Turn, peers: Peers, lifecycle: Lifecycle, objects: Sized) -> None:
         self._limits = limits
@@ -56,28 +63,12 @@ class Admission:
         self._tasks = lifecycle.tasks
         self._objects = objects
 
-    def refusal(self, client_id: Identity, count: int, size: int) -> str:
-        """Why ``count`` more tasks of ``size`` bytes are too much; empty if they are not."""
-        limits, client = self._limits, self._clients.get(client_id)
-        if (
-            client is not None
-            and len(client.tasks) + count <= limits.tasks_per_client
-            and len(self._tasks) + count <= limits.tasks
-            and client.task_bytes + size <= limits.task_bytes_per_client
-            and self._lifecycle.task_bytes + size <= limits.task_bytes
-            and len(client.objects) < limits.objects_per_client
-            and len(self._objects) < limits.objects
-        ):
-            return ""
-        return self._reason(client_id, count, size)
-
-    def _reason(self, client_id: Identity, count: int, size: int) -> str:
+    def check(self, client_id: Identity, count: int, size: int) -> None:
+        """Raises Refused if ``count`` more tasks, ``size`` bytes of messages, are too much."""
         limits, client = self._limits, self._clients.get(client_id)
         if client is None and len(self._clients) >= limits.peers:
-            return f"the scheduler has too many clients (limit {limits.peers}: --max-peers)"
-        tasks, task_bytes, objects = 0, 0, 0
-        if client is not None:
-            tasks, task_bytes, objects = len(client.tasks), client.task_bytes, len(client.objects)
+            raise Refused(f"the scheduler has too many clients (limit {limits.peers}: --max-peers)")
+        tasks, task_bytes = (len(client.tasks), client.task_bytes) if client is not None else (0, 0)
         for now, more, limit, what in (
             (tasks, count, limits.tasks_per_client, "tasks per client: --max-tasks-per-client"),
             (len(self._tasks), count, limits.tasks, "tasks of all clients: --max-tasks"),
@@ -85,14 +76,15 @@ class Admission:
             (self._lifecycle.task_bytes, size, limits.task_bytes, "bytes of tasks of all clients: --max-task-bytes"),
         ):
             if now + more > limit:
-                return f"the scheduler's queue is full (limit {limit} {what})"
-        for now, limit, what in (
-            (objects, limits.objects_per_client, "objects per client: --max-objects-per-client"),
-            (len(self._objects), limits.objects, "objects of all clients: --max-objects"),
-        ):
-            if now >= limit:
-                return f"the scheduler tracks too many objects (limit {limit} {what})"
-        return ""
+                raise Refused(f"the scheduler's queue is full (limit {limit} {what})")
+        if client is not None and not client.room:  # there was none for all of its objects
+            for now, limit, what in (
+                (len(client.objects), limits.objects_per_client, "objects per client: --max-objects-per-client"),
+                (len(self._objects), limits.objects, "objects of all clients: --max-objects"),
+            ):
+                if now >= limit:
+                    raise Refused(f"the scheduler tracks too many objects (limit {limit} {what})")
+            client.room = limits.tasks_per_client
 
     def refuse(self, client_id: Identity, task_id: TaskId, reason: str) -> None:
         """The terminal answer for a task, or graph, that is not taken: failed, with an exception that says why."""

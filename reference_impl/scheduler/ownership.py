@@ -51,7 +51,8 @@ class Ownership:
                 return
             client = self._peers.client(sender, self._turn.now)
         room = min(limits.objects_per_client - len(client.objects), limits.objects - len(self.objects))
-        if len(metadata.object_ids) > room:  # tasks are refused from now on (``limits``)
+        if len(metadata.object_ids) > room:
+            client.room = 0
             self._turn.note(sender, "it has too many objects: further ones are not tracked", logging.WARNING)
             metadata = replace(metadata, object_ids=metadata.object_ids[: max(0, room)])
         created, refused = self.objects.create(sender, metadata)

@@ -45,10 +45,10 @@ class TaskRecord:
         "worker",
     )
 
-    def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float) -> None:
+    def __init__(self, task_id: TaskId, client_id: Identity, frame: bytes, now: float) -> None:
         self.task_id = task_id
         self.client_id = client_id
-        self.frame = envelope.frame  # the Task as it came, to be passed on as it came
+        self.frame = frame  # the Task as it came, to be passed on as it came
         self.state = State.UNKNOWN
         self.worker: WorkerRecord | None = None  # who holds it
         self.lost_workers = 0
@@ -71,9 +71,9 @@ class DemandingTask(TaskRecord):
     __slots__ = ("needs", "priority")
 
     def __init__(
-        self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names, priority: int = 0
+        self, task_id: TaskId, client_id: Identity, frame: bytes, now: float, needs: Names, priority: int = 0
     ) -> None:
-        super().__init__(task_id, client_id, envelope, now)
+        super().__init__(task_id, client_id, frame, now)
         self.needs: Names = needs  # type: ignore[misc]
         self.priority: int = priority  # type: ignore[misc]
 
@@ -81,15 +81,26 @@ class DemandingTask(TaskRecord):
 class ClientRecord:
     """A client that has not left or timed out."""
 
-    __slots__ = ("client_id", "connected_at", "ended", "heartbeat", "last_seen", "objects", "task_bytes", "tasks")
+    __slots__ = (
+        "client_id",
+        "connected_at",
+        "ended",
+        "heartbeat",
+        "last_seen",
+        "objects",
+        "room",
+        "task_bytes",
+        "tasks",
+    )
 
-    def __init__(self, client_id: Identity, now: float, ended_stories: int) -> None:
+    def __init__(self, client_id: Identity, now: float, ended_stories: int, room: int) -> None:
         self.client_id = client_id
         self.connected_at = now
         self.last_seen = now
         self.heartbeat: ClientHeartbeat | None = None
         self.tasks: dict[TaskId, TaskRecord] = {}
-        self.task_bytes = 0  # of their messages
+        self.room = room  # for so many tasks; 0: there is no room for its objects
+        self.task_bytes = 0  # of their messages, of the long ones
         self.objects: set[ObjectId] = set()
         self.ended: Ended = deque(maxlen=ended_stories)
 

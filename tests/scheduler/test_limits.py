@@ -142,11 +142,12 @@ def test_lim02_bytes_of_the_nodes_of_a_graph_do_not_drift() -> None:
     function = content_object_id(C1, b"f")
     nodes = (
         Task(first, C1, b"", function),
-        Task(second, C1, b"", function, (Argument(ArgumentType.TASK, first),)),
+        Task(second, C1, b"", function, (Argument(ArgumentType.TASK, first),) * 20),
     )
     world.send(C1, GraphTask(TaskId(b"g" * 16), C1, (second,), nodes))
-    world.result(first)  # from now on the other one names an object instead of a task, which is longer
-    assert world.core.lifecycle.task_bytes == world.core.clients[C1].task_bytes == len(world.core.tasks[second].frame)
+    world.result(first)  # from now on the other one names objects instead of tasks, which is longer
+    frame = world.core.tasks[second].frame
+    assert world.core.lifecycle.task_bytes == world.core.clients[C1].task_bytes == len(frame) > 1024
     world.result(second)
     assert world.core.lifecycle.task_bytes == world.core.clients[C1].task_bytes == 0
 
@@ -155,13 +156,14 @@ def test_lim02_tasks_of_a_client_that_left_and_came_back_are_not_its_own_any_mor
     world = _limited(tasks_per_client=1)
     world.client()
     world.worker()
-    old = world.task()
+    old, new = (TaskId(bytes([number]) * 16) for number in (1, 2))
+    world.send(C1, Task(old, C1, bytes(2_000), content_object_id(C1, b"f")))
     world.client_leaves()
     world.client()
-    new = world.task()
+    world.send(C1, Task(new, C1, bytes(3_000), content_object_id(C1, b"f")))
     assert (world.state(old), world.state(new)) == (State.ABANDONED, State.INACTIVE)
     world.confirm(old, CANCELED)
-    assert world.core.clients[C1].task_bytes == len(world.core.tasks[new].frame)
+    assert world.core.clients[C1].task_bytes == world.core.lifecycle.task_bytes == len(world.core.tasks[new].frame)
 
 
 def test_lim03_reasons_are_deleted_with_their_client() -> None:
@@ -218,6 +220,7 @@ def test_lim05_objects_of_all_clients() -> None:
     world.client(C1)
     world.client(C2)
     _create(world, C1, 3)
+    _create(world, C2, 1)
     assert "limit 3 objects of all clients" in _reason(world, C2, world.task(C2))
     world.client_leaves(C1)
     assert world.state(world.task(C2)) is State.INACTIVE
