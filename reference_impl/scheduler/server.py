@@ -44,6 +44,7 @@ _LOG = logging.getLogger("scheduler")
 MONITOR_PORT_OFFSET = 2
 MAX_MESSAGE_BYTES = 64 << 20
 _TICK_SECONDS = 1.0
+_FAIR = 3
 _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
 _STORAGE_FINISH_SECONDS = 2.0
@@ -170,7 +171,9 @@ class SchedulerServer:
     def _drain(self) -> None:
         now = time.monotonic()
         receive, core = self._router.recv_multipart, self.core
-        for _ in range(_DRAIN_MESSAGES):
+        for number in range(_DRAIN_MESSAGES):
+            if not number & _FAIR:
+                self._router.getsockopt(zmq.EVENTS)  # or libzmq looks for other peers' messages every 100 parts only
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
