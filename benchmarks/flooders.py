@@ -9,7 +9,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import NamedTuple
 
@@ -63,7 +65,9 @@ class Flood:
         self.target = target
         self.done = 0
         self._context = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 2 * _CONNECTIONS)
         self._ready = False
+        self._next_beat = 0.0
         self.sockets: list[socket.socket] = []
 
     def close(self) -> None:
@@ -77,6 +81,14 @@ class Flood:
         if not self._ready:
             self._ready = True
             print("ready", flush=True)
+
+    def beat_is_due(self) -> bool:
+        """True about twice a second."""
+        now = time.monotonic()
+        due = now > self._next_beat
+        if due:
+            self._next_beat = now + 0.5
+        return due
 
     def dealer(self, identity: bytes, *, deaf: bool = False) -> zmq.Socket[bytes]:
         """``deaf``: what is not read from it stays on the way."""
@@ -95,7 +107,7 @@ class Flood:
 
     def worker(self, queue_size: int, *, deaf: bool = False) -> zmq.Socket[bytes]:
         dealer = self.dealer(new_worker_id("flood"), deaf=deaf)
-        dealer.send(codec.encode(WorkerHeartbeat(queue_size=queue_size)))
+        dealer.send(_beat(queue_size))
         return dealer
 
     def subscriber(self) -> zmq.Socket[bytes]:
@@ -111,6 +123,10 @@ class Flood:
         return opened
 
 
+def _beat(queue_size: int) -> bytes:
+    return codec.encode(WorkerHeartbeat(queue_size=queue_size, capabilities=(TaskCapability("flood", 1),)))
+
+
 class _Frames:
     """Messages that differ in the task id only: it is put in its place."""
 
@@ -121,9 +137,9 @@ class _Frames:
         return new_task_id().join(self._parts)
 
 
-def _task(client: ClientId, metadata: bytes = b"", *needs: str) -> Task:
-    capabilities = tuple(TaskCapability(name, 1) for name in needs)
-    return Task(_MARKER, client, metadata, new_object_id(client), (), capabilities)
+def _task(client: ClientId, metadata: bytes = b"", needs: str = "flood") -> Task:
+    """For the flood's own workers, so that the worker of who does nothing wrong has no other tasks."""
+    return Task(_MARKER, client, metadata, new_object_id(client), (), (TaskCapability(needs, 1),))
 
 
 def _drain(dealer: zmq.Socket[bytes]) -> Iterator[bytes]:
@@ -147,13 +163,17 @@ def _send_all(flood: Flood, dealer: zmq.Socket[bytes], frame: Callable[[], bytes
 def tasks(flood: Flood) -> None:
     """a client sends tasks that nobody runs"""
     client, dealer = flood.client()
-    _send_all(flood, dealer, _Frames(_task(client, b"", "nowhere")).one)
+    _send_all(flood, dealer, _Frames(_task(client)).one)
 
 
 def requirements(flood: Flood) -> None:
     """each task requires something else"""
     client, dealer = flood.client()
-    _send_all(flood, dealer, lambda: codec.encode(_task(client, b"", os.urandom(8).hex()))[:])
+
+    def frame() -> bytes:
+        return codec.encode(replace(_task(client, b"", os.urandom(8).hex()), task_id=new_task_id()))
+
+    _send_all(flood, dealer, frame)
 
 
 def results(flood: Flood) -> None:
@@ -166,6 +186,8 @@ def results(flood: Flood) -> None:
     poller.register(dealer, zmq.POLLOUT)
     while True:
         ready = dict(poller.poll())
+        if flood.beat_is_due():
+            worker.send(_beat(_BURST))
         if worker in ready:
             for frame in _drain(worker):
                 message = codec.decode(frame)
@@ -182,31 +204,39 @@ def results(flood: Flood) -> None:
 def worker(flood: Flood) -> None:
     """a worker takes every task and never reads one"""
     client, dealer = flood.client()
-    flood.worker(2**31, deaf=True)
-    _send_all(flood, dealer, _Frames(_task(client)).one)
+    worker = flood.worker(2**31, deaf=True)
+    frames = _Frames(_task(client))
+
+    def frame() -> bytes:
+        if flood.beat_is_due():
+            worker.send(_beat(2**31))
+        return frames.one()
+
+    _send_all(flood, dealer, frame)
 
 
 def subscriber(flood: Flood) -> None:
     """monitor subscribers that stall"""
     stalled = [flood.subscriber() for _ in range(3)]
     client, dealer = flood.client()
-    _send_all(flood, dealer, _Frames(_task(client, b"", "nowhere")).one)
+    _send_all(flood, dealer, _Frames(_task(client)).one)
     del stalled
 
 
 def peers(flood: Flood) -> None:
     """clients and workers connect by the thousand"""
     dealers = []
-    for number in range(_CONNECTIONS):
-        dealers.append(flood.worker(0) if number % 2 else flood.client()[1])
     beats = codec.encode(ClientHeartbeat()), codec.encode(WorkerHeartbeat(queue_size=0))
-    flood.did(0)
-    while True:
+    for number in range(_CONNECTIONS):
+        dealers.append(flood.dealer(new_worker_id("flood") if number % 2 else new_client_id()))
+    while True:  # two heartbeats a second of each, as real ones
         for number, dealer in enumerate(dealers):
             dealer.send(beats[number % 2])
             for _ in _drain(dealer):
                 pass
-            flood.did(1)
+            if not number % 40:
+                time.sleep(0.01)
+        flood.did(len(dealers))
 
 
 def objects(flood: Flood) -> None:
@@ -228,7 +258,7 @@ def large(flood: Flood) -> None:
     """a client sends tasks of 60 MiB"""
     client, dealer = flood.client()
     dealer.setsockopt(zmq.SNDHWM, 2)
-    frames = _Frames(_task(client, bytes(60 << 20), "nowhere"))
+    frames = _Frames(_task(client, bytes(60 << 20)))
     while True:
         dealer.send(frames.one(), copy=False)
         for _ in _drain(dealer):
@@ -246,6 +276,8 @@ def logs(flood: Flood) -> None:
     task_id = _next_task(worker)
     log = codec.encode(TaskLog(task_id, LogType.STDOUT, text))
     while True:
+        if flood.beat_is_due():
+            worker.send(_beat(1))
         worker.send(log)
         flood.did(1)
         for received in _drain(worker):
@@ -266,7 +298,7 @@ def _next_task(worker: zmq.Socket[bytes]) -> TaskId:
 def questions(flood: Flood) -> None:
     """a client with 100,000 tasks asks for all tasks, again and again"""
     client, dealer = flood.client()
-    frames = _Frames(_task(client, b"", "nowhere"))
+    frames = _Frames(_task(client))
     for _ in range(100_000):
         dealer.send(frames.one())
     question = codec.encode(InformationRequest(encode_query(InformationQuery(1, "tasks", TaskFilter()))))

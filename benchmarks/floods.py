@@ -49,9 +49,12 @@ from reference_impl.addresses import Address
 from reference_impl.cluster import EmbeddedCluster
 
 _TIMEOUT = 3.0  # of clients and workers
-_PATIENCE_MILLISECONDS = 60_000
+_PATIENCE_SECONDS = 60.0
 _MIB = 1 << 20
 _OPTIONS: dict[str, tuple[str, ...]] = {
+    "results": ("--max-unsent-messages", "10000"),
+    "worker": ("--max-unsent-messages", "10000"),
+    "cancels_unread": ("--max-unsent-messages", "10000"),
     "requirements": ("--max-tasks-per-client", "200000"),
     "objects": ("--max-objects-per-client", "500000"),
     "peers": ("--max-peers", "500"),
@@ -85,7 +88,9 @@ class HonestClient:
         self._client, self._worker = self._dealer(self._id, address), self._dealer(new_worker_id("honest"), address)
         self._offer = (TaskCapability("honest", 1),)
         self._function = new_object_id(self._id)
-        self._next_beat = 0.0
+        self._poller = zmq.Poller()
+        for dealer in (self._client, self._worker):
+            self._poller.register(dealer, zmq.POLLIN)
         self.beat()
 
     def _dealer(self, identity: bytes, address: str) -> zmq.Socket[bytes]:
@@ -100,19 +105,18 @@ class HonestClient:
         self._worker.send(codec.encode(WorkerHeartbeat(queue_size=1, capabilities=self._offer)))
 
     def trip(self) -> None:
-        if time.monotonic() > self._next_beat:
-            self.beat()
         task = Task(new_task_id(), self._id, b"", self._function, (), self._offer)
         self._client.send(codec.encode(task))
-        self._receive(self._worker, Kind.TASK)
-        self._worker.send(codec.encode(TaskResult(task.task_id, TaskResultType.SUCCESS)))
-        self._receive(self._client, Kind.TASK_RESULT)
-
-    def _receive(self, dealer: zmq.Socket[bytes], kind: Kind) -> None:
-        while dealer.poll(_PATIENCE_MILLISECONDS):
-            if Envelope.parse(dealer.recv()).kind is kind:
+        patience = time.monotonic() + _PATIENCE_SECONDS
+        while (now := time.monotonic()) < patience:
+            if now > self._next_beat:
+                self.beat()
+            ready = dict(self._poller.poll(int(_TIMEOUT * 250)))
+            if self._worker in ready and Envelope.parse(self._worker.recv()).kind is Kind.TASK:
+                self._worker.send(codec.encode(TaskResult(task.task_id, TaskResultType.SUCCESS)))
+            if self._client in ready and Envelope.parse(self._client.recv()).kind is Kind.TASK_RESULT:
                 return
-        raise NoAnswer
+        raise NoAnswer(f"no TaskResult for {_PATIENCE_SECONDS:g} s")
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -122,7 +126,7 @@ class HonestConnection:
     """A connection to the object storage."""
 
     def __init__(self, address: str) -> None:
-        self._socket = socket.create_connection(Address.parse(address), _PATIENCE_MILLISECONDS / 1000)
+        self._socket = socket.create_connection(Address.parse(address), _PATIENCE_SECONDS)
         self._socket.sendall(storage.greeting(new_client_id()))
         self._read(len(storage.greeting(storage.SERVER_IDENTITY)))
         self._id = new_object_id(new_client_id())

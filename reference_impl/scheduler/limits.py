@@ -31,7 +31,9 @@ KEPT_HEARTBEAT_BYTES = 1 << 18
 KEPT_NAME_BYTES = 256
 """Of the name of an object."""
 LISTED_TASKS = 10_000
-"""How many tasks an answer lists at most (INF-04)."""
+"""How many tasks an answer lists at most (LIM-08)."""
+QUESTIONS_BURST, QUESTIONS_RATE = 50_000, 5_000
+"""What the answers to one client may cost at once, and each second: as many listed tasks, of about 20 us (LIM-09)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,25 @@ class Limits:
 
 class Refused(Exception):
     """There is no room for a task; the text says which limit was met."""
+
+
+class Budget:
+    """What one peer may spend, in units of its own: ``burst`` at once, and ``rate`` each second."""
+
+    __slots__ = ("_at", "_burst", "_left", "_rate")
+
+    def __init__(self, burst: float, rate: float, now: float) -> None:
+        self._burst, self._rate = burst, rate
+        self._left, self._at = burst, now
+
+    def spend(self, cost: float, now: float) -> float:
+        """0.0, and it is spent; or the seconds after which as much can be spent, and nothing is."""
+        self._left = min(self._burst, self._left + self._rate * (now - self._at))
+        self._at = now
+        if self._left >= min(cost, self._burst):
+            self._left -= cost
+            return 0.0
+        return (min(cost, self._burst) - self._left) / self._rate
 
 
 class Admission:
