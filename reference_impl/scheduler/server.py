@@ -44,7 +44,7 @@ _LOG = logging.getLogger("scheduler")
 MONITOR_PORT_OFFSET = 2
 MAX_MESSAGE_BYTES = 64 << 20
 _TICK_SECONDS = 1.0
-_FAIR = 3
+_FAIR_MESSAGES, _FAIR_BYTES = 4, 4096  # of whoever is there, before it is looked who else has come
 _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
 _STORAGE_FINISH_SECONDS = 2.0
@@ -171,14 +171,17 @@ class SchedulerServer:
     def _drain(self) -> None:
         now = time.monotonic()
         receive, core = self._router.recv_multipart, self.core
-        for number in range(_DRAIN_MESSAGES):
-            if not number & _FAIR:
-                self._router.getsockopt(zmq.EVENTS)  # or libzmq looks for other peers' messages every 100 parts only
+        unseen = 0
+        for _ in range(_DRAIN_MESSAGES):
+            if unseen <= 0:  # libzmq would look for other peers' messages every 100 parts, however long these take
+                self._router.getsockopt(zmq.EVENTS)
+                unseen = _FAIR_BYTES
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
                 return
             sender = frames[0]
+            unseen -= _FAIR_BYTES // _FAIR_MESSAGES + len(frames[-1])
             if len(frames) != 2:
                 reason = f"{len(frames) - 1} frames instead of one"
                 self._carry_out(core.receive_malformed(sender, reason))
