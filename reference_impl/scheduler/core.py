@@ -98,6 +98,18 @@ class SchedulerCore:
         self.turn.note_malformed(sender, reason)
         return self.turn.out
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether ``proceed`` is wanted, as soon as there is nothing more urgent."""
+        return self.presence.unfinished
+
+    def proceed(self, now: float) -> list[Instruction]:
+        """A piece of what takes long."""
+        self.turn.begin(now)
+        self.presence.proceed()
+        self.dispatch.fill()
+        return self.turn.out
+
     def overflowed(self, peer: Identity) -> list[Instruction]:
         """A peer that can't take what is sent to it: more waits for it than may wait for one."""
         self.turn.begin(self.turn.now)

@@ -17,6 +17,9 @@ from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.records import WorkerRecord
 from reference_impl.scheduler.turn import Turn
 
+_DELETED_AT_ONCE = 10_000
+"""How many ids a message to the workers has at most."""
+
 
 class Ownership:
     """The objects of all clients."""
@@ -137,10 +140,11 @@ class Ownership:
             return
         self.objects.forget(ids)
         self._turn.out.append(DeleteObjects(tuple(ids)))
-        metadata = ObjectMetadata(object_ids=tuple(ids))
-        delete = Envelope.of(ObjectInstruction(ObjectInstructionType.DELETE, b"", metadata))
-        for worker in self._peers.workers:
-            self._turn.send(worker, delete)
+        for start in range(0, len(ids), _DELETED_AT_ONCE):
+            metadata = ObjectMetadata(object_ids=tuple(ids[start : start + _DELETED_AT_ONCE]))
+            delete = Envelope.of(ObjectInstruction(ObjectInstructionType.DELETE, b"", metadata))
+            for worker in self._peers.workers:
+                self._turn.send(worker, delete)
 
     def _delete_untracked(self, ids: list[ObjectId]) -> None:
         """Objects that no worker has in use: they can only lie in the object storage."""

@@ -7,10 +7,11 @@ a client has lost its client.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Collection
 
 from protocol.envelope import Envelope
-from protocol.identifiers import Identity, Role, role_of
+from protocol.identifiers import Identity, ObjectId, Role, role_of
 from protocol.lifecycle import Event, State
 from protocol.messages import (
     ClientDisconnect,
@@ -33,9 +34,12 @@ from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.monitor import state_worker
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
-from reference_impl.scheduler.records import ClientRecord, WorkerRecord
+from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
 from reference_impl.scheduler.settings import Settings
 from reference_impl.scheduler.turn import Turn
+
+_PIECE = 500
+"""How many tasks and objects of a lost client go at a time."""
 
 
 class Presence:
@@ -50,6 +54,7 @@ class Presence:
         self._peers = peers
         self._ownership = ownership
         self._lifecycle = lifecycle
+        self._leaving: deque[tuple[Identity, list[TaskRecord], list[ObjectId]]] = deque()  # lost clients, what is left
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
         self._worker_echo = Envelope.of(WorkerHeartbeatEcho(settings.storage_address))
 
@@ -164,6 +169,8 @@ class Presence:
     def _shut_down(self) -> None:
         """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
         turn = self._turn
+        while self._leaving:
+            self.proceed()
         for task in self._lifecycle.tasks.values():
             if task.state is not State.ABANDONED:
                 turn.answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
@@ -203,9 +210,33 @@ class Presence:
     def _client_lost(self, client: ClientRecord) -> None:
         self._peers.remove_client(client)
         self._lifecycle.graphs.client_lost(client.client_id)
-        for task in list(client.tasks.values()):
-            self._lifecycle.happen(task, Event.CLIENT_LOST, client.client_id)
-        self._ownership.delete(list(client.objects))
+        self._leaving.append((client.client_id, list(client.tasks.values())[::-1], list(client.objects)))
+        if len(self._leaving) == 1:
+            self.proceed()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something of a client that is lost is still there: ``proceed`` goes on with it."""
+        return bool(self._leaving)
+
+    def proceed(self) -> None:
+        """What a lost client leaves behind goes in pieces: it may be a million tasks, and others do not wait for it.
+        The first piece, which nearly always is all, goes at once."""
+        left = _PIECE
+        while self._leaving and left:
+            client_id, tasks, objects = self._leaving[0]
+            while tasks and left:
+                left -= 1
+                task = tasks.pop()  # the oldest, before a worker gets it
+                if self._lifecycle.tasks.get(task.task_id) is task:
+                    self._lifecycle.happen(task, Event.CLIENT_LOST, client_id)
+            if objects and left:
+                piece, objects[-left:] = objects[-left:], []
+                left -= len(piece)
+                again = self._peers.clients.get(client_id)  # who has come back may have made some of them anew
+                self._ownership.delete([i for i in piece if i not in again.objects] if again is not None else piece)
+            if not tasks and not objects:
+                self._leaving.popleft()
 
     def _publish(self, worker: WorkerRecord, state: WorkerState) -> None:
         if self._turn.monitored:

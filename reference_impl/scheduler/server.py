@@ -148,8 +148,8 @@ class SchedulerServer:
                 next_report = now + self._listen.report_seconds
                 self._report(now)
             self._storage.update(poller)
-            wait = max(0.0, min(next_tick, next_report) - time.monotonic())
-            ready = dict(poller.poll(int(wait * 1000) + 1))
+            wait = int(max(0.0, min(next_tick, next_report) - time.monotonic()) * 1000) + 1
+            ready = dict(poller.poll(0 if self.core.unfinished else wait))
             if stop is not None and stop.fileno() in ready:
                 _LOG.info("%s: ending", stop.received.name if stop.received else "stop")
                 return
@@ -157,6 +157,8 @@ class SchedulerServer:
                 self._drain()
             if self._monitor in ready:
                 self._subscriptions()
+            if self.core.unfinished:
+                self._carry_out(self.core.proceed(time.monotonic()))
             self._storage.handle(ready, poller)
             self._carry_out(self._storage.take_answers())
         self._storage.finish(time.monotonic() + _STORAGE_FINISH_SECONDS)

@@ -12,8 +12,10 @@ from protocol.lifecycle import State
 from protocol.messages import (
     Argument,
     ArgumentType,
+    ClientDisconnect,
     ClientHeartbeat,
     ClientHeartbeatEcho,
+    DisconnectType,
     GraphTask,
     ObjectInstruction,
     ObjectInstructionType,
@@ -289,6 +291,55 @@ def test_a_long_heartbeat_shows_only_that_its_sender_is_alive() -> None:
     echoes = (ClientHeartbeatEcho, WorkerHeartbeatEcho, WorkerManagerHeartbeatEcho)
     for peer, echo in zip((C1, W1, b"manager"), echoes, strict=True):
         assert [type(m) for m in world.take(peer)] == [echo] * 3
+
+
+def test_liv06_much_of_a_lost_client_goes_in_pieces_and_others_are_served_meanwhile() -> None:
+    world = World()
+    world.client(C1)
+    world.client(C2)
+    world.worker()
+    _create(world, C1, 2_000)
+    tasks = [world.task(C1) for _ in range(2_000)]
+    world.client_leaves(C1)
+    assert world.core.unfinished
+    assert world.core.tasks[tasks[0]].state is State.ABANDONED  # what runs is canceled at once
+    other = world.task(C2)
+    world.client(C1)  # it comes back, and makes an object anew
+    _create(world, C1, 1)
+    pieces = 0
+    while world.core.unfinished:
+        world.proceed()
+        pieces += 1
+    assert pieces > 3
+    assert list(world.core.tasks) == [tasks[0], other]
+    assert len(world.core.objects) == 1
+    assert sorted(world.deleted) == sorted(_named(C1, number) for number in range(1, 2_000))
+    world.confirm(tasks[0], CANCELED)
+    assert world.state(other) is State.RUNNING
+    world.result(other, owner=C2)
+    assert len(world.take(C2)) == 1
+
+
+def test_liv06_a_shutdown_leaves_nothing_of_a_lost_client() -> None:
+    world = World()
+    world.client(C1)
+    world.client(C2)
+    _create(world, C1, 2_000)
+    world.client_leaves(C1)
+    world.send(C2, ClientDisconnect(DisconnectType.SHUTDOWN))
+    assert len(world.deleted) == 2_000
+    assert world.stopped
+
+
+def test_obj06_workers_are_told_of_many_deletions_in_several_messages() -> None:
+    world = World()
+    world.client()
+    world.worker()
+    for _ in range(2):
+        _create(world, C1, 15_000)
+    world.send(C1, ObjectInstruction(ObjectInstructionType.CLEAR, C1))
+    told = [m for m in world.take(W1) if isinstance(m, ObjectInstruction)]
+    assert [len(m.object_metadata.object_ids) for m in told] == [10_000, 5_000]
 
 
 def _worker_overflows(world: World) -> None:

@@ -116,6 +116,10 @@ class World:
         results = (content_object_id(owner, task),)
         self.send(worker, TaskResult(task, kind, b"", results))
 
+    def proceed(self) -> None:
+        """The shell has nothing more urgent to do."""
+        self._collect(self.core.proceed(self.now))
+
     def overflow(self, peer: Identity) -> None:
         """The shell can't send to it: it does not read."""
         self._collect(self.core.overflowed(peer))
