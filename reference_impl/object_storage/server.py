@@ -259,6 +259,8 @@ class Server:
 
     def _read(self, connection: _Connection) -> None:
         """One read, so that no connection keeps the others waiting; what is left makes it ready again."""
+        if connection.number in self._arrivals.waiting:
+            return  # since this pass
         try:
             received = connection.socket.recv_into(connection.side.buffer())
         except BlockingIOError:
