@@ -48,7 +48,7 @@ from protocol.messages import (
 from reference_impl.addresses import Address
 from reference_impl.cluster import EmbeddedCluster
 
-_TIMEOUT = 3.0  # of clients and workers
+_TIMEOUT = 5.0  # of clients and workers
 _PATIENCE_SECONDS = 60.0
 _MIB = 1 << 20
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -105,15 +105,18 @@ class HonestClient:
         self._worker.send(codec.encode(WorkerHeartbeat(queue_size=1, capabilities=self._offer)))
 
     def trip(self) -> None:
-        task = Task(new_task_id(), self._id, b"", self._function, (), self._offer)
-        self._client.send(codec.encode(task))
         patience = time.monotonic() + _PATIENCE_SECONDS
+        again = 0.0
         while (now := time.monotonic()) < patience:
+            if now > again:  # after a while once more: if it was taken for lost, so is the task
+                again = now + _TIMEOUT
+                task = Task(new_task_id(), self._id, b"", self._function, (), self._offer)
+                self._client.send(codec.encode(task))
             if now > self._next_beat:
                 self.beat()
             ready = dict(self._poller.poll(int(_TIMEOUT * 250)))
-            if self._worker in ready and Envelope.parse(self._worker.recv()).kind is Kind.TASK:
-                self._worker.send(codec.encode(TaskResult(task.task_id, TaskResultType.SUCCESS)))
+            if self._worker in ready and (given := Envelope.parse(self._worker.recv())).kind is Kind.TASK:
+                self._worker.send(codec.encode(TaskResult(given.task_id, TaskResultType.SUCCESS)))
             if self._client in ready and Envelope.parse(self._client.recv()).kind is Kind.TASK_RESULT:
                 return
         raise NoAnswer(f"no TaskResult for {_PATIENCE_SECONDS:g} s")
@@ -174,7 +177,7 @@ class Measured:
 
 
 @contextmanager
-def _flooding(name: str, cluster: EmbeddedCluster, measured: Measured) -> Iterator[None]:
+def _flooding(name: str, cluster: EmbeddedCluster, measured: Measured, trip: Callable[[], None]) -> Iterator[None]:
     """A flood runs. In the end ``measured`` has what it did."""
     addresses = (cluster.scheduler_address, cluster.object_storage_address, cluster.monitor_address)
     command = [sys.executable, "-m", "benchmarks.flooders", name, *addresses]
@@ -185,6 +188,8 @@ def _flooding(name: str, cluster: EmbeddedCluster, measured: Measured) -> Iterat
             if not flooder.stdout.readline():
                 raise NoAnswer("the flood did not start")
             flooder.terminate()
+            while flooder.poll() is None:
+                trip()  # it goes on: who is silent is lost
             report = json.loads(flooder.stdout.readline() or "{}")
             measured.done, measured.fault = report.get("done", 0), report.get("fault", "")
         finally:
@@ -229,7 +234,7 @@ def measure(name: str, seconds: float) -> Measured:
             _trips(honest, seconds / 8, look)
             before = _trips(honest, seconds / 4, look)
             measured.memory_before = measured.memory_peak = process.memory_info().rss
-            with _flooding(name, cluster, measured):
+            with _flooding(name, cluster, measured, honest.trip):
                 _trips(honest, min(2.0, seconds / 4), look)  # while it starts
                 during = _trips(honest, seconds, look)
             _trips(honest, _TIMEOUT + 2.0, look)
