@@ -46,7 +46,8 @@ GREETING_SECONDS = 30.0
 
 _SWEEP_SECONDS = 10.0
 _ARRIVALS_SHARE = 2  # payloads that are being received may take the memory limit divided by this
-_REQUESTS = 64  # of one connection, before others have their turn
+_TURN = 4  # requests of one connection that are carried out before it is looked who else is there
+_LONGEST_TURN = 64  # when there was nobody
 _JOIN_AVERAGE_BYTES = 1 << 14  # buffers smaller than this are joined: cheaper than one iovec for each
 _JOIN_COUNT = 1 << 13
 _IOVECS = 512
@@ -149,6 +150,7 @@ class Server:
         self._arrivals = Arrivals(None if limits.memory is None else limits.memory // _ARRIVALS_SHARE)
         self._most_connections = connections
         self._sweep_at = 0.0
+        self._turn = _TURN
         self._connections: dict[int, _Connection] = {}
         self._numbers = count(1)
         self._dirty: dict[_Connection, None] = {}  # has something to send since this pass
@@ -169,6 +171,7 @@ class Server:
         self._selector.register(stop, selectors.EVENT_READ)
         while True:
             timeout, behind = self._timeout(), tuple(self._behind)
+            self._turn = min(2 * self._turn, _LONGEST_TURN)
             ready = self._selector.select(timeout)
             for key, events in ready:
                 connection: _Connection | None = key.data
@@ -184,6 +187,8 @@ class Server:
                     if events & selectors.EVENT_WRITE:
                         self._dirty[connection] = None
                     if events & selectors.EVENT_READ and connection not in self._behind:
+                        if behind:
+                            self._turn = _TURN
                         self._read(connection)
             for connection in behind:
                 if connection in self._behind:  # else closed by another one of this pass
@@ -192,7 +197,9 @@ class Server:
             if timeout is not None:
                 self._tick()
             while self._dirty:
-                self._flush(self._dirty.popitem()[0])
+                connection = self._dirty.popitem()[0]
+                if connection not in self._behind:  # else it is sent with what follows
+                    self._flush(connection)
 
     def close(self) -> None:
         """Closes every socket, and removes the files."""
@@ -276,7 +283,7 @@ class Server:
     def _requests(self, connection: _Connection, received: int) -> None:
         """Carries out what has come, so much of it that others need not wait for long."""
         side, number, now = connection.side, connection.number, time.monotonic()
-        left = _REQUESTS
+        left = self._turn
         try:
             for request in side.received(received):
                 if not connection.identified:
@@ -288,6 +295,8 @@ class Server:
                 if not left:
                     self._behind[connection] = None
                     break
+            if connection.out:
+                self._dirty[connection] = None
             if side.incoming or self._arrivals.total:
                 self._reconsider(self._arrivals.came(number, side.incoming, now))
                 self._dirty[connection] = None

@@ -121,6 +121,13 @@ def _add_limits(parser: RoleParser) -> None:
         metavar="N",
         help="that wait for one peer to read them; a peer that has more to read is lost",
     )
+    parser.add_argument(
+        "--max-unsent-bytes",
+        type=size,
+        default="256M",
+        metavar="BYTES[K|M|G|T]",
+        help="of messages longer than 4 KiB that wait for one peer to read them, likewise",
+    )
 
 
 def _limits(options: argparse.Namespace) -> Limits:
@@ -181,6 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         options.status_report_interval_seconds,
         options.object_report_limit,
         options.max_unsent_messages,
+        sys.maxsize if options.max_unsent_bytes is None else options.max_unsent_bytes,
         options.object_storage_magic,
     )
     stop = StopSignals()

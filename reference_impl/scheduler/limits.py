@@ -28,6 +28,8 @@ LONG_TASK_BYTES = 1 << 10
 """The bytes of longer Task messages are counted; of others the number says enough."""
 KEPT_HEARTBEAT_BYTES = 1 << 18
 """What a longer heartbeat says is not kept: it only shows that its sender is alive."""
+MOST_HELD = 10_000
+"""How many tasks a worker is given at a time, however many it says that it may hold (LIM-10)."""
 KEPT_NAME_BYTES = 256
 """Of the name of an object."""
 LISTED_TASKS = 10_000

@@ -9,7 +9,7 @@ from protocol.envelope import Envelope
 from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
 from protocol.messages import ClientHeartbeat, Kind, TaskCapability, WorkerHeartbeat
-from reference_impl.scheduler.limits import QUESTIONS_BURST, QUESTIONS_RATE, Budget
+from reference_impl.scheduler.limits import MOST_HELD, QUESTIONS_BURST, QUESTIONS_RATE, Budget
 from reference_impl.scheduler.story import Ended, Story
 
 Names = frozenset[str]
@@ -126,7 +126,7 @@ class WorkerRecord:
 
     def __init__(self, worker_id: WorkerId, heartbeat: WorkerHeartbeat, now: float) -> None:
         self.worker_id = worker_id
-        self.queue_size = heartbeat.queue_size  # read once, when it registers
+        self.queue_size = min(heartbeat.queue_size, MOST_HELD)  # read once, when it registers
         self.offers = names_of(heartbeat.capabilities)  # likewise
         self.manager_id = heartbeat.worker_manager_id  # likewise
         self.heartbeat = heartbeat

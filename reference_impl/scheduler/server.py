@@ -36,6 +36,7 @@ from reference_impl.scheduler.instructions import (
     Stop,
     StoreThenSend,
 )
+from reference_impl.scheduler.outbox import LONG_BYTES, Outbox
 from reference_impl.scheduler.settings import Settings
 from reference_impl.scheduler.storage_link import StorageLink
 from reference_impl.transport import new_context
@@ -63,6 +64,7 @@ class Listen:
     report_seconds: float = 1.0
     object_report_limit: int = 500
     unsent_messages: int = 100_000  # of one peer; at more it is lost
+    unsent_bytes: int = 256 << 20  # the same, of messages longer than 4 KiB
     storage_magic: bytes = MAGIC
 
 
@@ -85,6 +87,7 @@ class SchedulerServer:
             raise
         self.core = SchedulerCore(settings, time.monotonic())
         self._storage = StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic)
+        self._outbox = Outbox(self._router, listen.unsent_bytes)
         self._peers = PeerLog(_LOG)
         self._received = [0] * len(Kind)
         self._sent = [0] * len(Kind)
@@ -145,6 +148,7 @@ class SchedulerServer:
                 next_tick = now + min(_TICK_SECONDS, self._tick_seconds())
                 self._carry_out(self.core.tick(now))
                 self._storage.maintain(now)
+                self._outbox.tidy()
             if now >= next_report:
                 next_report = now + self._listen.report_seconds
                 self._report(now)
@@ -201,8 +205,12 @@ class SchedulerServer:
         for instruction in instructions:
             if isinstance(instruction, Send):
                 self._sent[instruction.envelope.kind] += 1
+                frame = instruction.envelope.frame
                 try:
-                    self._router.send_multipart((instruction.to, instruction.envelope.frame), zmq.NOBLOCK)
+                    if len(frame) <= LONG_BYTES:
+                        self._router.send_multipart((instruction.to, frame), zmq.NOBLOCK)
+                    else:
+                        self._outbox.send(instruction.to, frame)
                 except zmq.Again:
                     self._slow[instruction.to] = None
                 except zmq.ZMQError as error:  # there is no connection to it

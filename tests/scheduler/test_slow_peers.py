@@ -44,7 +44,7 @@ def _deaf(running: Running, identity: bytes) -> zmq.Socket[bytes]:
     return dealer
 
 
-@pytest.mark.parametrize("running", [FEW], indirect=True)
+@pytest.mark.parametrize("running", [FEW, ("--max-unsent-bytes", "2M")], indirect=True)
 def test_lim07_a_client_that_never_reads_is_lost_and_others_are_served(running: Running) -> None:
     deaf_id = ClientId(new_client_id())
     deaf = _deaf(running, deaf_id)
@@ -63,7 +63,7 @@ def test_lim07_a_client_that_never_reads_is_lost_and_others_are_served(running: 
     assert codec.decode(worker.recv()) == other
 
 
-@pytest.mark.parametrize("running", [FEW], indirect=True)
+@pytest.mark.parametrize("running", [FEW, ("--max-unsent-bytes", "6M")], indirect=True)
 def test_lim07_the_tasks_of_a_worker_that_never_reads_go_elsewhere(running: Running) -> None:
     deaf_id = WorkerId(new_worker_id("deaf"))
     deaf = _deaf(running, deaf_id)
