@@ -48,7 +48,7 @@ from protocol.messages import (
 from reference_impl.addresses import Address
 from reference_impl.cluster import EmbeddedCluster
 
-_TIMEOUT = 5.0  # of clients and workers
+_TIMEOUT, _QUICK_TIMEOUT = 5.0, 1.0  # of clients and workers, seconds
 _PATIENCE_SECONDS = 60.0
 _MIB = 1 << 20
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -82,7 +82,8 @@ class Honest(Protocol):
 class HonestClient:
     """A client, and a worker that only its tasks may use."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float) -> None:
+        self._timeout = timeout
         self._context = zmq.Context()
         self._id = ClientId(new_client_id())
         self._client, self._worker = self._dealer(self._id, address), self._dealer(new_worker_id("honest"), address)
@@ -100,7 +101,7 @@ class HonestClient:
         return dealer
 
     def beat(self) -> None:
-        self._next_beat = time.monotonic() + _TIMEOUT / 4
+        self._next_beat = time.monotonic() + self._timeout / 4
         self._client.send(codec.encode(ClientHeartbeat()))
         self._worker.send(codec.encode(WorkerHeartbeat(queue_size=1, capabilities=self._offer)))
 
@@ -109,12 +110,12 @@ class HonestClient:
         again = 0.0
         while (now := time.monotonic()) < patience:
             if now > again:  # after a while once more: if it was taken for lost, so is the task
-                again = now + _TIMEOUT
+                again = now + self._timeout
                 task = Task(new_task_id(), self._id, b"", self._function, (), self._offer)
                 self._client.send(codec.encode(task))
             if now > self._next_beat:
                 self.beat()
-            ready = dict(self._poller.poll(int(_TIMEOUT * 250)))
+            ready = dict(self._poller.poll(int(self._timeout * 250)))
             if self._worker in ready and (given := Envelope.parse(self._worker.recv())).kind is Kind.TASK:
                 self._worker.send(codec.encode(TaskResult(given.task_id, TaskResultType.SUCCESS)))
             if self._client in ready and Envelope.parse(self._client.recv()).kind is Kind.TASK_RESULT:
@@ -210,12 +211,12 @@ def _trips(honest: Honest, seconds: float, look: Callable[[], None]) -> list[flo
     return times
 
 
-def measure(name: str, seconds: float) -> Measured:
+def measure(name: str, seconds: float, timeout: float) -> Measured:
     """A flood of so many seconds."""
     flood = FLOODS[name]
     of_storage = flood in STORAGE_FLOODS
     measured = Measured(name, (flood.__doc__ or "").strip(), "object storage" if of_storage else "scheduler")
-    options = ("-ct", str(_TIMEOUT), "-wt", str(_TIMEOUT), *_OPTIONS.get(name, ()))
+    options = ("-ct", str(timeout), "-wt", str(timeout), *_OPTIONS.get(name, ()))
     with (
         tempfile.TemporaryDirectory() as logs,
         EmbeddedCluster.start(
@@ -224,7 +225,9 @@ def measure(name: str, seconds: float) -> Measured:
     ):
         process = psutil.Process(cluster.processes["object_storage" if of_storage else "scheduler"])
         honest: Honest = (
-            HonestConnection(cluster.object_storage_address) if of_storage else HonestClient(cluster.scheduler_address)
+            HonestConnection(cluster.object_storage_address)
+            if of_storage
+            else HonestClient(cluster.scheduler_address, timeout)
         )
 
         def look() -> None:
@@ -237,7 +240,7 @@ def measure(name: str, seconds: float) -> Measured:
             with _flooding(name, cluster, measured, honest.trip):
                 _trips(honest, min(2.0, seconds / 4), look)  # while it starts
                 during = _trips(honest, seconds, look)
-            _trips(honest, _TIMEOUT + 2.0, look)
+            _trips(honest, timeout + 2.0, look)
             measured.memory_after = process.memory_info().rss
         measured.trip_before, measured.trip_during = statistics.median(before), statistics.median(during)
         measured.trips_during = len(during)
@@ -273,7 +276,8 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     measurements = []
     for name in options.only or FLOODS:
-        measurements.append(measure(name, 0.5 if options.quick else options.seconds))
+        seconds, timeout = (0.5, _QUICK_TIMEOUT) if options.quick else (options.seconds, _TIMEOUT)
+        measurements.append(measure(name, seconds, timeout))
         if not sys.stdout.isatty():
             print(f"{name}: {measurements[-1].ratio:.1f}", file=sys.stderr, flush=True)
     console.print(table(measurements))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from protocol.codec import decode_answer, encode_query
 from protocol.identifiers import ClientId, ObjectId, TaskId, WorkerId, content_object_id
 from protocol.lifecycle import State
 from protocol.messages import (
@@ -17,6 +18,10 @@ from protocol.messages import (
     ClientHeartbeatEcho,
     DisconnectType,
     GraphTask,
+    InformationAnswer,
+    InformationQuery,
+    InformationRequest,
+    InformationResponse,
     ObjectInstruction,
     ObjectInstructionType,
     ObjectMetadata,
@@ -24,6 +29,8 @@ from protocol.messages import (
     TaskCancel,
     TaskCancelFlags,
     TaskCapability,
+    TaskFilter,
+    TaskList,
     TaskResult,
     TaskResultType,
     WorkerHeartbeat,
@@ -32,7 +39,8 @@ from protocol.messages import (
     WorkerManagerHeartbeatEcho,
 )
 from protocol.payloads import exception
-from reference_impl.scheduler.limits import KEPT_HEARTBEAT_BYTES, KEPT_NAME_BYTES, Limits
+from reference_impl.scheduler import information, records
+from reference_impl.scheduler.limits import KEPT_HEARTBEAT_BYTES, KEPT_NAME_BYTES, MOST_HELD, Budget, Limits
 from tests.scheduler.world import C1, C2, CANCELED, W1, W2, World, confirm
 
 C3 = ClientId(b"Client|" + b"3" * 32)
@@ -340,6 +348,74 @@ def test_obj06_workers_are_told_of_many_deletions_in_several_messages() -> None:
     world.send(C1, ObjectInstruction(ObjectInstructionType.CLEAR, C1))
     told = [m for m in world.take(W1) if isinstance(m, ObjectInstruction)]
     assert [len(m.object_metadata.object_ids) for m in told] == [10_000, 5_000]
+
+
+def _ask(world: World, client: ClientId, number: int, wanted: TaskFilter) -> InformationAnswer:
+    world.send(client, InformationRequest(encode_query(InformationQuery(number, "tasks", wanted))))
+    response = world.take(client)[-1]
+    assert isinstance(response, InformationResponse)
+    answer = decode_answer(response.response)
+    assert answer.query_id == number
+    return answer
+
+
+def test_lim08_an_answer_lists_a_part_of_many_tasks_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(information, "LISTED_TASKS", 5)
+    world = World()
+    world.client()
+    tasks = [world.task() for _ in range(8)]
+    for wanted in (TaskFilter(), TaskFilter(own_only=True), TaskFilter(tuple(tasks)), TaskFilter(limit=7)):
+        answer = _ask(world, C1, 1, wanted)
+        assert isinstance(answer.value, TaskList)
+        assert ([task.queue_position for task in answer.value.tasks], answer.value.total) == ([1, 2, 3, 4, 5], 8)
+    last = _ask(world, C1, 2, TaskFilter((tasks[7], tasks[2]))).value
+    assert isinstance(last, TaskList)
+    assert [task.queue_position for task in last.tasks] == [8, 3]
+
+
+def test_lim09_who_asks_without_end_is_told_when_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "QUESTIONS_BURST", 100)
+    monkeypatch.setattr(records, "QUESTIONS_RATE", 10)
+    world = World()
+    world.client(C1)
+    world.client(C2)
+    for _ in range(39):
+        world.task()
+    assert [_ask(world, C1, number, TaskFilter()).variant for number in range(4)] == [
+        "tasks",
+        "tasks",
+        "error",
+        "error",
+    ]
+    refused = _ask(world, C1, 5, TaskFilter()).value
+    assert refused == "too many questions: ask again in 2.0 s"
+    assert _ask(world, C1, 6, TaskFilter(limit=1)).variant == "tasks"  # this one costs less
+    assert _ask(world, C2, 7, TaskFilter()).variant == "tasks"
+    world.now += 2.3
+    assert _ask(world, C1, 8, TaskFilter()).variant == "tasks"
+    world.now += 1_000.0
+    assert [_ask(world, C1, number, TaskFilter()).variant for number in range(3)] == ["tasks", "tasks", "error"]
+
+
+def test_lim09_those_who_are_not_registered_share_what_there_is() -> None:
+    world = World()
+    world.client(C1)
+    world.core.questions = Budget(10, 0.0, 0.0)
+    strangers = [b"stranger %d" % number for number in range(20)]
+    question = InformationRequest(encode_query(InformationQuery(1, "workers")))
+    for stranger in strangers:
+        world.send(stranger, question)
+    answers = [world.take(stranger)[-1] for stranger in strangers]
+    variants = [decode_answer(a.response).variant for a in answers if isinstance(a, InformationResponse)]
+    assert variants == ["workers"] * 10 + ["error"] * 10
+    assert _ask(world, C1, 1, TaskFilter()).variant == "tasks"
+
+
+def test_lim10_a_worker_is_not_given_everything() -> None:
+    world = World()
+    world.client()
+    world.worker(queue_size=2**31)
+    assert world.core.workers[W1].queue_size == MOST_HELD
 
 
 def _worker_overflows(world: World) -> None:
