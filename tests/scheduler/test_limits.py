@@ -400,7 +400,7 @@ def test_lim09_who_asks_without_end_is_told_when_to_ask_again(monkeypatch: pytes
 def test_lim09_those_who_are_not_registered_share_what_there_is() -> None:
     world = World()
     world.client(C1)
-    world.core.questions = Budget(10, 0.0, 0.0)
+    world.core.questions = Budget(10, 0.001, 0.0)
     strangers = [b"stranger %d" % number for number in range(20)]
     question = InformationRequest(encode_query(InformationQuery(1, "workers")))
     for stranger in strangers:
