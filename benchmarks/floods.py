@@ -1,11 +1,12 @@
 """What floods and slow peers cost: memory of the scheduler (or the object storage), and the round trip of a client that
-does nothing wrong, before and during.
+does nothing wrong, without and with the flood.
 
 For each flood a fresh scheduler and object storage. A client and its worker, which only that client's tasks may use,
-send one task at a time to and fro; for the object storage a connection stores, fetches and deletes an object. Then the
-flood runs in a process of its own, while the round trips go on; then it ends without taking leave. Reported are the
-memory before, the highest, and after the flood's peers have timed out, the median round trip before and during, and
-their ratio. ``python -m benchmarks.floods [--quick] [--only NAME …] [--seconds S] [--jsonl FILE]``
+send one task at a time to and fro; for the object storage a connection stores, fetches and deletes an object. The flood
+runs in a process of its own, which is stopped and continued, so that what else the machine does falls on both sides; in
+the end it goes without taking leave. Reported are the memory before, the highest, and after the flood's peers have
+timed out, the median round trip without and with the flood, and their ratio.
+``python -m benchmarks.floods [--quick] [--only NAME …] [--seconds S] [--jsonl FILE]``
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +52,8 @@ from reference_impl.cluster import EmbeddedCluster
 _TIMEOUT, _QUICK_TIMEOUT = 5.0, 1.0  # of clients and workers, seconds
 _PATIENCE_SECONDS = 60.0
 _MIB = 1 << 20
+_TURNS = 8  # of the flood, and of the time without it
+_TAIL = 0.25  # of a turn, not measured
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "results": ("--max-unsent-messages", "10000"),
     "worker": ("--max-unsent-messages", "10000"),
@@ -177,24 +180,34 @@ class Measured:
         return self.trip_during / self.trip_before if self.trip_before else 0.0
 
 
-@contextmanager
-def _flooding(name: str, cluster: EmbeddedCluster, measured: Measured, trip: Callable[[], None]) -> Iterator[None]:
-    """A flood runs. In the end ``measured`` has what it did."""
-    addresses = (cluster.scheduler_address, cluster.object_storage_address, cluster.monitor_address)
-    command = [sys.executable, "-m", "benchmarks.flooders", name, *addresses]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as flooder:
-        assert flooder.stdout is not None
-        try:
-            yield
-            if not flooder.stdout.readline():
-                raise NoAnswer("the flood did not start")
-            flooder.terminate()
-            while flooder.poll() is None:
-                trip()  # it goes on: who is silent is lost
-            report = json.loads(flooder.stdout.readline() or "{}")
-            measured.done, measured.fault = report.get("done", 0), report.get("fault", "")
-        finally:
-            flooder.kill()
+class Flooder:
+    """The process of a flood, which can be stopped for a while."""
+
+    def __init__(self, name: str, cluster: EmbeddedCluster) -> None:
+        addresses = (cluster.scheduler_address, cluster.object_storage_address, cluster.monitor_address)
+        command = [sys.executable, "-m", "benchmarks.flooders", name, *addresses]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def run(self, running: bool) -> None:
+        self._process.send_signal(signal.SIGCONT if running else signal.SIGSTOP)
+
+    def end(self, trip: Callable[[], None]) -> tuple[int, str]:
+        """How much it has done, and what went wrong; ``trip`` is called until it has ended."""
+        assert self._process.stdout is not None
+        self._process.terminate()
+        while self._process.poll() is None:
+            trip()
+        lines = self._process.stdout.read().splitlines()
+        if len(lines) < 2:
+            raise NoAnswer("the flood did not start")
+        report = json.loads(lines[-1])
+        return report["done"], report["fault"]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def _trips(honest: Honest, seconds: float, look: Callable[[], None]) -> list[float]:
@@ -235,11 +248,19 @@ def measure(name: str, seconds: float, timeout: float) -> Measured:
 
         with contextlib.closing(honest):
             _trips(honest, seconds / 8, look)
-            before = _trips(honest, seconds / 4, look)
             measured.memory_before = measured.memory_peak = process.memory_info().rss
-            with _flooding(name, cluster, measured, honest.trip):
-                _trips(honest, min(2.0, seconds / 4), look)  # while it starts
-                during = _trips(honest, seconds, look)
+            before: list[float] = []
+            during: list[float] = []
+            with contextlib.closing(Flooder(name, cluster)) as flooder:
+                _trips(honest, 1.0, look)  # while it starts
+                for _ in range(_TURNS):
+                    flooder.run(False)
+                    _trips(honest, _TAIL * seconds / _TURNS, look)  # until what has been sent is worked off
+                    before += _trips(honest, seconds / 2 / _TURNS, look)
+                    flooder.run(True)
+                    _trips(honest, _TAIL * seconds / _TURNS, look)
+                    during += _trips(honest, seconds / _TURNS, look)
+                measured.done, measured.fault = flooder.end(honest.trip)
             _trips(honest, timeout + 2.0 if timeout > _QUICK_TIMEOUT else 0.2, look)
             measured.memory_after = process.memory_info().rss
         measured.trip_before, measured.trip_during = statistics.median(before), statistics.median(during)
@@ -250,7 +271,7 @@ def measure(name: str, seconds: float, timeout: float) -> Measured:
 def table(measurements: Sequence[Measured]) -> Table:
     result = Table(title="Floods and slow peers", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column("flood")
-    for heading in ("done", "MiB before", "highest", "after", "p50 before", "during, ms", "ratio"):
+    for heading in ("done", "MiB before", "highest", "after", "p50 without", "with, ms", "ratio"):
         result.add_column(heading, justify="right", no_wrap=True)
     for m in measurements:
         result.add_row(

@@ -116,7 +116,7 @@ class ExploredScheduler:
         """Everything that the core holds, for ``restore`` in this process."""
         buffer = io.BytesIO()
         pickler = pickle.Pickler(buffer, 5)
-        pickler.dispatch_table = dict.fromkeys((Envelope, Settings, ClientHeartbeat, WorkerHeartbeat), _reduce)
+        pickler.dispatch_table = dict.fromkeys((Envelope, Settings, Limits, ClientHeartbeat, WorkerHeartbeat), _reduce)
         pickler.dump(self.core)
         return buffer.getvalue()
 

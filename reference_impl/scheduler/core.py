@@ -24,7 +24,7 @@ from reference_impl.scheduler import information
 from reference_impl.scheduler.dispatch import Dispatch
 from reference_impl.scheduler.instructions import Instruction
 from reference_impl.scheduler.lifecycle import Lifecycle
-from reference_impl.scheduler.limits import QUESTIONS_BURST, QUESTIONS_RATE, Budget, Refused
+from reference_impl.scheduler.limits import Budget, Refused
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.presence import Presence
@@ -48,8 +48,8 @@ class SchedulerCore:
         self.settings = settings
         self.started_at = now
         self.turn = Turn(now)
-        self.questions = Budget(QUESTIONS_BURST, QUESTIONS_RATE, now)
-        """Of all who are no registered clients."""
+        self.questions: Budget | None = None
+        """What those may ask who are no registered clients, once one has asked something."""
         self.peers = Peers(settings.ended_stories, settings.limits.tasks_per_client)
         self.ownership = Ownership(self.turn, self.peers, settings.limits)
         self.lifecycle = Lifecycle(self.turn, self.peers, self.ownership, settings.ended_stories > 0, settings.limits)

@@ -42,7 +42,7 @@ from protocol.messages import (
     WorkerManagerStatus,
     WorkerStatus,
 )
-from reference_impl.scheduler.limits import LISTED_TASKS
+from reference_impl.scheduler.limits import LISTED_TASKS, QUESTIONS_BURST, QUESTIONS_RATE, Budget
 from reference_impl.scheduler.story import find, told
 
 if TYPE_CHECKING:
@@ -64,8 +64,10 @@ def answer(core: SchedulerCore, sender: Identity, request: InformationRequest, n
             encode_answer(InformationAnswer(query_id(request.request), "error", f"not a query: {error}"))
         )
     client = core.clients.get(sender)
-    budget = client.questions if client is not None else core.questions
-    wait = budget.spend(_cost(core, client, query), now)
+    asking = client if client is not None else core
+    if asking.questions is None:
+        asking.questions = Budget(QUESTIONS_BURST, QUESTIONS_RATE, now)
+    wait = asking.questions.spend(_cost(core, client, query), now)
     if wait:
         text = f"too many questions: ask again in {wait:.1f} s"
         return InformationResponse(encode_answer(InformationAnswer(query.query_id, "error", text)))

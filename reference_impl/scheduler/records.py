@@ -9,7 +9,7 @@ from protocol.envelope import Envelope
 from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
 from protocol.messages import ClientHeartbeat, Kind, TaskCapability, WorkerHeartbeat
-from reference_impl.scheduler.limits import MOST_HELD, QUESTIONS_BURST, QUESTIONS_RATE, Budget
+from reference_impl.scheduler.limits import MOST_HELD, Budget
 from reference_impl.scheduler.story import Ended, Story
 
 Names = frozenset[str]
@@ -104,7 +104,7 @@ class ClientRecord:
         self.room = room  # for so many tasks; 0: there is no room for its objects
         self.task_bytes = 0  # of their messages, of the long ones
         self.objects: set[ObjectId] = set()
-        self.questions = Budget(QUESTIONS_BURST, QUESTIONS_RATE, now)
+        self.questions: Budget | None = None  # once it has asked something
         self.ended: Ended = deque(maxlen=ended_stories)
 
 

@@ -39,7 +39,7 @@ from protocol.messages import (
     WorkerManagerHeartbeatEcho,
 )
 from protocol.payloads import exception
-from reference_impl.scheduler import information, records
+from reference_impl.scheduler import information
 from reference_impl.scheduler.limits import KEPT_HEARTBEAT_BYTES, KEPT_NAME_BYTES, MOST_HELD, Budget, Limits
 from tests.scheduler.world import C1, C2, CANCELED, W1, W2, World, confirm
 
@@ -374,8 +374,8 @@ def test_lim08_an_answer_lists_a_part_of_many_tasks_and_counts_all(monkeypatch: 
 
 
 def test_lim09_who_asks_without_end_is_told_when_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "QUESTIONS_BURST", 100)
-    monkeypatch.setattr(records, "QUESTIONS_RATE", 10)
+    monkeypatch.setattr(information, "QUESTIONS_BURST", 100)
+    monkeypatch.setattr(information, "QUESTIONS_RATE", 10)
     world = World()
     world.client(C1)
     world.client(C2)
