@@ -260,6 +260,11 @@ class _Side(ABC, Generic[Message]):
             self._start, self._end = 0, left
         return self._small[self._end :]
 
+    @property
+    def incoming(self) -> int:
+        """Bytes that are there of a payload that has memory of its own, 0 if none is on its way."""
+        return self._large_end if self._large is not None else 0
+
     def feed(self, data: Buffer) -> None:
         """Puts bytes in by copying them, for callers that hold them already. Collect with ``received(0)`` after
         each piece of at most 64 KiB."""

@@ -44,6 +44,11 @@ class Router:
             last = self._receive(_NOBLOCK, False)
         return sender, first.bytes if last is first else None, str(first.get("User-Id")).encode()
 
+    def look(self) -> None:
+        """Whose messages have come? As long as there are messages, libzmq asks itself that after each 100 parts only,
+        and others wait, however long these take."""
+        self.socket.getsockopt(zmq.EVENTS)
+
     def send(self, to: bytes, frame: bytes) -> None:
         """One message. Raises zmq.ZMQError if it can't be sent."""
         self._send(to, _MORE_NOBLOCK)

@@ -25,6 +25,10 @@ from scalercli.exits import ExitCode
 logger = logging.getLogger(__name__)
 
 _ROOM_BYTES = 1 << 20
+"""A command that has more than this to read is not read from: what it asks for waits."""
+_MAX_STREAMS = 1_000
+"""At more of one command it is turned away; those of this project have one."""
+_MAX_CONNECTIONS = 1_000
 _CHUNK = 1 << 18
 _SETTLE_SECONDS = 0.004
 
@@ -38,7 +42,13 @@ class CommandConnection:
         self.out: deque[memoryview] = deque()
         self.out_bytes = 0
         self.steps: list[Callable[[], bool | None]] = []
+        self.waiting: deque[ControlRequest] = deque()  # requests that have come and are not looked at yet
         self.closed = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it reads what it is sent, so that it may ask for more."""
+        return self.out_bytes < _ROOM_BYTES
 
     def send(self, number: int, variant: str, value: ReplyValue = None) -> None:
         if not self.closed:
@@ -199,6 +209,10 @@ class AgentServer:
                 with contextlib.suppress(OSError), sock:
                     sock.send(frame(ControlReply(VERSION, 0, "error", refusal)))
                 continue
+            if len(self._connections) >= _MAX_CONNECTIONS:
+                logger.warning("a command was turned away: there are %d", _MAX_CONNECTIONS)
+                sock.close()
+                continue
             connection = CommandConnection(sock)
             self._connections.add(connection)
             self._selector.register(sock, selectors.EVENT_READ, connection)
@@ -222,11 +236,19 @@ class AgentServer:
             self._drop(connection)
             return
         try:
-            for request in connection.frames.feed(data):
-                self.session.handle(connection, cast(ControlRequest, request))
+            connection.waiting.extend(cast("list[ControlRequest]", connection.frames.feed(data)))
+            self._serve(connection)
         except MalformedMessage as error:
             logger.warning("a command sent something that is not a request: %s", error)
             self._drop(connection)
+
+    def _serve(self, connection: CommandConnection) -> None:
+        """Looks at what it asks, as long as it reads the answers."""
+        while connection.waiting and connection.has_room and not connection.closed:
+            self.session.handle(connection, connection.waiting.popleft())
+            if len(connection.steps) > _MAX_STREAMS:
+                logger.warning("a command that asked for more than %d streams was turned away", _MAX_STREAMS)
+                self._drop(connection)
 
     def _settle(self) -> None:
         try:
@@ -238,7 +260,11 @@ class AgentServer:
                 except OSError:
                     self._drop(connection)
                     continue
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
+                self._serve(connection)
+                if connection.closed:
+                    continue
+                wanted = selectors.EVENT_READ if connection.has_room else 0
+                wanted |= selectors.EVENT_WRITE if connection.out else 0
                 if self._selector.get_key(connection.socket).events != wanted:
                     self._selector.modify(connection.socket, wanted, connection)
         except LedgerError as error:
