@@ -236,7 +236,7 @@ class Pool:
     def remove(self, worker: WorkerRecord) -> None:
         self.workers -= 1
         if not self.workers:
-            self._by_load, self._lowest = [{}], 0
+            self._by_load, self._lowest = [OrderedDict()], 0
         elif len(worker.held) < len(self._by_load):
             self._by_load[len(worker.held)].pop(worker.worker_id, None)
 
