@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
 from random import Random
@@ -92,7 +92,8 @@ class Counts:
 class Mix:
     """Operations of all kinds, drawn with their weights, in threads."""
 
-    def __init__(self, shared: work.Work, seed: int, counts: Counts) -> None:
+    def __init__(self, shared: work.Work, seed: int, counts: Counts, kinds: Sequence[str]) -> None:
+        self._kinds, self._weights = kinds, [work.KINDS[kind].weight for kind in kinds]
         self._shared, self._counts, self._random = shared, counts, Random(seed)
         self._queue: queue.Queue[tuple[str, int] | None] = queue.Queue(_BACKLOG)
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(_THREADS)]
@@ -132,7 +133,7 @@ class Mix:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _draw(self) -> tuple[str, int]:
-        (kind,) = self._random.choices(tuple(work.KINDS), [kind.weight for kind in work.KINDS.values()])
+        (kind,) = self._random.choices(self._kinds, self._weights)
         return kind, self._random.getrandbits(63)
 
     def _run(self) -> None:
@@ -175,7 +176,7 @@ def soak(options: argparse.Namespace, report: Report, stop: threading.Event) -> 
         before = watch.holdings()
         shared = work.Work(agent.info.scheduler_address)
         counts = Counts(report)
-        mix = Mix(shared, options.seed, counts)
+        mix = Mix(shared, options.seed, counts, options.only or tuple(work.KINDS))
         mix.flood(options.capacity_seconds / 4)  # everything is there and warm
         done, began = counts.done(), time.monotonic()
         mix.flood(options.capacity_seconds)
@@ -238,6 +239,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, metavar="FILE", help="lines of JSON (default: soak-SEED.jsonl)")
     parser.add_argument("--rate-fraction", type=float, default=0.5, help="of the measured capacity")
     parser.add_argument("--capacity-seconds", type=float, default=20.0, help="how long to measure it")
+    parser.add_argument("--only", action="append", choices=work.KINDS, help="operations of this kind (repeatable)")
     parser.add_argument("--judge", type=Path, metavar="FILE", help="run nothing, read a report")
     options = parser.parse_args(argv)
     path = options.judge or options.report or Path(f"soak-{options.seed}.jsonl")
