@@ -354,7 +354,9 @@ class Agent:
             self._carry_out(slot, slot.core.objects_arrived(instruction.task_id, time.monotonic()))
 
     def _release(self, slot: _Slot, instruction: Release) -> None:
-        self._objects.release((slot.index, instruction.task_id))
+        gone = self._objects.release((slot.index, instruction.task_id))
+        if gone:
+            self._storage.abandon(gone, time.monotonic())
 
     def _start(self, slot: _Slot, instruction: Start) -> None:
         assert slot.processor is not None
