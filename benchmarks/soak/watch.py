@@ -17,7 +17,8 @@ from reference_impl.storage_connection import StorageConnection
 from scalercli.places import Places
 
 _SECONDS = 30.0
-_EMPTIES = ("tasks", "clients", "objects_of_nobody", "storage_pending")
+_EMPTIES = ("tasks", "clients", "objects_of_nobody")
+"""Not what waits in the storage: requests of an identity that is gone wait there for ten minutes (SPEC section 7.3)."""
 
 
 class Watch:
