@@ -309,7 +309,7 @@ class Agent:
             slot.processor = None
         else:
             del slot.others[processor.pid]
-        self._carry_out(slot, slot.core.processor_gone(processor.pid, status, time.monotonic()))
+        self._carry_out(slot, slot.core.processor_gone(processor.pid, status, time.monotonic(), processor.fault))
         self._fill_slots()
 
     def _fill_slots(self) -> None:

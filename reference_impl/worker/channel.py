@@ -121,7 +121,7 @@ class Channel:
             if not data:
                 if records:
                     return records
-                raise ChannelLost("the processor closed its channel")
+                raise ChannelLost("closed its channel to the worker")
             self._small += data
             self._parse(records)
             if len(data) < _RECEIVE_BYTES and self._head is None:
@@ -132,7 +132,7 @@ class Channel:
         while len(small) - position >= RECORD.size:
             what, task_id, seconds, peak, cpu, length = RECORD.unpack_from(small, position)
             if what > FAILED or length > MAX_MESSAGE_BYTES:
-                raise ChannelLost("the processor wrote nonsense to its channel")
+                raise ChannelLost("wrote nonsense to its channel to the worker")
             begin = position + RECORD.size
             if len(small) - begin < length:
                 if length > _RECEIVE_BYTES:
@@ -140,7 +140,9 @@ class Channel:
                     try:
                         self._large = bytearray(length)
                     except MemoryError:
-                        raise ChannelLost(f"no memory for a result of {length} bytes") from None
+                        raise ChannelLost(
+                            f"has a result of {length} bytes, for which the worker has no memory"
+                        ) from None
                     self._filled = len(small) - begin
                     self._large[: self._filled] = small[begin:]
                     position = len(small)
@@ -159,7 +161,7 @@ class Channel:
         except OSError:
             count = 0
         if not count:
-            raise ChannelLost("the processor closed its channel")
+            raise ChannelLost("closed its channel to the worker")
         self._filled += count
         if self._filled == len(self._large):
             records.append(Record(*self._head, self._large))

@@ -298,8 +298,9 @@ class WorkerCore:
             held.result_metadata = metadata.to_bytes()
         return [*out, *self._turns.start_next(now), Release(task_id), Store(task_id, held.source, payload)]
 
-    def processor_gone(self, pid: int, status: int | None, now: float) -> list[Instruction]:
-        """A processor and everything its task started have ended. ``status`` as of waitpid; None: not known."""
+    def processor_gone(self, pid: int, status: int | None, now: float, fault: str = "") -> list[Instruction]:
+        """A processor and everything its task started have ended. ``status`` as of waitpid; None: not known. ``fault``
+        is what it did that it had to end, as ``closed its channel``."""
         task_id = self._turns.gone(pid)
         if task_id is None:
             return []
@@ -314,10 +315,12 @@ class WorkerCore:
             if held.again is not None:
                 out += self._task(held.again, now)
         else:
-            out += self._fail(task_id, held, held.doomed or self._death(status))
+            out += self._fail(task_id, held, held.doomed or self._death(status, fault))
         return [*out, *self._turns.start_next(now)]  # a suspended task needs no new processor
 
-    def _death(self, status: int | None) -> Failure:
+    def _death(self, status: int | None, fault: str) -> Failure:
+        if fault:
+            return Failure("died", f"the process that ran the task {fault}, and was ended for that")
         text = f"the process that ran the task {describe_end(status)}"
         limit = self._settings.memory_limit
         if limit and status is not None and status & 0x7F in _MEMORY_SIGNALS:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
+_PF_EXITING = 4
 
 
 def become_subreaper() -> None:
@@ -58,6 +59,15 @@ def is_zombie(pid: int) -> bool:
     return _status(pid)[0] == "Z"
 
 
+def is_ending(pid: int) -> bool:
+    """Whether a process is on its way out, or gone: what it has open is closed by the system. True if this system does
+    not tell."""
+    try:
+        return bool(int(_fields(pid)[6]) & _PF_EXITING)
+    except (OSError, IndexError, ValueError):
+        return True
+
+
 def signal_outsiders(leader: int, number: int) -> int:
     """Signals what is below the leader of a process group and is not in the group. How many there were."""
     count = 0
@@ -81,10 +91,15 @@ def signal_child(pid: int, parent: int, number: int) -> bool:
         os.close(descriptor)
 
 
+def _fields(pid: int) -> list[bytes]:
+    """What /proc/PID/stat says behind the name: state, parent and so on; raises OSError."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+
+
 def _status(pid: int) -> tuple[str, int]:
     """State letter and parent of a process; ("", 0) if it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = _fields(pid)
         return fields[0].decode(), int(fields[1])
     except (OSError, IndexError, ValueError):
         return "", 0
