@@ -19,14 +19,16 @@ class Definition(NamedTuple):
     """0: one per processor core."""
     idle_seconds: float = 0.0
     """0: it never ends by itself."""
+    memory_limit: int = 0
+    """Of a task, in bytes; 0: not limited."""
 
 
 def load(places: Places) -> Definition | None:
     """None where there is none, or none that can be read."""
     try:
         found = json.loads(places.definition.read_text())
-        return Definition(int(found["workers"]), float(found["idle_seconds"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Definition(int(found["workers"]), float(found["idle_seconds"]), int(found.get("memory_limit", 0)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

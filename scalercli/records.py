@@ -119,6 +119,7 @@ def cluster(info: AgentInfo | None, name: str) -> Record:
         "object_storage_address": info.object_storage_address or None,
         "monitor_address": info.monitor_address or None,
         "workers": info.workers or None,
+        "memory_limit_per_task": info.memory_limit or None,
         "living_tasks": info.living,
         "agent_pid": info.pid,
         "processes": {process.role: process.pid for process in info.processes},

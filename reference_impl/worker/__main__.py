@@ -13,12 +13,10 @@ import socket
 import sys
 from functools import partial
 
-from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail, size
+from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail, task_memory
 from reference_impl.processes import StopSignals
 from reference_impl.worker.family import become_subreaper
 from reference_impl.worker.zygote import Zygote
-
-_LEAST_LIMIT = 16 << 20
 
 
 def _parser() -> RoleParser:
@@ -94,7 +92,7 @@ def _parser() -> RoleParser:
     )
     parser.add_argument(
         "--memory-limit-per-task",
-        type=_limit,
+        type=task_memory,
         default=argparse.SUPPRESS,
         metavar="SIZE",
         help="how much memory a task may use, with what it starts, for example 2G (default: unlimited); one that "
@@ -109,13 +107,6 @@ def _count(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
-
-
-def _limit(text: str) -> int | None:
-    limit = size(text)
-    if limit is not None and limit < _LEAST_LIMIT:
-        raise argparse.ArgumentTypeError(f"a task needs {_LEAST_LIMIT >> 20}M at least, not {text!r}")
-    return limit
 
 
 def _positive(text: str) -> float:

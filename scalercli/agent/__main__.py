@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--idle-seconds", type=float, required=True)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--memory-limit-per-task", type=int, default=0)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args(argv)
     if os.fork():
@@ -139,7 +140,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
 
     def connect() -> Backend:
         if is_local(options.cluster):
-            return embedded_backend(options.workers, places.cluster_logs)
+            return embedded_backend(options.workers, places.cluster_logs, options.memory_limit_per_task)
         return connect_backend(options.cluster)
 
     backend = connect()

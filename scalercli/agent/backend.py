@@ -35,12 +35,14 @@ class Backend:
         cluster: Any = None,
         workers: int = 0,
         monitor: MonitorWatch | None = None,
+        memory_limit: int = 0,
     ) -> None:
         self.client = client
         self.monitor = monitor
         self._scheduler_address = scheduler_address
         self._cluster = cluster
         self._workers = workers
+        self._memory_limit = memory_limit
         self._started_at = time.time()
         self._watched: list[int] = []
         self._closed = False
@@ -63,6 +65,7 @@ class Backend:
             processes=tuple(ProcessInfo(role, pid) for role, pid in self._processes()),
             state_directory=state_directory,
             idle_seconds=idle_seconds,
+            memory_limit=self._memory_limit,
         )
 
     def watch(self, server: AgentServer, broken: Callable[[str], None]) -> None:
@@ -132,8 +135,9 @@ def connect_backend(address: str) -> Backend:
         raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
 
 
-def embedded_backend(workers: int, logs: Path) -> Backend:
-    """A cluster on this machine, and its client; raises CliError. ``workers`` 0: one per processor core."""
+def embedded_backend(workers: int, logs: Path, memory_limit: int = 0) -> Backend:
+    """A cluster on this machine, and its client; raises CliError. ``workers`` 0: one per processor core;
+    ``memory_limit`` of a task in bytes, 0: none."""
     from reference_impl.client import Client
     from reference_impl.cluster import EmbeddedCluster
 
@@ -145,13 +149,15 @@ def embedded_backend(workers: int, logs: Path) -> Backend:
             cluster = EmbeddedCluster(log_directory=logs, **json.loads(traced))
             count = cluster.workers
         else:
-            cluster = EmbeddedCluster.start(count, logs)
+            limit = ("--memory-limit-per-task", str(memory_limit)) if memory_limit else ()
+            cluster = EmbeddedCluster.start(count, logs, worker_options=limit)
     except (RuntimeError, OSError) as error:
         raise CliError(
             f"the embedded cluster did not start: {error}", f"see the logs in {logs}", ExitCode.UNREACHABLE
         ) from None
     try:
-        return Backend(Client(str(cluster.scheduler_address)), str(cluster.scheduler_address), cluster, count)
+        client = Client(str(cluster.scheduler_address))
+        return Backend(client, str(cluster.scheduler_address), cluster, count, memory_limit=memory_limit)
     except ConnectionError as error:
         cluster.stop()
         raise CliError(str(error), f"see the logs in {logs}", ExitCode.UNREACHABLE) from None

@@ -29,7 +29,15 @@ apps = {"cluster": app}
 
 _DOWN_SECONDS = 30.0
 _PING_SECONDS = 2.0
-_SHOWN = ("scheduler_address", "object_storage_address", "monitor_address", "workers", "living_tasks", "agent_pid")
+_SHOWN = (
+    "scheduler_address",
+    "object_storage_address",
+    "monitor_address",
+    "workers",
+    "memory_limit_per_task",
+    "living_tasks",
+    "agent_pid",
+)
 
 
 @app.command()
@@ -37,6 +45,14 @@ def up(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="One beside the default one.")] = None,
     workers: Annotated[
         str | None, typer.Option("--workers", "-w", metavar="N|auto", help="Slots; auto is one per core.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-limit-per-task",
+            metavar="SIZE",
+            help="How much memory a task may use, with what it starts, for example 2G; default: unlimited.",
+        ),
     ] = None,
     idle: Annotated[
         float | None,
@@ -54,23 +70,28 @@ def up(
     out = options.output(output, json, quiet, single=True)
     where = _to_start(name, cluster)
     places = Places(where)
-    count = settings.workers(workers)
+    count, limit = settings.workers(workers), settings.memory_limit(memory)
     agent = link.find_agent(places)
     if agent is None:
         if is_local(where):
-            definition.save(places, Definition(count, idle or 0.0))
-        agent = launch.open_link(where, workers=count, idle_seconds=idle or 0.0, keep=not idle, announce=False)
+            definition.save(places, Definition(count, idle or 0.0, limit))
+        agent = launch.open_link(
+            where, workers=count, idle_seconds=idle or 0.0, memory_limit=limit, keep=not idle, announce=False
+        )
         info = agent.info
     else:
         info = agent.info
         down = "scalercli cluster down" + ("" if where == EMBEDDED else f" {where}")
         if workers is not None and info.embedded and info.workers != (count or os.cpu_count() or 1):
             raise CliError(f"a cluster with {info.workers} workers is running", down, ExitCode.REFUSED)
+        if memory is not None and info.embedded and info.memory_limit != limit:
+            is_now = f"in which a task may use {info.memory_limit} bytes" if info.memory_limit else "without that limit"
+            raise CliError(f"a cluster is running {is_now}", down, ExitCode.REFUSED)
         if idle is not None and info.idle_seconds != idle:
             is_now = f"after {info.idle_seconds:g} s" if info.idle_seconds else "never"
             raise CliError(f"a cluster is running that ends by itself {is_now}", down, ExitCode.REFUSED)
         if is_local(where):
-            definition.save(places, Definition(info.workers, idle or 0.0))
+            definition.save(places, Definition(info.workers, idle or 0.0, info.memory_limit))
     if not idle:
         agent.send("keep")
         kept = agent.receive().value
