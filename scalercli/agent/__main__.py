@@ -200,7 +200,10 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
             server.settle()
             session.close()
             backend.close()
-            ledger.close()
+            try:
+                ledger.close()
+            except LedgerError as error:
+                logger.error("%s; what happened last is lost", error)
             server.close()
             signals.close()
     finally:

@@ -16,16 +16,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from protocol.control import VERSION, ControlReply, ControlRequest, Frames, ReplyValue, frame
+from protocol.control import VERSION, ControlError, ControlReply, ControlRequest, Frames, ReplyValue, frame
 from protocol.errors import MalformedMessage
 from scalercli.agent.ledger import Ledger, LedgerError
-from scalercli.agent.session import Session
+from scalercli.agent.session import UNWRITABLE_HINT, Session
+from scalercli.exits import ExitCode
 
 logger = logging.getLogger(__name__)
 
 _ROOM_BYTES = 1 << 20
 _CHUNK = 1 << 18
 _SETTLE_SECONDS = 0.004
+_RETRY_SECONDS = 1.0
+_ALWAYS_TRUE = ("agent", "error")
+"""Replies that say nothing that the ledger has to remember."""
 
 
 class CommandConnection:
@@ -36,14 +40,29 @@ class CommandConnection:
         self.frames = Frames(ControlRequest)
         self.out: deque[memoryview] = deque()
         self.out_bytes = 0
+        self.unsure: deque[memoryview] = deque()
+        """Replies that hold once the ledger is written, and not before."""
         self.steps: list[Callable[[], bool | None]] = []
         self.closed = False
 
     def send(self, number: int, variant: str, value: ReplyValue = None) -> None:
         if not self.closed:
             data = frame(ControlReply(VERSION, number, variant, value))
-            self.out.append(memoryview(data))
+            (self.out if variant in _ALWAYS_TRUE and not self.unsure else self.unsure).append(memoryview(data))
             self.out_bytes += len(data)
+
+    def confirm(self) -> None:
+        """The ledger is written."""
+        self.out += self.unsure
+        self.unsure.clear()
+
+    def fail(self, error: ControlError) -> None:
+        """The ledger can't be written: what waits for that gets this instead."""
+        if self.unsure or self.steps:
+            self.out_bytes -= sum(map(len, self.unsure))
+            self.unsure.clear()
+            self.steps.clear()
+            self.send(0, "error", error)
 
     def stream(self, step: Callable[[], bool | None]) -> None:
         self.steps.append(step)
@@ -89,6 +108,8 @@ class AgentServer:
         self._timer_numbers = itertools.count()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._woken = False
+        self._unwritten = ""  # why the ledger can't be written
+        self._retrying = False
         self._selector = selectors.DefaultSelector()
         self._connections: set[CommandConnection] = set()
         for sock in (listener, self._wake_reader, self._wake_writer):
@@ -138,10 +159,10 @@ class AgentServer:
                 else:
                     key.data()
             while self._posted:
-                self._posted.popleft()()
+                self._call(self._posted.popleft())
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
-                heapq.heappop(self._timers)[2]()
+                self._call(heapq.heappop(self._timers)[2])
             # What a command asks is answered at once; what comes from the cluster in a stream, a few times less often.
             if settle_at and now < settle_at and not self.session.stopping and not self.session.stuck:
                 unsettled = True
@@ -157,6 +178,12 @@ class AgentServer:
                 idle_since = now
             elif self._idle_seconds and not self.session.keep and now - idle_since >= self._idle_seconds:
                 return f"nothing to do for {self._idle_seconds:g} s"
+
+    def _call(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except LedgerError as error:
+            self._not_written(str(error))
 
     def settle(self) -> None:
         """Commits, and sends what can be sent now."""
@@ -226,18 +253,39 @@ class AgentServer:
     def _settle(self) -> None:
         try:
             self._ledger.flush()
-            for connection in list(self._connections):
-                try:
-                    connection.pump()
-                    connection.flush()
-                except OSError:
-                    self._drop(connection)
-                    continue
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
-                if self._selector.get_key(connection.socket).events != wanted:
-                    self._selector.modify(connection.socket, wanted, connection)
+            for connection in self._connections:
+                connection.confirm()
+                connection.pump()
+                connection.confirm()
+            if self._unwritten:
+                logger.info("the ledger can be written again")
+            self._unwritten = ""
         except LedgerError as error:
-            logger.error("%s; it is tried again", error)
+            self._not_written(str(error))
+        for connection in list(self._connections):
+            try:
+                connection.flush()
+            except OSError:
+                self._drop(connection)
+                continue
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
+            if self._selector.get_key(connection.socket).events != wanted:
+                self._selector.modify(connection.socket, wanted, connection)
+
+    def _not_written(self, why: str) -> None:
+        """Whoever waits for the ledger is told. What is to be written is kept, and tried again."""
+        if self._unwritten != why:
+            logger.error("%s; it is tried again", why)
+        self._unwritten = why
+        for connection in self._connections:
+            connection.fail(ControlError(ExitCode.INTERNAL, why, UNWRITABLE_HINT))
+        if not self._retrying:
+            self._retrying = True
+            self.later(_RETRY_SECONDS, self._retry)
+
+    def _retry(self) -> None:
+        """A pass of the loop ends with a commit."""
+        self._retrying = False
 
     def _drop(self, connection: CommandConnection) -> None:
         if not connection.closed:
