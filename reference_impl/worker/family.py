@@ -12,7 +12,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -52,6 +53,17 @@ def descendants(pid: int) -> Iterator[tuple[int, int]]:
         for child in children(parent):
             yield child, parent
             todo.append(child)
+
+
+def end_orphans(seconds: float, keep: Collection[int] = ()) -> None:
+    """Kills and reaps the children of this process but for those to ``keep``: what became its children while they end,
+    too. For who is a subreaper; for at most so long."""
+    deadline = time.monotonic() + seconds
+    while (orphans := [pid for pid in children(os.getpid()) if pid not in keep]) and time.monotonic() < deadline:
+        for pid in orphans:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def is_zombie(pid: int) -> bool:

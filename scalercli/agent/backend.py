@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import scalercli
 from protocol.control import AgentInfo, ProcessInfo
+from reference_impl.worker.family import become_subreaper, end_orphans
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from scalercli.agent.watch import MonitorWatch, Subscription
 
 logger = logging.getLogger(__name__)
+
+_ORPHAN_SECONDS = 5.0
 
 TRACED_CLUSTER = "SCALERCLI_TRACED_CLUSTER"
 """Set by ``scalercli trace`` for the command that it traces: the cluster that it has here, as JSON."""
@@ -115,6 +118,7 @@ class Backend:
             logger.exception("closing the client")
         if self._cluster is not None:
             self._cluster.stop()
+            end_orphans(_ORPHAN_SECONDS)
 
     def _processes(self) -> list[tuple[str, int]]:
         return list(self._cluster.processes.items()) if self._cluster is not None else []
@@ -144,6 +148,8 @@ def embedded_backend(workers: int, logs: Path, memory_limit: int = 0) -> Backend
     count = workers or os.cpu_count() or 1
     logs.mkdir(mode=0o700, exist_ok=True)
     traced = os.environ.get(TRACED_CLUSTER)
+    # If a worker and its zygote are killed together, what their tasks have moved to sessions of its own comes here.
+    become_subreaper()
     try:
         if traced:
             cluster = EmbeddedCluster(log_directory=logs, **json.loads(traced))
