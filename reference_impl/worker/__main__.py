@@ -98,6 +98,14 @@ def _parser() -> RoleParser:
         help="how much memory a task may use, with what it starts, for example 2G (default: unlimited); one that "
         "allocates more gets a MemoryError or is killed",
     )
+    parser.add_argument(
+        "--drain-seconds",
+        type=_not_negative,
+        default=0.0,
+        metavar="S",
+        help="how long tasks that have started may go on after SIGTERM or SIGINT; those that have not start elsewhere; "
+        "a second signal ends all",
+    )
     add_magic(parser)
     return parser
 
@@ -203,6 +211,7 @@ def main(argv: list[str] | None = None) -> int:
             options.object_cache_bytes,
             options.object_storage_magic,
             options.hard_processor_suspend,
+            options.drain_seconds,
         )
         facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
         try:

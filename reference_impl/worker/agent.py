@@ -8,6 +8,7 @@ objects, the zygote, and spare processors that take the place of one that died, 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import time
@@ -78,6 +79,7 @@ class Serve:
     cache_bytes: int = 512 << 20
     storage_magic: bytes = MAGIC
     hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
+    drain_seconds: float = 0.0  # how long tasks may go on after a stop signal
 
 
 class _Slot:
@@ -114,6 +116,7 @@ class Agent:
         self._serve = serve
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
+        self._drain_until = math.inf
         self._log = PeerLog(_LOG)
         self._meters = Meters(families=bool(settings.memory_limit))
         self._memory_limit = settings.memory_limit
@@ -193,13 +196,20 @@ class Agent:
                     due = min(due, storage.retry_at)
             storage.flush(now)
             self._watch_storage()
-            self._reactor.once(due - now)
+            self._reactor.once(min(due, self._drain_until) - now)
+            if self._drain_until < math.inf:
+                self._maybe_drained()
         return self._ended
 
     def _signalled(self, stop: StopSignals) -> None:
         asked = stop.take()
         if stop.received is not None:
-            self._end(None, End(""))
+            if stop.times > 1 or not self._serve.drain_seconds:
+                self._end(None, End(""))
+                return
+            stop.once_more()
+            if self._drain_until == math.inf:
+                self._drain()
         elif signal.SIGUSR1 in asked:
             self._retire()
 
@@ -211,6 +221,20 @@ class Agent:
         if any(slot.core.held for slot in self._slots):
             self._busy()
         else:
+            self._end(None, End(""))
+
+    def _drain(self) -> None:
+        """Tasks that have started may end, for some time; others start elsewhere when this worker has left."""
+        self._drain_until = time.monotonic() + self._serve.drain_seconds
+        for slot in self._slots:
+            slot.core.drain()
+        left = sum(not slot.core.drained for slot in self._slots)
+        if left:
+            _LOG.info("%d tasks may end within %g s; another signal ends them", left, self._serve.drain_seconds)
+        self._maybe_drained()
+
+    def _maybe_drained(self) -> None:
+        if time.monotonic() >= self._drain_until or all(slot.core.drained for slot in self._slots):
             self._end(None, End(""))
 
     def _watch_storage(self) -> None:

@@ -95,6 +95,16 @@ class WorkerCore:
     def held(self) -> dict[TaskId, Held]:
         return {task_id: held.state for task_id, held in self._held.items()}
 
+    def drain(self) -> None:
+        """From now on no task starts: those that wait here go to other workers when this one leaves."""
+        self._turns.draining = True
+
+    @property
+    def drained(self) -> bool:
+        """Whether it was told to drain, and no task that has started is left."""
+        waiting = (Held.FETCHING, Held.READY)
+        return self._turns.draining and all(held.state in waiting for held in self._held.values())
+
     @property
     def reads_output(self) -> bool:
         """Whether what tasks write is to be read now."""

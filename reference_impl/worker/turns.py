@@ -29,6 +29,8 @@ class Turns:
         """The pid of the slot's processor."""
         self.on: dict[int, TaskId] = {}
         """What each processor does, the suspended and canceled ones too."""
+        self.draining = False
+        """Nothing starts any more; what has started goes on."""
 
     def join(self, task_id: TaskId) -> None:
         """Its objects are here."""
@@ -55,7 +57,7 @@ class Turns:
     def start_next(self, now: float) -> list[Instruction]:
         """The processor gets the best task: the highest priority, then one that has started, then the oldest."""
         out: list[Instruction] = []
-        ready = self._held[self.ready[0][1]] if self.ready else None
+        ready = self._held[self.ready[0][1]] if self.ready and not self.draining else None
         if self.current is not None:
             current = self._held[self.current]
             if ready is None or current.state is not Held.RUNNING or current.doomed:
