@@ -259,8 +259,8 @@ STARTING AND ENDING
     after idle_seconds ({idle:g} minutes).
 
     cluster down ends the cluster and its session; tasks that are not over are
-    canceled, and stderr says how many. Ledger and logs stay. For a cluster
-    elsewhere, only the session with it ends.
+    canceled, and stderr says how many. --drain 10m lets them end first. Ledger
+    and logs stay. For a cluster elsewhere, only the session with it ends.
 
 WHEN SOMETHING DIES
     A session whose agent or whose scheduler was killed is noticed by the next

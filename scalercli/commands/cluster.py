@@ -17,7 +17,7 @@ from scalercli.exits import ExitCode, worst
 from scalercli.options import ClusterArgument, ClusterOption, JsonOption, OutputOption, QuietOption, duration_option
 from scalercli.output import Cell, Mode, Output, Record, tasks
 from scalercli.places import EMBEDDED, Places, is_local, is_name, local_names, session_addresses
-from scalercli.shutdown import shut_down
+from scalercli.shutdown import drain, shut_down
 
 app = typer.Typer(
     add_completion=False,
@@ -189,6 +189,10 @@ def logs(
 def down(
     name: ClusterArgument = None,
     all_: Annotated[bool, typer.Option("--all", help="All clusters on this machine, and all sessions.")] = False,
+    wait: Annotated[
+        float | None,
+        duration_option("--drain", help="Let living tasks end first, for so long at most; default: cancel them."),
+    ] = None,
     shutdown: Annotated[
         bool, typer.Option("--shutdown", help="Of a cluster elsewhere, end the scheduler and all workers, too.")
     ] = False,
@@ -197,7 +201,8 @@ def down(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """End a cluster on this machine and its session, and wait until both are gone. Living tasks are canceled.
+    """End a cluster on this machine and its session, and wait until both are gone. Living tasks are canceled, or with
+    --drain those that have not ended by then; Ctrl-C meanwhile leaves all as it was.
 
     Of a cluster elsewhere, only the session ends; with --shutdown its scheduler and workers end, too, for everybody who
     uses them, unless it is protected. Its object storage is left to who started it. Results and logs stay.
@@ -207,7 +212,7 @@ def down(
         raise CliError("--shutdown ends one cluster, not --all", "scalercli --cluster ADDRESS cluster down --shutdown")
     if not all_:
         where = _one(name, cluster)
-        _end(out, where)
+        _end(out, where, wait)
         if shutdown and not is_local(where):
             shut_down(where)
         _show(out, None, where)
@@ -220,7 +225,7 @@ def down(
         if not locks.is_held(places) and not any(locks.noted(places)) and definition.load(places) is None:
             continue
         try:
-            _end(out, where)
+            _end(out, where, wait)
             out.record(records.cluster(None, where))
         except CliError as error:
             codes.append(error.code)
@@ -287,9 +292,11 @@ def _row(shown: str, where: str, current: bool) -> Record:
     return Record("scalercli.cluster/1", "", fields, cells)
 
 
-def _end(out: Output, where: str) -> None:
+def _end(out: Output, where: str, wait: float | None) -> None:
     """Ends a session, and its cluster if that is its own; raises CliError if it does not end."""
     places = Places(where)
+    if wait is not None:
+        drain(places, wait)
     definition.remove(places)
     deadline = time.monotonic() + _DOWN_SECONDS
     agent = link.find_agent(places, "shutdown")  # no ping before: this one any version understands
