@@ -110,6 +110,7 @@ class AgentServer:
         self._woken = False
         self._unwritten = ""  # why the ledger can't be written
         self._retrying = False
+        self._deaf = False  # there are no descriptors for new connections
         self._selector = selectors.DefaultSelector()
         self._connections: set[CommandConnection] = set()
         for sock in (listener, self._wake_reader, self._wake_writer):
@@ -197,7 +198,9 @@ class AgentServer:
         self._wake_writer.close()
 
     def stop_listening(self) -> None:
-        self._selector.unregister(self._listener)
+        if not self._deaf:
+            self._selector.unregister(self._listener)
+        self._deaf = False
         self._listener.close()
 
     def _timeout(self, idle_since: float) -> float | None:
@@ -214,7 +217,13 @@ class AgentServer:
         while True:
             try:
                 sock, _ = self._listener.accept()
-            except OSError:
+            except BlockingIOError:
+                return
+            except OSError as error:  # no descriptors: it would be readable, and fail, again and again
+                logger.error("new commands must wait: %s", error.strerror)
+                self._selector.unregister(self._listener)
+                self._deaf = True
+                self.later(_RETRY_SECONDS, self._listen_again)
                 return
             if not _same_user(sock):
                 logger.warning("a process of another user was turned away")
@@ -224,6 +233,11 @@ class AgentServer:
             connection = CommandConnection(sock)
             self._connections.add(connection)
             self._selector.register(sock, selectors.EVENT_READ, connection)
+
+    def _listen_again(self) -> None:
+        if self._deaf:
+            self._deaf = False
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _drain_wake(self) -> None:
         try:
