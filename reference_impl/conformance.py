@@ -78,7 +78,7 @@ def _core(settings: dict[str, Any], now: float, **more: Any) -> SchedulerCore:
     chosen = {_SETTINGS[name]: value for name, value in settings.items()}
     chosen.setdefault("load_balance", -1.0)
     address = ObjectStorageAddress("127.0.0.1", 1, "tcp")
-    return SchedulerCore(Settings(address, version="core", **more, **chosen), now)
+    return SchedulerCore(Settings(address, version=lambda: "core", **more, **chosen), now)
 
 
 # ---- for the explorer (conformance_tests.explorer): a core that can go back, with messages that are not encoded ----

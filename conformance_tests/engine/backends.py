@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import zmq
 
@@ -36,6 +36,9 @@ class Backend(ABC):
     def done(self, scenario: Scenario, *, clean: bool) -> None:  # noqa: B027  # most keep nothing
         """The run is over; what is not clean is not used again."""
 
+    def release(self, scenario: Scenario) -> None:  # noqa: B027
+        """No more runs like this one come for now: what only they use is ended."""
+
     def log(self, scenario: Scenario) -> list[str]:
         """The last lines that the implementation printed, where the engine sees them."""
         return []
@@ -47,14 +50,13 @@ class Backend(ABC):
 
 def make_backend(target: Target, role: str, via: str, options: Options) -> Backend:
     """The backend of a role of a target."""
-    spec = target.roles[role]
     if via == "core":
-        return _Core(spec)
+        return _Core(target.roles[role])
     if role == "scheduler":
-        return _Scheduler(target, spec, options)
+        return _Scheduler(target, role, options)
     if role == "object-storage":
-        return _Storage(target, spec, options)
-    return _Connecting(target, role, spec, options)
+        return _Storage(target, role, options)
+    return _Connecting(target, role, options)
 
 
 class _Core(Backend):
@@ -74,7 +76,7 @@ class _Core(Backend):
 
 
 class _Running:
-    """A scheduler that listens, with the object storage that it was given."""
+    """A scheduler or an object storage that listens; a scheduler with the object storage that it was given."""
 
     def __init__(self, process: Process | None, storage: StorageStub | None, started: Started) -> None:
         self.process = process
@@ -87,100 +89,6 @@ class _Running:
             self.process.stop()
         if self.storage is not None:
             self.storage.close()
-
-
-class _Scheduler(Backend):
-    def __init__(self, target: Target, spec: RoleTarget, options: Options) -> None:
-        self._target = target
-        self._spec = spec
-        self._options = options
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._running: dict[str, _Running] = {}
-
-    def session(self, scenario: Scenario) -> tuple[Session, bool]:
-        key = settings_key(scenario, self._spec)
-        running = self._running.get(key)
-        if running is not None and running.process is not None and not running.process.alive:
-            self._running.pop(key).close()
-            running = None
-        if running is None:
-            running = self._running[key] = self._start(scenario.settings)
-        used, running.used = running.used, True
-        patience = self._options.patience or self._spec.patience
-        started = running.started
-        return WireSession(
-            self._context, started.address, started.monitor, running.storage, patience, running.process
-        ), used
-
-    def _start(self, settings: dict[str, Any]) -> _Running:
-        attach = self._options.attach.get("scheduler") or (self._spec.attach if not self._spec.start else None)
-        if attach:
-            return _Running(None, None, Started(attach["address"], attach.get("monitor", "")))
-        storage = StorageStub(self._spec.magic)
-        values = placeholders(self._target, self._options.placeholders)
-        try:
-            process = Process(self._spec, settings, {**values, "storage": storage.address})
-            return _Running(process, storage, process.ready(self._spec))
-        except SetupFailed:
-            storage.close()
-            raise
-
-    def log(self, scenario: Scenario) -> list[str]:
-        running = self._running.get(settings_key(scenario, self._spec))
-        return list(running.process.lines) if running is not None and running.process is not None else []
-
-    def done(self, scenario: Scenario, *, clean: bool) -> None:
-        key = settings_key(scenario, self._spec)
-        running = self._running.get(key)
-        if running is not None and not clean and running.process is not None:
-            self._running.pop(key).close()
-
-    def close(self) -> None:
-        for running in self._running.values():
-            running.close()
-        self._running.clear()
-        self._context.destroy(linger=0)
-
-
-class _Storage(Backend):
-    def __init__(self, target: Target, spec: RoleTarget, options: Options) -> None:
-        self._target = target
-        self._spec = spec
-        self._options = options
-        self._running: dict[str, _Running] = {}
-
-    def session(self, scenario: Scenario) -> tuple[Session, bool]:
-        key = settings_key(scenario, self._spec)
-        running = self._running.get(key)
-        if running is not None and running.process is not None and not running.process.alive:
-            self._running.pop(key).close()
-            running = None
-        if running is None:
-            running = self._running[key] = self._start(scenario.settings)
-        used, running.used = running.used, True
-        patience = self._options.patience or self._spec.patience
-        return StorageSession(running.started.address, self._spec.magic, patience, running.process), used
-
-    def _start(self, settings: dict[str, Any]) -> _Running:
-        attach = self._options.attach.get("object-storage") or (self._spec.attach if not self._spec.start else None)
-        if attach:
-            return _Running(None, None, Started(attach["address"]))
-        process = Process(self._spec, settings, placeholders(self._target, self._options.placeholders))
-        return _Running(process, None, process.ready(self._spec))
-
-    def log(self, scenario: Scenario) -> list[str]:
-        running = self._running.get(settings_key(scenario, self._spec))
-        return list(running.process.lines) if running is not None and running.process is not None else []
-
-    def done(self, scenario: Scenario, *, clean: bool) -> None:
-        running = self._running.get(settings_key(scenario, self._spec))
-        if running is not None and not clean and running.process is not None:
-            self._running.pop(settings_key(scenario, self._spec)).close()
-
-    def close(self) -> None:
-        for running in self._running.values():
-            running.close()
-        self._running.clear()
 
 
 class _Connected:
@@ -204,35 +112,112 @@ class _Connected:
         self.storage.close()
 
 
-class _Connecting(Backend):
-    def __init__(self, target: Target, role: str, spec: RoleTarget, options: Options) -> None:
-        self._target = target
+_R = TypeVar("_R", _Running, _Connected)
+
+
+class _OnSockets(Backend, Generic[_R]):
+    """One implementation for each distinct settings, started when the first run needs it."""
+
+    def __init__(self, target: Target, role: str, options: Options) -> None:
         self._role = role
-        self._spec = spec
-        self._options = options
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._running: dict[str, _Connected] = {}
+        self._spec = target.roles[role]
+        self._values = placeholders(target, options.placeholders)
+        self._attach = options.attach.get(role) or (self._spec.attach if not self._spec.start else None)
+        self._patience = options.patience or self._spec.patience
+        self._running: dict[str, _R] = {}
+
+    @abstractmethod
+    def _start(self, settings: dict[str, Any]) -> _R:
+        """Raises SetupFailed."""
+
+    @abstractmethod
+    def _open(self, running: _R, scenario: Scenario) -> Session:
+        """What a run speaks through."""
 
     def session(self, scenario: Scenario) -> tuple[Session, bool]:
         key = settings_key(scenario, self._spec)
         running = self._running.get(key)
         if running is not None and running.process is not None and not running.process.alive:
-            self._running.pop(key).close()
+            self._drop(key)
             running = None
         if running is None:
-            running = self._start(scenario.settings)
-            self._running[key] = running
+            running = self._running[key] = self._start(scenario.settings)
         used, running.used = running.used, True
-        patience = self._options.patience or self._spec.patience
-        session = RouterSession(
-            running.router, running.gates, running.driver, running.process, scenario.actors, patience
+        return self._open(running, scenario), used
+
+    def done(self, scenario: Scenario, *, clean: bool) -> None:
+        if not clean:
+            self.release(scenario)
+
+    def release(self, scenario: Scenario) -> None:
+        self._drop(settings_key(scenario, self._spec))
+
+    def _drop(self, key: str) -> None:
+        running = self._running.get(key)
+        if running is not None and running.process is not None:  # what was attached to goes on
+            self._running.pop(key).close()
+
+    def log(self, scenario: Scenario) -> list[str]:
+        running = self._running.get(settings_key(scenario, self._spec))
+        return list(running.process.lines) if running is not None and running.process is not None else []
+
+    def close(self) -> None:
+        for running in self._running.values():
+            running.close()
+        self._running.clear()
+
+
+class _Scheduler(_OnSockets[_Running]):
+    def __init__(self, target: Target, role: str, options: Options) -> None:
+        super().__init__(target, role, options)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    def _open(self, running: _Running, scenario: Scenario) -> Session:
+        started = running.started
+        return WireSession(
+            self._context, started.address, started.monitor, running.storage, self._patience, running.process
         )
-        return session, used
+
+    def _start(self, settings: dict[str, Any]) -> _Running:
+        if self._attach:
+            return _Running(None, None, Started(self._attach["address"], self._attach.get("monitor", "")))
+        storage = StorageStub(self._spec.magic)
+        try:
+            process = Process(self._spec, settings, {**self._values, "storage": storage.address})
+            return _Running(process, storage, process.ready(self._spec))
+        except SetupFailed:
+            storage.close()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._context.destroy(linger=0)
+
+
+class _Storage(_OnSockets[_Running]):
+    def _open(self, running: _Running, scenario: Scenario) -> Session:
+        return StorageSession(running.started.address, self._spec.magic, self._patience, running.process)
+
+    def _start(self, settings: dict[str, Any]) -> _Running:
+        if self._attach:
+            return _Running(None, None, Started(self._attach["address"]))
+        process = Process(self._spec, settings, self._values)
+        return _Running(process, None, process.ready(self._spec))
+
+
+class _Connecting(_OnSockets[_Connected]):
+    def __init__(self, target: Target, role: str, options: Options) -> None:
+        super().__init__(target, role, options)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    def _open(self, running: _Connected, scenario: Scenario) -> Session:
+        return RouterSession(
+            running.router, running.gates, running.driver, running.process, scenario.actors, self._patience
+        )
 
     def _start(self, settings: dict[str, Any]) -> _Connected:
         running = _Connected(self._context, self._role, self._spec)
-        values = {**placeholders(self._target, self._options.placeholders), "scheduler": running.router.address}
-        values["storage"] = running.storage.address
+        values = {**self._values, "scheduler": running.router.address, "storage": running.storage.address}
         try:
             running.process = Process(self._spec, settings, values, pipe=self._role == "client")
         except SetupFailed:
@@ -242,19 +227,8 @@ class _Connecting(Backend):
             running.driver = DriverProcess(running.process)
         return running
 
-    def log(self, scenario: Scenario) -> list[str]:
-        running = self._running.get(settings_key(scenario, self._spec))
-        return list(running.process.lines) if running is not None and running.process is not None else []
-
-    def done(self, scenario: Scenario, *, clean: bool) -> None:
-        key = settings_key(scenario, self._spec)
-        if not clean and key in self._running:
-            self._running.pop(key).close()
-
     def close(self) -> None:
-        for running in self._running.values():
-            running.close()
-        self._running.clear()
+        super().close()
         self._context.destroy(linger=0)
 
 

@@ -62,7 +62,7 @@ class Choice:
     peer: str = ""
     attach: str = ""
     directory: Path | None = None
-    jobs: int = 4
+    jobs: int = 8
     strict: bool = False
     """Whether known deviations are failures."""
 

@@ -63,7 +63,7 @@ class Options:
 
     via: str = ""
     max_orders: int = 2000
-    jobs: int = 4
+    jobs: int = 8
     """How many implementations are run side by side."""
     patience: float | None = None
     placeholders: dict[str, str] = field(default_factory=dict)
@@ -103,8 +103,8 @@ class Suite:
             )
         found: dict[str, Future[Result]] = {scenario.id: Future() for scenario in ordered}
         stop = threading.Event()
-        # Those that wait for timers first, and the many that share the defaults beside them.
-        waiting = sorted(groups.values(), key=lambda group: (not group[0].settings, len(group)))
+        # The longest first: the many that share the defaults, then those that wait for timers.
+        waiting = sorted(groups.values(), key=lambda group: (-len(group), not group[0].settings))
         with ThreadPoolExecutor(self.options.jobs, "conformance") as pool:
             try:
                 for group in waiting:
@@ -123,6 +123,9 @@ class Suite:
                 found[scenario.id].set_result(self.judge(scenario))
             except BaseException as error:  # a defect of the engine: told where the results are read
                 found[scenario.id].set_exception(error)
+        for (role, _), backend in list(self._backends.items()):
+            if role == group[0].role:
+                backend.release(group[0])  # here, beside the other groups: ending processes takes time
 
     def judge(self, scenario: Scenario) -> Result:
         """One scenario in all its orders."""
@@ -137,7 +140,6 @@ class Suite:
             outcome = self._once(scenario, combination, via, role)
             result.orders += 1
             result.seconds += outcome.seconds
-            result.trace = outcome.trace
             result.trace = outcome.trace
             if outcome.verdict is not Verdict.PASS:
                 self._blame(result, outcome, combination)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 
 import zmq
 
@@ -102,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         load_balance=options.load_balance_seconds,
         lost_workers_limit=options.lost_workers_limit,
         protected=options.protected,
-        version=_version(),
+        version=_version,
         ended_stories=options.ended_stories,
     )
     listen = Listen(
@@ -128,6 +127,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _version() -> str:
+    from importlib import metadata  # 20 ms of a scheduler's start, for who asks
+
     try:
         return metadata.version("scalercli")
     except metadata.PackageNotFoundError:

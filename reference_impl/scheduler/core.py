@@ -33,6 +33,7 @@ from reference_impl.scheduler.turn import Turn
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
+_CLIENT, _TASK, _RESULT, _ABANDONED = Role.CLIENT, Event.TASK, Event.RESULT, State.ABANDONED  # faster to look up
 _CONFIRM_EVENTS: dict[int, Event] = {
     TaskCancelConfirmType.CANCELED: Event.CONFIRM_CANCELED,
     TaskCancelConfirmType.CANCEL_NOT_FOUND: Event.CONFIRM_NOT_FOUND,
@@ -107,7 +108,7 @@ class SchedulerCore:
     # ---- messages about tasks: which event is it, and may this peer cause it? ----
 
     def _on_task(self, sender: Identity, envelope: Envelope) -> None:
-        if role_of(sender) is not Role.CLIENT or envelope.source != sender:
+        if envelope.source != sender or role_of(sender) is not _CLIENT:
             self.turn.note(sender, f"a Task in the name of {envelope.source!r}")
             return
         record = self.tasks.get(envelope.task_id)
@@ -116,7 +117,7 @@ class SchedulerCore:
                 self.turn.note(sender, f"a Task with the id of the living graph {envelope.task_id.hex()}")
                 return
             record = self.lifecycle.accept(sender, envelope)
-        self.lifecycle.happen(record, Event.TASK, sender)
+        self.lifecycle.happen(record, _TASK, sender)
 
     def _on_graph(self, sender: Identity, envelope: Envelope) -> None:
         if role_of(sender) is not Role.CLIENT or envelope.source != sender:
@@ -146,15 +147,16 @@ class SchedulerCore:
         if record is None:
             self.ownership.stray_result(sender, envelope)
             return
-        message = envelope.check()
-        assert isinstance(message, TaskResult)
-        if record.worker is not None:
-            record.worker.announced.difference_update(message.results)
-        if record.state is State.ABANDONED and message.results:
-            self.ownership.drop(record.client_id, self.ownership.owned_by(record.client_id, message.results))
+        results = envelope.check_result()
+        if record.worker is not None and record.worker.announced:
+            record.worker.announced.difference_update(results)
+        if record.state is _ABANDONED and results:
+            self.ownership.drop(record.client_id, self.ownership.owned_by(record.client_id, results))
         if record.graph is not None:
+            message = envelope.check()
+            assert isinstance(message, TaskResult)
             self.graphs.about_to_end(record.graph, record, message)
-        self.lifecycle.happen(record, Event.RESULT, sender, envelope)
+        self.lifecycle.happen(record, _RESULT, sender, envelope)
 
     def _on_confirm(self, sender: Identity, envelope: Envelope) -> None:
         record = self._held_by(sender, envelope)

@@ -75,7 +75,7 @@ def _value(core: SchedulerCore, sender: Identity, query: InformationQuery, now: 
     if query.variant == "story":
         assert isinstance(query.value, bytes)
         return _story(core, sender, TaskId(query.value), now)
-    return VersionInfo("scalercli", core.settings.version, SPEC_VERSION, int(now - core.started_at))
+    return VersionInfo("scalercli", core.settings.version(), SPEC_VERSION, int(now - core.started_at))
 
 
 def _story(core: SchedulerCore, sender: Identity, task_id: TaskId, now: float) -> TaskStory:

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 
 from protocol.envelope import Envelope
-from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
+from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
 from protocol.messages import ClientHeartbeat, Kind, TaskCapability, WorkerHeartbeat
 from reference_impl.scheduler.story import Ended, Story
@@ -14,6 +14,7 @@ from reference_impl.scheduler.story import Ended, Story
 Names = frozenset[str]
 """Of capabilities: what a task requires, or a worker offers."""
 NOTHING: Names = frozenset()
+_TASK = Kind.TASK  # faster to look up
 
 
 def names_of(capabilities: tuple[TaskCapability, ...]) -> Names:
@@ -61,7 +62,7 @@ class TaskRecord:
     @property
     def envelope(self) -> Envelope:
         """The Task. (Its frame is all that is kept: an envelope takes as much memory again.)"""
-        return Envelope(Kind.TASK, self.task_id, ClientId(self.client_id), 0, self.frame, None)
+        return Envelope(_TASK, self.task_id, self.client_id, 0, self.frame, None)  # type: ignore[arg-type]
 
 
 class DemandingTask(TaskRecord):

@@ -38,8 +38,10 @@ from reference_impl.scheduler.instructions import (
     Send,
     Stop,
 )
+from reference_impl.scheduler.router import Router
 from reference_impl.scheduler.settings import Settings
 from reference_impl.storage_connection import StorageConnection, StorageLost
+from reference_impl.transport import new_context
 
 _LOG = logging.getLogger("scheduler")
 
@@ -47,6 +49,7 @@ MONITOR_PORT_OFFSET = 2
 MAX_MESSAGE_BYTES = 64 << 20
 _TICK_SECONDS = 1.0
 _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
+_AT_ONCE = 100  # instructions
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
 _STORAGE_RETRY_SECONDS = 2.0
 _STORAGE_CONNECT_SECONDS = 0.5
@@ -77,8 +80,8 @@ class SchedulerServer:
 
     def __init__(self, settings: Settings, listen: Listen) -> None:
         self._listen = listen
-        self._context = zmq.Context()
-        self._router = self._context.socket(zmq.ROUTER)
+        self._context = new_context()
+        self._router = Router(self._context)
         self._monitor = self._context.socket(zmq.XPUB)
         try:
             self._set_options()
@@ -113,14 +116,14 @@ class SchedulerServer:
             (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
             (zmq.TCP_KEEPALIVE, 1),
         ):
-            self._router.setsockopt(option, value)
+            self._router.socket.setsockopt(option, value)
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
 
     def _bind(self) -> tuple[Address, Address]:
         wanted = self._listen.address
         for attempt in range(_FREE_PORT_TRIES):
-            self._router.bind(str(wanted))
-            address = _bound_address(self._router)
+            self._router.socket.bind(str(wanted))
+            address = _bound_address(self._router.socket)
             monitor = self._listen.monitor or Address(address.host, address.port + MONITOR_PORT_OFFSET)
             try:
                 self._monitor.bind(str(monitor))
@@ -129,13 +132,13 @@ class SchedulerServer:
                 # Only a free port of our own choosing can be chosen again.
                 if wanted.port or self._listen.monitor or attempt + 1 == _FREE_PORT_TRIES:
                     raise zmq.ZMQError(error.errno, f"{error.strerror} (monitor address {monitor})") from None
-                self._router.unbind(str(address))
+                self._router.socket.unbind(str(address))
         raise AssertionError("unreachable")
 
     def run(self, stop: StopSignals | None = None) -> None:
         """Serves until a stop signal, or until a client has shut the cluster down."""
         poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._router.socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
         if stop is not None:
             poller.register(stop.fileno(), zmq.POLLIN)
@@ -155,7 +158,7 @@ class SchedulerServer:
             if stop is not None and stop.fileno() in ready:
                 _LOG.info("%s: ending", stop.received.name if stop.received else "stop")
                 return
-            if self._router in ready:
+            if self._router.socket in ready:
                 self._drain()
             if self._monitor in ready:
                 self._subscriptions()
@@ -170,34 +173,40 @@ class SchedulerServer:
         return max(0.01, min(times))
 
     def _drain(self) -> None:
+        """Handles what has come. What is to be done is done for many messages at once: libzmq's thread, which sleeps
+        as soon as it has nothing to send, is woken once for all of them, and so is each peer."""
         now = time.monotonic()
-        receive, core = self._router.recv_multipart, self.core
+        receive, core, received = self._router.receive, self.core, self._received
+        instructions: list[Instruction] = []
         for _ in range(_DRAIN_MESSAGES):
+            message = receive()
+            if message is None:
+                break
+            sender, frame = message
             try:
-                frames = receive(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            sender = frames[0]
-            if len(frames) != 2:
-                reason = f"{len(frames) - 1} frames instead of one"
-                self._carry_out(core.receive_malformed(sender, reason))
-                continue
-            try:
-                envelope = Envelope.parse(frames[1])
+                if frame is None:
+                    raise MalformedMessage("several frames instead of one")
+                envelope = Envelope.parse(frame)
             except MalformedMessage as error:
-                self._carry_out(core.receive_malformed(sender, str(error)))
+                instructions += core.receive_malformed(sender, str(error))
                 continue
-            self._received[envelope.kind] += 1
-            self._carry_out(core.receive(sender, envelope, now))
+            received[envelope.kind] += 1
+            instructions += core.receive(sender, envelope, now)
+            if len(instructions) >= _AT_ONCE:
+                self._carry_out(instructions)
+                instructions = []
+        self._carry_out(instructions)
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
+        send, sent = self._router.send, self._sent
         for instruction in instructions:
             if isinstance(instruction, Send):
-                self._sent[instruction.envelope.kind] += 1
+                to, envelope = instruction
+                sent[envelope.kind] += 1
                 try:
-                    self._router.send_multipart((instruction.to, instruction.envelope.frame), zmq.NOBLOCK)
+                    send(to, envelope.frame)
                 except zmq.ZMQError as error:  # the peer is gone, or can't take more
-                    self._peers.note(logging.WARNING, instruction.to, f"nothing can be sent to it: {error}")
+                    self._peers.note(logging.WARNING, to, f"nothing can be sent to it: {error}")
             elif isinstance(instruction, Publish):
                 self._publish(codec.encode(instruction.message))
             elif isinstance(instruction, DeleteObjects):

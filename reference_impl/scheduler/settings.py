@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.messages import ObjectStorageAddress
@@ -17,5 +18,5 @@ class Settings:
     load_balance: float = 1.0  # between balancing rounds; negative: never
     lost_workers_limit: int = 3  # after as many lost workers a task is failedWorkerDied (TSK-07)
     protected: bool = False  # refuses to be shut down by a client
-    version: str = ""  # of the implementation, for InformationResponse
+    version: Callable[[], str] = str  # of the implementation, for InformationResponse; "" by default
     ended_stories: int = 1000  # of each client, kept until it leaves; 0: no stories at all

@@ -57,7 +57,7 @@ def run(
     scenarios: ScenariosOption = None,
     patience: PatienceOption = None,
     max_orders: Annotated[int, typer.Option("--max-orders", metavar="N", help="Per scenario.", min=1)] = 2000,
-    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Implementations side by side.", min=1)] = 4,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Implementations side by side.", min=1)] = 8,
     stability: Annotated[int, typer.Option("--stability", metavar="N", help="Run all N times, shuffled.", min=0)] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the shuffling.")] = 0,
     counterexamples: Annotated[

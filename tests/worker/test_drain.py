@@ -10,15 +10,16 @@ import pytest
 
 from protocol.messages import TaskLog, TaskResult, WorkerDisconnectNotification
 from reference_impl.worker.held import Held
+from reference_impl.worker.instructions import Recall
 from tests.worker.harness import SECONDS, Cluster, cluster
-from tests.worker.slot import Slot
+from tests.worker.slot import Slot, task_id
 
 
 def test_what_has_started_goes_on_and_nothing_else_starts() -> None:
     slot = Slot()
     slot.task(1)
     slot.task(2)
-    slot.core.drain()
+    slot.do(slot.core.drain())
     assert not slot.core.drained
     slot.task(3, priority=5)  # would suspend the first one
     slot.finish(1)
@@ -29,12 +30,26 @@ def test_what_has_started_goes_on_and_nothing_else_starts() -> None:
     assert set(slot.core.held.values()) == {Held.READY}
 
 
+def test_what_was_handed_ahead_is_taken_back() -> None:
+    slot = Slot()
+    for number in (1, 2):
+        slot.task(number, arrive=False)
+        slot.do(slot.core.objects_arrived(task_id(number), slot.now, True))
+    assert slot.started == [1, 2]
+    slot.do(slot.core.drain())
+    (recall,) = slot.of(Recall)
+    slot.do(slot.core.recalled(recall.pid, [task_id(2)], slot.now))
+    slot.finish(1)
+    slot.stored(1)
+    assert slot.core.drained and slot.core.held == {task_id(2): Held.READY}
+
+
 def test_what_is_suspended_goes_on() -> None:
     slot = Slot()
     slot.task(1)
     slot.task(2, priority=5)
     slot.new_processor()
-    slot.core.drain()
+    slot.do(slot.core.drain())
     slot.finish(2)
     slot.stored(2)
     assert slot.started == [1, 2] and not slot.core.drained
