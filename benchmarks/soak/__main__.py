@@ -38,6 +38,8 @@ from scalercli.places import EMBEDDED, Places
 _THREADS = 16
 _BACKLOG = 400
 _SAMPLES = 24
+_SETTLING = 0.1
+"""Such a part of the time comes before the first sample: caches that are bounded are full then."""
 _COMMAND_SECONDS = 5.0
 _MANY = 100
 _JOIN_SECONDS = 2 * work.SECONDS
@@ -191,6 +193,7 @@ def soak(options: argparse.Namespace, report: Report, stop: threading.Event) -> 
         ]
         for thread in threads:
             thread.start()
+        stop.wait(seconds * _SETTLING)
         began, every = time.monotonic(), min(60.0, seconds / _SAMPLES)
         for number in range(1, max(1, round(seconds / every)) + 1):
             if stop.wait(max(0.0, began + number * every - time.monotonic())):

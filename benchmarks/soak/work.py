@@ -27,6 +27,7 @@ from scalercli.places import EMBEDDED, Places
 SECONDS = 300.0
 """An operation that takes longer has lost a task."""
 MIB = 1 << 20
+_MAKING = threading.Lock()
 _NOBODY = "soak-offered-by-nobody"
 
 
@@ -223,7 +224,8 @@ def agent_cancel(work: Work, random: Random) -> None:
 def _through_agent(work: Work, *words: str, cancel: bool = False) -> tuple[TaskRow, str]:
     """The end of a task that was submitted to the agent, and its output; ``cancel``: at the first output."""
     agent, task_id, deadline = work.link(), os.urandom(16), time.monotonic() + SECONDS
-    job = forms.job(words, command=":" not in words[0], cluster=EMBEDDED)
+    with _MAKING:  # the command line has one thread
+        job = forms.job(words, command=":" not in words[0], cluster=EMBEDDED)
     number = agent.send("submit", job.request(task_id, follow=True, output=True, result=True))
     canceling, row, output = 0, None, ""
     outcomes: list[CancelOutcome] = []

@@ -141,6 +141,9 @@ class Ledger:
                 self._db = sqlite3.connect(path, isolation_level=None)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.execute(
+                    "PRAGMA cache_size = -512"
+                )  # KiB: an agent that lives for long stays as small as it was
                 self._db.execute("PRAGMA foreign_keys = ON")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
