@@ -24,6 +24,7 @@ def open_link(
     idle_seconds: float,
     memory_limit: int | None = None,
     keep: bool = False,
+    secure: bool = False,
     announce: bool = True,
 ) -> AgentLink:
     """A connection to the agent of this cluster, which is started if there is none; raises CliError. ``memory_limit``
@@ -43,7 +44,7 @@ def open_link(
             return link
         defined = definition.load(places) if is_local(cluster) else None
         if defined is not None:
-            workers, idle_seconds, memory_limit = defined
+            workers, idle_seconds, memory_limit, secure = defined
             keep = not idle_seconds
         elif is_local(cluster) and cluster != EMBEDDED:
             raise CliError(
@@ -57,7 +58,7 @@ def open_link(
         elif is_local(cluster) and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
             down = "scalercli cluster down" + ("" if cluster == EMBEDDED else f" {cluster}")
             message(f"note: starting a cluster on this machine ({down} ends it)")
-        lost = _start_agent(places, workers, idle_seconds, memory_limit, keep)
+        lost = _start_agent(places, workers, idle_seconds, memory_limit, keep, secure)
         if lost:
             message(f"note: {tasks(lost)} lost with it: scalercli status --state lost")
     link = find_agent(places)
@@ -66,7 +67,7 @@ def open_link(
     return link
 
 
-def _start_agent(places: Places, workers: int, idle_seconds: float, memory_limit: int, keep: bool) -> int:
+def _start_agent(places: Places, workers: int, idle_seconds: float, memory_limit: int, keep: bool, secure: bool) -> int:
     """Returns when it is ready: how many tasks of an earlier one are lost."""
     import json
     import subprocess
@@ -76,6 +77,10 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, memory_limit
     command += ["--idle-seconds", str(idle_seconds), "--workers", str(workers)]
     command += ["--memory-limit-per-task", str(memory_limit)]
     command += ["--keep"] if keep else []
+    command += ["--secure"] if secure else []
+    keys = settings.keys(places.cluster)
+    if any(keys) and not is_local(places.cluster):  # their paths: the keys themselves never leave their files
+        command += ["--key-file", keys.key_file, "--server-key", keys.server_key]
     environment = {**os.environ, "PYTHONPATH": python_path()}
     # What the user's directory holds must not shadow the modules of the agent.
     command[1:1] = ["-P"] if sys.version_info >= (3, 11) else []
