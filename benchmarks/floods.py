@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import statistics
@@ -195,6 +196,13 @@ class Flooder:
         command = [sys.executable, "-m", "benchmarks.flooders", name, *addresses]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
+    def started(self) -> bool:
+        """Whether its flood runs. Raises NoAnswer if it never will."""
+        if self._process.poll() is not None:
+            raise NoAnswer("the flood did not start")
+        assert self._process.stdout is not None
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
     def run(self, running: bool) -> None:
         self._process.send_signal(signal.SIGCONT if running else signal.SIGSTOP)
 
@@ -204,10 +212,7 @@ class Flooder:
         self._process.terminate()
         while self._process.poll() is None:
             trip()
-        lines = self._process.stdout.read().splitlines()
-        if len(lines) < 2:
-            raise NoAnswer("the flood did not start")
-        report = json.loads(lines[-1])
+        report = json.loads(self._process.stdout.read().splitlines()[-1])
         return report["done"], report["fault"]
 
     def close(self) -> None:
@@ -272,7 +277,8 @@ def measure(name: str, seconds: float, timeout: float) -> Measured:
             before: list[Trip] = []
             during: list[Trip] = []
             with contextlib.closing(Flooder(name, cluster)) as flooder:
-                _trips(honest, process.pid, 1.0, look)  # while it starts
+                while not flooder.started():
+                    _trips(honest, process.pid, 0.1, look)
                 for _ in range(_TURNS):
                     flooder.run(False)
                     _trips(
