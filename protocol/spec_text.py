@@ -30,8 +30,8 @@ PATH = _INSTALLED if _INSTALLED.exists() else _SOURCE
 
 ROLES = ("client", "scheduler", "worker", "storage", "manager", "all")
 CAPABILITIES = (
-    "balancing", "bounded", "dependencies", "graphs", "information", "limits", "managers", "monitor", "placement",
-    "priorities",
+    "balancing", "bounded", "dependencies", "graphs", "information", "keys", "limits", "managers", "monitor",
+    "placement", "priorities",
 )  # fmt: skip
 PREFIXES = (
     *("TRN", "IDN", "MSG", "TSK", "WRK", "PRI", "GRA", "CAN", "BAL", "OBJ"),

@@ -24,6 +24,8 @@ from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import ClientHeartbeat, InformationAnswer
 from protocol.storage import MAGIC, ResponseType, get_request, set_request
+from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
+from reference_impl.access.settings import PeerAccess, storage_mismatch
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore
 from reference_impl.client.dependencies import settle
@@ -52,7 +54,7 @@ from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
 from reference_impl.resources import ResourceMeter
 from reference_impl.storage_connection import StorageConnection, StorageLost
-from reference_impl.transport import new_context
+from reference_impl.transport import has_message, new_context
 
 _log = logging.getLogger("reference_impl.client")
 
@@ -70,8 +72,10 @@ class ClientThread:
         core: ClientCore,
         connect_timeout_seconds: float,
         storage_magic: bytes = MAGIC,
+        access: PeerAccess | None = None,
     ) -> None:
         self.address = address
+        self._access = access
         self._core = core
         self._connect_timeout = connect_timeout_seconds
         self._storage_magic = storage_magic
@@ -234,6 +238,10 @@ class ClientThread:
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.setsockopt(zmq.SNDHWM, 0)
             self._socket.setsockopt(zmq.RCVHWM, 0)
+            if self._access is not None:
+                self._access.secure(self._socket)
+            self._handshakes: HandshakeWatch | None = HandshakeWatch(self._socket)
+            self._verdict = Verdict(self._access.key.public.name if self._access is not None else None)
             try:
                 socket.getaddrinfo(self.address.host, self.address.port)  # libzmq would try for ever
                 self._socket.connect(str(self.address))
@@ -241,6 +249,7 @@ class ClientThread:
                 raise SchedulerUnreachable(f"{self.address} can't be used as a scheduler's address: {error}") from None
             self._poller = zmq.Poller()
             self._poller.register(self._socket, zmq.POLLIN)
+            self._poller.register(self._handshakes.socket, zmq.POLLIN)
             self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
             self._loop()
             linger = GOODBYE_LINGER_MILLISECONDS
@@ -248,6 +257,13 @@ class ClientThread:
             failure = error
             if self._connected.done():
                 _log.error("%s", error)
+        except zmq.Again:  # ZeroMQ has given the connection up
+            if self._handshakes is not None:
+                failure = self._refused(self._verdict.given_up(self._handshakes.ended()))
+            else:
+                why = "a message was too large for it, or the key was revoked"
+                failure = SchedulerUnreachable(f"the scheduler at {self.address} has closed the connection: {why}")
+                _log.error("%s", failure)
         except BaseException as error:  # a bug; but nobody must wait for ever because of it
             failure = error
             _log.exception("the client's thread failed")
@@ -273,18 +289,33 @@ class ClientThread:
                 self._wakeup.clear()
             if self._socket in ready:
                 self._read_scheduler(now)
+            if self._handshakes is not None:
+                self._read_handshakes(self._handshakes, ready)
             if self._storage is not None and self._storage.fileno() in ready:
                 self._read_storage()
             self._read_inbox()
             perform(core.tick(now))
             self._flush_storage()
             if not self._connected.done() and now >= self._connect_by:
-                raise SchedulerUnreachable(
-                    f"no scheduler answered at {self.address} within {self._connect_timeout:g} seconds"
-                )
+                text = f"no scheduler answered at {self.address} within {self._connect_timeout:g} seconds"
+                silence = self._verdict.silence()
+                raise SchedulerUnreachable(f"{text}; {silence}" if silence else text)
             if self._leaving and not core.pending and not inbox:
                 self._do_leave_now()
         self._flush_storage()
+
+    def _read_handshakes(self, watch: HandshakeWatch, ready: dict[Any, int]) -> None:
+        """Until we are connected: why we may never be."""
+        refusal = self._verdict.refusal(watch.ended()) if watch.socket in ready else None
+        if self._connected.done():
+            self._poller.unregister(watch.socket)
+            watch.close()
+            self._handshakes = None
+        elif refusal is not None:
+            raise self._refused(refusal)
+
+    def _refused(self, refusal: Refusal) -> SchedulerUnreachable:
+        return SchedulerUnreachable(f"the scheduler at {self.address} {refusal.what} ({refusal.hint})")
 
     def _execute(self, instructions: list[Instruction]) -> None:
         perform = self._perform
@@ -293,7 +324,9 @@ class ClientThread:
 
     def _read_scheduler(self, now: float) -> None:
         core, receive = self._core, self._socket.recv_multipart
-        for _ in range(_MESSAGES_AT_ONCE):
+        for count in range(_MESSAGES_AT_ONCE):
+            if count == 1 and not has_message(self._socket):  # often there is one only
+                return
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
@@ -432,13 +465,19 @@ class ClientThread:
 
     def _connect_storage(self, instruction: ConnectStorage) -> None:
         host, port, scheme = instruction.address.host, instruction.address.port, instruction.address.scheme
-        if not host or not port or scheme != "tcp":
+        if not host or not port:
             raise StorageUnreachable(f"the scheduler at {self.address} names no object storage that can be reached")
+        if mismatch := storage_mismatch(scheme, self._access):
+            raise StorageUnreachable(f"the object storage that the scheduler at {self.address} names {mismatch}")
         address = Address(self.address.host if host in _ANY_HOST else host, port)
         try:
             left = max(0.1, self._connect_by - time.monotonic())
             self._storage = StorageConnection(
-                address, self._core.identity, magic=self._storage_magic, timeout_seconds=left
+                address,
+                self._core.identity,
+                magic=self._storage_magic,
+                timeout_seconds=left,
+                access=self._access,
             )
         except StorageLost as error:
             raise StorageUnreachable(str(error)) from None

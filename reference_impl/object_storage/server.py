@@ -17,6 +17,7 @@ from protocol import storage
 from protocol.errors import ProtocolError
 from protocol.identifiers import Identity
 from protocol.storage import Buffer
+from reference_impl.access.stream import Stream
 from reference_impl.addresses import Address
 from reference_impl.object_storage.arrivals import Arrivals
 from reference_impl.object_storage.contents import OnDisk
@@ -94,7 +95,9 @@ class _FilePart:
 _Outgoing = Union[Buffer, _FilePart]
 
 
-class _Connection:
+class Connection:
+    """One peer: what came of it, and what is to be sent to it."""
+
     __slots__ = (
         "connected_at",
         "events",
@@ -110,7 +113,7 @@ class _Connection:
         "socket",
     )
 
-    def __init__(self, number: int, sock: socket.socket, peer: tuple[str, int], magic: bytes) -> None:
+    def __init__(self, number: int, sock: Stream, peer: tuple[str, int], magic: bytes) -> None:
         self.number = number
         self.socket = sock
         self.host, self.port = peer
@@ -151,10 +154,10 @@ class Server:
         self._most_connections = connections
         self._sweep_at = 0.0
         self._turn = _TURN
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._numbers = count(1)
-        self._dirty: dict[_Connection, None] = {}  # has something to send since this pass
-        self._behind: dict[_Connection, None] = {}  # has sent requests that are not carried out yet
+        self._dirty: dict[Connection, None] = {}  # has something to send since this pass
+        self._behind: dict[Connection, None] = {}  # has sent requests that are not carried out yet
         self._peer_log = PeerLog(logger)
         self._accept_again: float | None = None  # when accepting resumes after running out of file descriptors
         self._listener = listen(address)
@@ -174,7 +177,7 @@ class Server:
             self._turn = min(2 * self._turn, _LONGEST_TURN)
             ready = self._selector.select(timeout)
             for key, events in ready:
-                connection: _Connection | None = key.data
+                connection: Connection | None = key.data
                 if connection is None:
                     if key.fileobj is stop:
                         self._selector.unregister(stop)
@@ -257,14 +260,22 @@ class Server:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection = _Connection(next(self._numbers), sock, peer[:2], self._magic)
-            self._connections[connection.number] = connection
-            self._selector.register(sock, selectors.EVENT_READ, connection)
-            self._queue(connection, [self._greeting])
-            logger.debug("connection %d from %s:%d", connection.number, connection.host, connection.port)
-            self._perform(self._core.connected(connection.number, time.monotonic()))
+            self._enter(sock, peer[:2])
 
-    def _read(self, connection: _Connection) -> None:
+    def _enter(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        """Somebody has connected."""
+        self._connected(sock, peer)
+
+    def _connected(self, sock: Stream, peer: tuple[str, int]) -> Connection:
+        connection = Connection(next(self._numbers), sock, peer, self._magic)
+        self._connections[connection.number] = connection
+        self._selector.register(sock, selectors.EVENT_READ, connection)
+        self._queue(connection, [self._greeting])
+        logger.debug("connection %d from %s:%d", connection.number, connection.host, connection.port)
+        self._perform(self._core.connected(connection.number, time.monotonic()))
+        return connection
+
+    def _read(self, connection: Connection) -> None:
         """One read, so that no connection keeps the others waiting; what is left makes it ready again."""
         if connection.number in self._arrivals.waiting:
             return  # since this pass
@@ -280,7 +291,7 @@ class Server:
             return
         self._requests(connection, received)
 
-    def _requests(self, connection: _Connection, received: int) -> None:
+    def _requests(self, connection: Connection, received: int) -> None:
         """Carries out what has come, so much of it that others need not wait for long."""
         side, number, now = connection.side, connection.number, time.monotonic()
         left = self._turn
@@ -313,16 +324,16 @@ class Server:
             if number in self._connections:
                 self._dirty[self._connections[number]] = None
 
-    def _identified(self, connection: _Connection, now: float) -> None:
+    def _identified(self, connection: Connection, now: float) -> None:
         connection.identified = True
         assert connection.side.peer is not None
         self._perform(self._core.identified(connection.number, connection.side.peer, now))
 
-    def _lost(self, connection: _Connection, level: int, reason: str) -> None:
+    def _lost(self, connection: Connection, level: int, reason: str) -> None:
         self._drop(connection, level, reason)
         self._perform(self._core.disconnected(connection.number, time.monotonic()))
 
-    def _drop(self, connection: _Connection, level: int, reason: str) -> None:
+    def _drop(self, connection: Connection, level: int, reason: str) -> None:
         del self._connections[connection.number]
         self._dirty.pop(connection, None)
         self._behind.pop(connection, None)
@@ -384,13 +395,13 @@ class Server:
             text = f"an object of {instruction.size} bytes is refused: {instruction.reason}"
             self._peer_log.note(logging.ERROR, connection.log_key, text)
 
-    def _queue(self, connection: _Connection, buffers: list[Buffer]) -> None:
+    def _queue(self, connection: Connection, buffers: list[Buffer]) -> None:
         for buffer in buffers:
             connection.out.append(buffer)
             connection.out_bytes += len(buffer)
         self._dirty[connection] = None
 
-    def _queue_file(self, connection: _Connection, what: RespondFrom) -> None:
+    def _queue_file(self, connection: Connection, what: RespondFrom) -> None:
         length = what.payload.length
         self._queue(connection, [storage.get_ok_head(what.response_id, what.object_id, length)])
         self._files.hold(what.payload.file)
@@ -398,7 +409,7 @@ class Server:
         connection.out_bytes += length
         connection.file_parts += 1
 
-    def _flush(self, connection: _Connection) -> None:
+    def _flush(self, connection: Connection) -> None:
         """Sends what the socket takes: usually all of a pass in one system call."""
         out = connection.out
         try:
@@ -420,7 +431,7 @@ class Server:
             return
         self._register(connection)
 
-    def _send(self, connection: _Connection) -> bool:
+    def _send(self, connection: Connection) -> bool:
         """Sends what comes first, from memory or from a file: whether there may be room for more."""
         first = connection.out[0]
         if isinstance(first, _FilePart):
@@ -434,7 +445,7 @@ class Server:
         self._send_buffers(connection, buffers)
         return len(connection.out) == left
 
-    def _send_buffers(self, connection: _Connection, buffers: Iterable[Buffer]) -> None:
+    def _send_buffers(self, connection: Connection, buffers: Iterable[Buffer]) -> None:
         """One system call for the first of what is queued."""
         out = connection.out
         try:
@@ -451,14 +462,14 @@ class Server:
             sent -= len(first)
             out.popleft()
 
-    def _send_file(self, connection: _Connection, part: _FilePart) -> bool:
+    def _send_file(self, connection: Connection, part: _FilePart) -> bool:
         if part.fd < 0:
             try:
                 part.fd = self._files.open(part.file)
             except OSError as error:
                 raise _FileLost(f"a spilled object can't be read: {error}") from error
         try:
-            sent = os.sendfile(connection.socket.fileno(), part.fd, part.offset, min(len(part), _SENDFILE_BYTES))
+            sent = self._send_from(connection, part.fd, part.offset, min(len(part), _SENDFILE_BYTES))
         except BlockingIOError:
             return False
         if not sent:
@@ -471,7 +482,10 @@ class Server:
             self._close_part(part)
         return True
 
-    def _register(self, connection: _Connection) -> None:
+    def _send_from(self, connection: Connection, descriptor: int, offset: int, count: int) -> int:
+        return os.sendfile(connection.socket.fileno(), descriptor, offset, count)
+
+    def _register(self, connection: Connection) -> None:
         """Waits for what the connection can do next."""
         reading = (
             connection.out_bytes <= WRITE_LIMIT_BYTES

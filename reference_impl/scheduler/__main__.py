@@ -8,7 +8,9 @@ import sys
 import zmq
 
 from protocol.messages import ObjectStorageAddress
-from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail, size
+from reference_impl.access.keys import KeyFileError
+from reference_impl.access.settings import add_server_options, exposure, server_access
+from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail, size
 from reference_impl.processes import StopSignals
 from reference_impl.resources import usable_memory
 from reference_impl.scheduler.limits import Limits
@@ -72,6 +74,7 @@ def _parser() -> RoleParser:
     )
     _add_limits(parser)
     add_magic(parser)
+    add_server_options(parser)
     return parser
 
 
@@ -182,9 +185,14 @@ def _count(text: str) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 ended as asked, 2 usage, 10 an address can't be bound."""
     options = _parser().start(argv)
+    try:
+        access = server_access(options)
+        warning = exposure([a for a in (options.address, options.monitor_address) if a], access, options.insecure)
+    except KeyFileError as error:
+        return fail(str(error), error.hint, USAGE_ERROR)
     advertised = options.advertised_object_storage_address or options.object_storage_address
     settings = Settings(
-        storage_address=ObjectStorageAddress(advertised.host, advertised.port, "tcp"),
+        storage_address=ObjectStorageAddress(advertised.host, advertised.port, "tls" if access else "tcp"),
         client_timeout=options.client_timeout_seconds,
         worker_timeout=options.worker_timeout_seconds,
         load_balance=options.load_balance_seconds,
@@ -204,6 +212,7 @@ def main(argv: list[str] | None = None) -> int:
         options.max_unsent_messages,
         sys.maxsize if options.max_unsent_bytes is None else options.max_unsent_bytes,
         options.object_storage_magic,
+        access,
     )
     stop = StopSignals()
     try:
@@ -211,6 +220,7 @@ def main(argv: list[str] | None = None) -> int:
             server = SchedulerServer(settings, listen)
         except zmq.ZMQError as error:
             return fail(f"can't listen at {options.address}: {error}", "choose another port, or 0 for any free one")
+        sys.stderr.write(warning)
         with server:
             announce_ready("scheduler", address=server.address, monitor=server.monitor_address)
             server.run(stop)

@@ -13,7 +13,7 @@ noted. Whatever a client caused here is gone when the client is gone and the wor
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
@@ -125,6 +125,14 @@ class SchedulerCore:
         self.presence.tick()
         self.dispatch.fill()
         self.dispatch.tick()
+        return self.turn.out
+
+    def revoke(self, identities: Iterable[Identity], now: float) -> list[Instruction]:
+        """These peers may not take part any more: they are lost (SEC-11)."""
+        self.turn.begin(now)
+        for identity in identities:
+            self.presence.revoked(identity)
+        self.dispatch.fill()
         return self.turn.out
 
     # ---- messages about tasks: which event is it, and may this peer cause it? ----

@@ -73,9 +73,12 @@ class Managers:
         lost = [key for key, manager in self._managers.items() if now - manager.last_seen > timeout]
         return [self._managers.pop(key).identity for key in lost]
 
-    def forget(self, identity: Identity) -> None:
-        """Whatever this peer manages is managed no more."""
-        self._managers = {key: manager for key, manager in self._managers.items() if manager.identity != identity}
+    def forget(self, manager: Identity) -> bool:
+        """This manager is lost: whether it was one."""
+        lost = [key for key, record in self._managers.items() if record.identity == manager]
+        for key in lost:
+            del self._managers[key]
+        return bool(lost)
 
     def command(
         self, manager_id: bytes, workers: Iterable[WorkerRecord], queued: Mapping[Names, int], now: float

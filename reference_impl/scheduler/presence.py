@@ -166,6 +166,11 @@ class Presence:
             if client is not None:
                 self._client_lost(client)
 
+    def revoked(self, peer: Identity) -> None:
+        """Its key is not allowed any more."""
+        if self._drop(peer):
+            self._turn.note(peer, "its key was revoked: lost", logging.WARNING)
+
     def _shut_down(self) -> None:
         """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
         turn = self._turn
@@ -185,15 +190,20 @@ class Presence:
     def overflowed(self, peer: Identity) -> None:
         """It does not read what is sent to it. What has no room is lost to it, so the peer is lost, too."""
         self._turn.note(peer, "it does not read what is sent to it: lost", logging.WARNING)
+        self._drop(peer)
+
+    # ---- what is lost with a peer ----
+
+    def _drop(self, peer: Identity) -> bool:
+        """Whatever it was, it is lost; False if it was nothing."""
         worker, client = self._peers.workers.get(peer), self._peers.clients.get(peer)
         if worker is not None:
             self._worker_lost(worker)
         elif client is not None:
             self._client_lost(client)
         else:
-            self.managers.forget(peer)
-
-    # ---- what is lost with a peer ----
+            return self.managers.forget(peer)
+        return True
 
     def _worker_lost(self, worker: WorkerRecord) -> None:
         """Each task that it held is lost with it; they go back to the front of the queue in their old order."""

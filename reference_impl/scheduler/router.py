@@ -35,6 +35,17 @@ class Router:
             last = self._receive(_NOBLOCK, False)
         return sender, None
 
+    def receive_authenticated(self) -> tuple[bytes, bytes | None, bytes] | None:
+        """The same, and the User-Id that ZAP has given to its sender's connection."""
+        try:
+            sender = self._receive(_NOBLOCK)
+        except zmq.Again:
+            return None
+        first = last = self._receive(_NOBLOCK, False)
+        while last.more:
+            last = self._receive(_NOBLOCK, False)
+        return sender, first.bytes if last is first else None, str(first.get("User-Id")).encode()
+
     def look(self) -> None:
         """Whose messages have come? As long as there are messages, libzmq asks itself that after each 100 parts only,
         and others wait, however long these take."""

@@ -20,12 +20,14 @@ from protocol.errors import MalformedMessage
 from protocol.identifiers import Identity
 from protocol.messages import BinderStatus, Kind, KindCount
 from protocol.storage import MAGIC
+from reference_impl.access.settings import ServerAccess
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.scheduler import information
 from reference_impl.scheduler.core import SchedulerCore
+from reference_impl.scheduler.door import Door
 from reference_impl.scheduler.instructions import (
     DeleteObjects,
     DuplicateObject,
@@ -55,6 +57,7 @@ _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more a
 _STORAGE_FINISH_SECONDS = 2.0
 _MAX_RECEIVED_MESSAGES = 1000  # of one peer, that wait to be read; it waits when there are more
 _FREE_PORT_TRIES = 50
+_REBIND_SECONDS, _REBIND_PAUSE_SECONDS = 1.0, 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Listen:
     unsent_messages: int = 100_000  # of one peer; at more it is lost
     unsent_bytes: int = 256 << 20  # the same, of messages longer than 4 KiB
     storage_magic: bytes = MAGIC
+    access: ServerAccess | None = None
 
 
 class SchedulerServer:
@@ -85,12 +89,14 @@ class SchedulerServer:
         self._monitor = self._context.socket(zmq.XPUB)
         try:
             self._set_options()
+            self._door = Door(self._context, self._router, self._monitor, listen.access, self._knows)
             self.address, self.monitor_address = self._bind()
         except BaseException:
             self._context.destroy(linger=0)
             raise
         self.core = SchedulerCore(settings, time.monotonic())
-        self._storage = StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic)
+        access = listen.access.as_peer() if listen.access is not None else None
+        self._storage = StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic, access)
         self._outbox = Outbox(self._router.socket, listen.unsent_bytes)
         self._peers = PeerLog(_LOG)
         self._received = [0] * len(Kind)
@@ -98,7 +104,7 @@ class SchedulerServer:
         self._subscribers = 0
         self._stopping = False
         self._slow: dict[Identity, None] = {}  # who can't take more, which the core does not know yet
-        self._meter = ResourceMeter()
+        self._meter: ResourceMeter | None = None  # not at the start, which it would slow down
 
     def __enter__(self) -> SchedulerServer:
         return self
@@ -109,6 +115,7 @@ class SchedulerServer:
     def close(self) -> None:
         """Closes every socket; what was sent still leaves, for up to half a second."""
         self._storage.close()
+        self._door.close()
         self._context.destroy(linger=500)
 
     def _set_options(self) -> None:
@@ -121,6 +128,9 @@ class SchedulerServer:
         ):
             self._router.socket.setsockopt(option, value)
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+
+    def _knows(self, identity: Identity) -> bool:
+        return identity in self.core.clients or identity in self.core.workers
 
     def _bind(self) -> tuple[Address, Address]:
         wanted = self._listen.address
@@ -143,14 +153,21 @@ class SchedulerServer:
         poller = zmq.Poller()
         poller.register(self._router.socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
+        self._door.register(poller)
         if stop is not None:
             poller.register(stop.fileno(), zmq.POLLIN)
-        next_tick = next_report = time.monotonic()
+        secured = self._listen.access is not None
+        next_tick = time.monotonic()
+        next_report = next_tick + self._listen.report_seconds
         while not self._stopping:
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + min(_TICK_SECONDS, self._tick_seconds())
                 self._carry_out(self.core.tick(now))
+                if revoked := self._door.tick():
+                    self._carry_out(self.core.revoke(revoked, now))
+                if self._door.watchers_revoked:
+                    self._renew_monitor(poller)
                 self._storage.maintain(now)
                 self._outbox.tidy()
             if now >= next_report:
@@ -170,6 +187,8 @@ class SchedulerServer:
                 self._carry_out(self.core.proceed(time.monotonic()))
             self._storage.handle(ready, poller)
             self._carry_out(self._storage.take_answers())
+            if secured:
+                self._door.handle(ready)
         self._storage.finish(time.monotonic() + _STORAGE_FINISH_SECONDS)
 
     def _tick_seconds(self) -> float:
@@ -183,7 +202,7 @@ class SchedulerServer:
         """Handles what has come. What is to be done is done for many messages at once: libzmq's thread, which sleeps
         as soon as it has nothing to send, is woken once for all of them, and so is each peer."""
         now = time.monotonic()
-        receive, core, received = self._router.receive, self.core, self._received
+        receive, core, received = self._door.receive, self.core, self._received
         instructions: list[Instruction] = []
         left = 0
         for _ in range(_DRAIN_MESSAGES):
@@ -259,7 +278,30 @@ class SchedulerServer:
                 self._subscribers -= 1
         self.core.monitored = self._subscribers > 0
 
+    def _renew_monitor(self, poller: zmq.Poller) -> None:
+        """A publisher can't close the connection of one subscriber: so all are closed, and those who may come back."""
+        poller.unregister(self._monitor)
+        self._monitor.close(linger=0)
+        self._monitor = self._context.socket(zmq.XPUB)
+        self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+        self._door.guard_monitor(self._monitor)
+        deadline = time.monotonic() + _REBIND_SECONDS
+        while True:
+            try:
+                self._monitor.bind(str(self.monitor_address))
+                break
+            except zmq.ZMQError as error:  # ZeroMQ closes sockets in a thread of its own
+                if time.monotonic() >= deadline:
+                    _LOG.error("there is no monitor stream any more: %s", error)
+                    break
+                time.sleep(_REBIND_PAUSE_SECONDS)
+        self._subscribers, self.core.monitored = 0, False
+        poller.register(self._monitor, zmq.POLLIN)
+
     def _report(self, now: float) -> None:
+        if self._meter is None:
+            self._meter = ResourceMeter()  # measures from now on: no report yet
+            return
         if not self.core.monitored:
             return
         self._storage.ask_total()

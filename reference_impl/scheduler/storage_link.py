@@ -15,6 +15,7 @@ from protocol import storage
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId
 from protocol.messages import ObjectStorageStatus
+from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
 from reference_impl.scheduler.instructions import Instruction, Send, StoreThenSend
 from reference_impl.storage_connection import StorageConnection, StorageLost
@@ -37,9 +38,10 @@ class StorageLink:
     """Deletes and copies objects in the object storage, also when it is away for a while, and asks it for its
     totals."""
 
-    def __init__(self, address: Address, name: bytes, magic: bytes) -> None:
+    def __init__(self, address: Address, name: bytes, magic: bytes, access: PeerAccess | None = None) -> None:
         self._address = address
         self._magic = magic
+        self._access = access
         self._identity = _IDENTITY + name
         self._connection: StorageConnection | None = None
         self._registered = 0  # what the poller waits for, on this connection
@@ -105,7 +107,11 @@ class StorageLink:
             return
         try:
             self._connection = StorageConnection(
-                self._address, self._identity, magic=self._magic, timeout_seconds=_CONNECT_SECONDS
+                self._address,
+                self._identity,
+                magic=self._magic,
+                timeout_seconds=_CONNECT_SECONDS,
+                access=self._access,
             )
         except StorageLost as error:
             _LOG.warning("%s; next try in %g s", error, _RETRY_SECONDS)

@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from protocol.control import VERSION, ControlReply, ControlRequest, Frames, ReplyValue, frame
+from protocol.control import VERSION, ControlError, ControlReply, ControlRequest, Frames, ReplyValue, frame
 from protocol.errors import MalformedMessage
 from scalercli.agent.ledger import Ledger, LedgerError
 from scalercli.agent.session import Session
+from scalercli.exits import ExitCode
 
 logger = logging.getLogger(__name__)
 
@@ -199,11 +200,15 @@ class AgentServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            if not _same_user(sock):
-                logger.warning("a process of another user was turned away")
-                sock.close()
-                continue
             sock.setblocking(False)
+            user = peer_user(sock)
+            if user is not None and user != os.getuid():
+                logger.warning("a process of user %d was turned away", user)
+                message = f"the session agent is user {os.getuid()}'s, and you are user {user}"
+                refusal = ControlError(ExitCode.UNREACHABLE, message, "scalercli help environment")
+                with contextlib.suppress(OSError), sock:
+                    sock.send(frame(ControlReply(VERSION, 0, "error", refusal)))
+                continue
             if len(self._connections) >= _MAX_CONNECTIONS:
                 logger.warning("a command was turned away: there are %d", _MAX_CONNECTIONS)
                 sock.close()
@@ -274,8 +279,10 @@ class AgentServer:
             self.session.drop(connection)
 
 
-def _same_user(sock: socket.socket) -> bool:
+def peer_user(sock: socket.socket) -> int | None:
+    """Who is on the other side of a Unix socket, as the kernel vouches for it; None where it can't be told: there only
+    the modes of socket and directory keep others out."""
     if sys.platform != "linux":
-        return True  # the modes of socket and directory keep others out
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return bool(uid == os.getuid())
+        return None
+    _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(user)
