@@ -5,7 +5,8 @@ For each flood a fresh scheduler and object storage. A client and its worker, wh
 send one task at a time to and fro; for the object storage a connection stores, fetches and deletes an object. The flood
 runs in a process of its own, which is stopped and continued, so that what else the machine does falls on both sides; in
 the end it goes without taking leave. Reported are the memory before, the highest, and after the flood's peers have
-timed out, the median round trip without and with the flood, and their ratio.
+timed out, the median round trip without and with the flood, and their ratio; and how much of a round trip the server's
+main thread works, for whomever: that does not depend on what else the machine does.
 ``python -m benchmarks.floods [--quick] [--only NAME …] [--seconds S] [--jsonl FILE]``
 """
 
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import statistics
@@ -172,12 +174,18 @@ class Measured:
     memory_after: int = 0
     trip_before: float = 0.0
     trip_during: float = 0.0
+    work_before: float = 0.0
+    work_during: float = 0.0
     trips_during: int = 0
     fault: str = ""
 
     @property
     def ratio(self) -> float:
         return self.trip_during / self.trip_before if self.trip_before else 0.0
+
+    @property
+    def work_ratio(self) -> float:
+        return self.work_during / self.work_before if self.work_before else 0.0
 
 
 class Flooder:
@@ -188,6 +196,13 @@ class Flooder:
         command = [sys.executable, "-m", "benchmarks.flooders", name, *addresses]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
+    def started(self) -> bool:
+        """Whether its flood runs. Raises NoAnswer if it never will."""
+        if self._process.poll() is not None:
+            raise NoAnswer("the flood did not start")
+        assert self._process.stdout is not None
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
     def run(self, running: bool) -> None:
         self._process.send_signal(signal.SIGCONT if running else signal.SIGSTOP)
 
@@ -197,10 +212,7 @@ class Flooder:
         self._process.terminate()
         while self._process.poll() is None:
             trip()
-        lines = self._process.stdout.read().splitlines()
-        if len(lines) < 2:
-            raise NoAnswer("the flood did not start")
-        report = json.loads(lines[-1])
+        report = json.loads(self._process.stdout.read().splitlines()[-1])
         return report["done"], report["fault"]
 
     def close(self) -> None:
@@ -210,14 +222,27 @@ class Flooder:
         self._process.stdout.close()
 
 
-def _trips(honest: Honest, seconds: float, look: Callable[[], None]) -> list[float]:
+Trip = tuple[float, float]
+"""Seconds that a round trip takes, and for how many of them the server's main thread is on a processor meanwhile."""
+
+
+def _on_processor(pid: int) -> float:
+    """Seconds that the main thread of a process has run so far; 0 where the system does not tell (Linux does)."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def _trips(honest: Honest, pid: int, seconds: float, look: Callable[[], None]) -> list[Trip]:
     """Round trips, one after the other, with a look in between about every 50 ms."""
-    times: list[float] = []
+    times: list[Trip] = []
     end, next_look = time.perf_counter() + seconds, 0.0
     while (start := time.perf_counter()) < end:
+        busy = _on_processor(pid)
         honest.trip()
         now = time.perf_counter()
-        times.append(now - start)
+        times.append((now - start, _on_processor(pid) - busy))
         if now > next_look:
             next_look = now + 0.05
             look()
@@ -247,23 +272,27 @@ def measure(name: str, seconds: float, timeout: float) -> Measured:
             measured.memory_peak = max(measured.memory_peak, process.memory_info().rss)
 
         with contextlib.closing(honest):
-            _trips(honest, seconds / 8, look)
+            _trips(honest, process.pid, seconds / 8, look)
             measured.memory_before = measured.memory_peak = process.memory_info().rss
-            before: list[float] = []
-            during: list[float] = []
+            before: list[Trip] = []
+            during: list[Trip] = []
             with contextlib.closing(Flooder(name, cluster)) as flooder:
-                _trips(honest, 1.0, look)  # while it starts
+                while not flooder.started():
+                    _trips(honest, process.pid, 0.1, look)
                 for _ in range(_TURNS):
                     flooder.run(False)
-                    _trips(honest, _TAIL * seconds / _TURNS, look)  # until what has been sent is worked off
-                    before += _trips(honest, seconds / 2 / _TURNS, look)
+                    _trips(
+                        honest, process.pid, _TAIL * seconds / _TURNS, look
+                    )  # until what has been sent is worked off
+                    before += _trips(honest, process.pid, seconds / 2 / _TURNS, look)
                     flooder.run(True)
-                    _trips(honest, _TAIL * seconds / _TURNS, look)
-                    during += _trips(honest, seconds / _TURNS, look)
+                    _trips(honest, process.pid, _TAIL * seconds / _TURNS, look)
+                    during += _trips(honest, process.pid, seconds / _TURNS, look)
                 measured.done, measured.fault = flooder.end(honest.trip)
-            _trips(honest, timeout + 2.0 if timeout > _QUICK_TIMEOUT else 0.2, look)
+            _trips(honest, process.pid, timeout + 2.0 if timeout > _QUICK_TIMEOUT else 0.2, look)
             measured.memory_after = process.memory_info().rss
-        measured.trip_before, measured.trip_during = statistics.median(before), statistics.median(during)
+        measured.trip_before, measured.work_before = map(statistics.median, zip(*before, strict=True))
+        measured.trip_during, measured.work_during = map(statistics.median, zip(*during, strict=True))
         measured.trips_during = len(during)
     return measured
 
@@ -271,7 +300,17 @@ def measure(name: str, seconds: float, timeout: float) -> Measured:
 def table(measurements: Sequence[Measured]) -> Table:
     result = Table(title="Floods and slow peers", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column("flood")
-    for heading in ("done", "MiB before", "highest", "after", "p50 without", "with, ms", "ratio"):
+    for heading in (
+        "done",
+        "MiB before",
+        "highest",
+        "after",
+        "p50 without",
+        "with, ms",
+        "ratio",
+        "of them busy",
+        "ratio",
+    ):
         result.add_column(heading, justify="right", no_wrap=True)
     for m in measurements:
         result.add_row(
@@ -281,6 +320,8 @@ def table(measurements: Sequence[Measured]) -> Table:
             f"{1e3 * m.trip_before:.2f}",
             f"{1e3 * m.trip_during:.2f}",
             f"{m.ratio:.1f}",
+            f"{1e3 * m.work_before:.2f} … {1e3 * m.work_during:.2f}",
+            f"{m.work_ratio:.1f}",
         )
     return result
 
@@ -300,11 +341,17 @@ def main(argv: list[str] | None = None) -> int:
         seconds, timeout = (0.5, _QUICK_TIMEOUT) if options.quick else (options.seconds, _TIMEOUT)
         measurements.append(measure(name, seconds, timeout))
         if not sys.stdout.isatty():
-            print(f"{name}: {measurements[-1].ratio:.1f}", file=sys.stderr, flush=True)
+            print(
+                f"{name}: {measurements[-1].ratio:.1f}, {measurements[-1].work_ratio:.1f}", file=sys.stderr, flush=True
+            )
     console.print(table(measurements))
     console.print(f"load average {os.getloadavg()[0]:.1f}; the flood's own process shares the {os.cpu_count()} cores")
     if options.jsonl:
-        options.jsonl.write_text("".join(json.dumps({**asdict(m), "ratio": m.ratio}) + "\n" for m in measurements))
+        options.jsonl.write_text(
+            "".join(
+                json.dumps({**asdict(m), "ratio": m.ratio, "work_ratio": m.work_ratio}) + "\n" for m in measurements
+            )
+        )
     return 0
 
 

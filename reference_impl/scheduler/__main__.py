@@ -14,7 +14,7 @@ from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, 
 from reference_impl.processes import StopSignals
 from reference_impl.resources import usable_memory
 from reference_impl.scheduler.limits import Limits
-from reference_impl.scheduler.server import Listen, SchedulerServer
+from reference_impl.scheduler.server import LEAST_MESSAGE_LIMIT, Listen, SchedulerServer
 from reference_impl.scheduler.settings import Settings
 
 _TASK_MEMORY_SHARE = 4  # the default limit of the bytes of tasks is the memory divided by this
@@ -117,6 +117,13 @@ def _add_limits(parser: RoleParser) -> None:
         help="clients, and as many workers, and as many worker managers; more are not registered",
     )
     parser.add_argument(
+        "--max-message-bytes",
+        type=_message_size,
+        default="64M",
+        metavar="BYTES[K|M|G|T]",
+        help="of a message; the connection on which a longer one comes is closed",
+    )
+    parser.add_argument(
         "--max-unsent-messages",
         type=_count,
         default=100_000,
@@ -161,6 +168,13 @@ def _whole(text: str) -> int:
     return value
 
 
+def _message_size(text: str) -> int:
+    value = size(text)
+    if value is None or value < LEAST_MESSAGE_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no limit for a message: 16M is the least")
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -194,6 +208,7 @@ def main(argv: list[str] | None = None) -> int:
         options.object_storage_address,
         options.status_report_interval_seconds,
         options.object_report_limit,
+        options.max_message_bytes,
         options.max_unsent_messages,
         sys.maxsize if options.max_unsent_bytes is None else options.max_unsent_bytes,
         options.object_storage_magic,

@@ -1,7 +1,8 @@
 """Long messages to peers that may not read them: how many bytes wait for each (SPEC section 14, LIM-07).
 
 ZeroMQ counts the messages that wait, and refuses more of them. It does not count how long they are, but tells when it
-has let go of one that was not copied.
+has let go of one that was not copied. That costs more than a copy, so it is asked for once a MiB: what was sent before
+such a message has left before it.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ from protocol.identifiers import Identity
 
 LONG_BYTES = 4 << 10
 """Of shorter messages the number says enough: to know more of them would cost as much as to send them."""
+_TRACKED_BYTES = 1 << 20
 
 
 class _Waiting:
     """What is on its way to one peer, the oldest first."""
 
-    __slots__ = ("messages", "total")
+    __slots__ = ("since", "total", "tracked")
 
     def __init__(self) -> None:
-        self.messages: deque[tuple[zmq.MessageTracker, int]] = deque()
+        self.tracked: deque[tuple[zmq.MessageTracker, int]] = deque()  # each with the bytes up to its end
+        self.since = 0  # bytes since the last of them
         self.total = 0
 
     def unsent(self) -> int:
-        """Bytes that have not left yet."""
-        messages = self.messages
-        while messages and messages[0][0].done:
-            self.total -= messages.popleft()[1]
+        """Bytes that may not have left yet."""
+        tracked = self.tracked
+        while tracked and tracked[0][0].done:
+            self.total -= tracked.popleft()[1]
         return self.total
 
 
@@ -44,16 +47,23 @@ class Outbox:
     def send(self, to: Identity, frame: bytes) -> None:
         """Raises zmq.Again if nothing more may wait for the peer, zmq.ZMQError if there is no connection to it."""
         waiting = self._waiting.get(to)
-        if waiting is not None and waiting.unsent() + len(frame) > self._limit and waiting.messages:
-            raise zmq.Again
-        tracker = self._router.send_multipart((to, frame), zmq.NOBLOCK, copy=False, track=True)
-        assert isinstance(tracker, zmq.MessageTracker)
         if waiting is None:
             waiting = self._waiting[to] = _Waiting()
-        waiting.messages.append((tracker, len(frame)))
+        if waiting.unsent() + len(frame) > self._limit and waiting.tracked:
+            raise zmq.Again
+        size = waiting.since + len(frame)
+        if size < _TRACKED_BYTES:
+            self._router.send_multipart((to, frame), zmq.NOBLOCK)
+            waiting.since = size
+        else:
+            tracker = self._router.send_multipart((to, frame), zmq.NOBLOCK, copy=False, track=True)
+            assert isinstance(tracker, zmq.MessageTracker)
+            waiting.tracked.append((tracker, size))
+            waiting.since = 0
         waiting.total += len(frame)
 
     def tidy(self) -> None:
         """Forgets peers for which nothing waits. Call it now and then."""
-        for peer in [peer for peer, waiting in self._waiting.items() if not waiting.unsent()]:
-            del self._waiting[peer]
+        for peer, waiting in list(self._waiting.items()):
+            if waiting.unsent() == waiting.since:
+                del self._waiting[peer]

@@ -47,9 +47,10 @@ from reference_impl.transport import new_context
 _LOG = logging.getLogger("scheduler")
 
 MONITOR_PORT_OFFSET = 2
-MAX_MESSAGE_BYTES = 64 << 20
+LEAST_MESSAGE_LIMIT = 16 << 20  # TRN-11
 _TICK_SECONDS = 1.0
-_TURN_MESSAGES, _TURN_BYTES = 16, 1 << 14  # of whoever is there, before it is looked who else has come
+_TURN_BYTES = 1 << 14  # of whoever is there, before it is looked who else has come
+_MESSAGE_BYTES = 1 << 12  # what a message takes of them, beside its own
 _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
 _AT_ONCE = 100  # instructions
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
@@ -68,6 +69,7 @@ class Listen:
     storage: Address
     report_seconds: float = 1.0
     object_report_limit: int = 500
+    message_bytes: int = 64 << 20  # the connection of a longer message is closed
     unsent_messages: int = 100_000  # of one peer; at more it is lost
     unsent_bytes: int = 256 << 20  # the same, of messages longer than 4 KiB
     storage_magic: bytes = MAGIC
@@ -121,7 +123,7 @@ class SchedulerServer:
             (zmq.RCVHWM, _MAX_RECEIVED_MESSAGES),
             (zmq.SNDHWM, self._listen.unsent_messages),
             (zmq.ROUTER_MANDATORY, 1),  # what can't be sent is an error, not dropped without a word
-            (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
+            (zmq.MAXMSGSIZE, self._listen.message_bytes),
             (zmq.TCP_KEEPALIVE, 1),
         ):
             self._router.socket.setsockopt(option, value)
@@ -213,11 +215,10 @@ class SchedulerServer:
             if message is None:
                 break
             sender, frame = message
-            left -= _TURN_BYTES // _TURN_MESSAGES
             try:
                 if frame is None:
                     raise MalformedMessage("several frames instead of one")
-                left -= len(frame)
+                left -= _MESSAGE_BYTES + len(frame)
                 envelope = Envelope.parse(frame)
             except MalformedMessage as error:
                 instructions += core.receive_malformed(sender, str(error))

@@ -130,6 +130,8 @@ def test_a_silent_worker_is_lost(running: Running) -> None:
         (("tcp://127.0.0.1:99999", "-osa", "tcp://127.0.0.1:1"), 2, "0 to 65535"),
         (("tcp://127.0.0.1:0",), 2, "--object-storage-address"),
         (("tcp://127.0.0.1:0", "-osa", "tcp://127.0.0.1:1", "-wt", "-1"), 2, "-wt"),
+        (("tcp://127.0.0.1:0", "-osa", "tcp://127.0.0.1:1", "--max-tasks", "0"), 2, "--max-tasks"),
+        (("tcp://127.0.0.1:0", "-osa", "tcp://127.0.0.1:1", "--max-message-bytes", "1M"), 2, "16M is the least"),
         (("tcp://127.0.0.1:{taken}", "-osa", "tcp://127.0.0.1:1"), 10, "in use"),
         (("tcp://192.0.2.1:1234", "-osa", "tcp://127.0.0.1:1", "--insecure"), 10, "can't listen"),
         (("tcp://0.0.0.0:0", "-osa", "tcp://127.0.0.1:1"), 2, "can be reached from other machines"),
