@@ -52,6 +52,7 @@ class EmbeddedCluster:
         log_directory: Path,
         *,
         scheduler_options: Sequence[str] = (),
+        storage_options: Sequence[str] = (),
         worker_options: Sequence[str] = (),
         keys: ClusterKeys | None = None,
     ) -> EmbeddedCluster:
@@ -64,7 +65,7 @@ class EmbeddedCluster:
         log_directory.mkdir(parents=True, exist_ok=True)
         cluster = cls(workers, log_directory, keys=keys)
         try:
-            cluster._spawn("object_storage", str(_ANY_PORT))
+            cluster._spawn("object_storage", str(_ANY_PORT), *storage_options)
             cluster._spawn("scheduler", str(_ANY_PORT), "--object-storage-address", FROM_STDIN, *scheduler_options)
             if workers:
                 cluster._spawn("worker", FROM_STDIN, "--concurrency", str(workers), *worker_options)

@@ -297,7 +297,7 @@ class Client(concurrent.futures.Executor):
         for future, needed_futures in zip(futures, needs, strict=False):
             future._needs = needed_futures
         if tasks:
-            thread.submit(tasks, futures)
+            thread.submit(tasks, futures.copy())  # it reads its list later; the caller may change this one at once
         return futures
 
     # ---- the cluster ----

@@ -13,7 +13,7 @@ from reference_impl.access.keys import KeyFileError
 from reference_impl.access.settings import add_server_options, exposure, server_access
 from reference_impl.object_storage.files import SpillError, SpillFiles, default_root
 from reference_impl.object_storage.room import Limits
-from reference_impl.object_storage.server import BindError, Server
+from reference_impl.object_storage.server import MAX_CONNECTIONS, BindError, Server
 from reference_impl.options import USAGE_ERROR, RoleParser, address, announce_ready, fail, magic, size
 from reference_impl.processes import StopSignals
 from reference_impl.resources import usable_memory
@@ -26,6 +26,13 @@ def _identity(text: str) -> bytes:
     if not 0 < len(identity) <= storage.MAX_IDENTITY_BYTES:
         raise argparse.ArgumentTypeError(f"an identity has 1 to {storage.MAX_IDENTITY_BYTES} bytes")
     return identity
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
 def _parser() -> RoleParser:
@@ -64,6 +71,13 @@ def _parser() -> RoleParser:
         help="how much disk the files may take; 0: none; when memory and disk are full, objects are refused",
     )
     parser.add_argument(
+        "--max-connections",
+        type=_count,
+        default=MAX_CONNECTIONS,
+        metavar="N",
+        help="at a time; one more is closed at once, and the log says why",
+    )
+    parser.add_argument(
         "--spill-directory",
         type=Path,
         default=argparse.SUPPRESS,
@@ -98,7 +112,12 @@ def main(argv: list[str] | None = None) -> int:
     except SpillError as error:
         return fail(str(error), "give another --spill-directory", USAGE_ERROR)
     limits = Limits(memory, options.disk_limit)
-    common: dict[str, Any] = {"identity": options.identity, "magic": options.magic, "files": files}
+    common: dict[str, Any] = {
+        "identity": options.identity,
+        "magic": options.magic,
+        "files": files,
+        "connections": options.max_connections,
+    }
     try:
         if access is None:
             server = Server(options.address, limits=limits, **common)

@@ -19,6 +19,7 @@ from protocol.identifiers import Identity
 from protocol.storage import Buffer
 from reference_impl.access.stream import Stream
 from reference_impl.addresses import Address
+from reference_impl.object_storage.arrivals import Arrivals
 from reference_impl.object_storage.contents import OnDisk
 from reference_impl.object_storage.core import ObjectStorage
 from reference_impl.object_storage.files import SpillFiles, Written
@@ -40,6 +41,14 @@ from it before (at most 256 KiB of requests) is still answered, so this is the b
 makes the server queue, apart from the responses to what it left pending (``core.PENDING_REQUESTS``). Payloads are
 queued by reference: the same object, queued often, is in memory once."""
 
+MAX_CONNECTIONS = 10_000
+GREETING_SECONDS = 30.0
+"""A connection that has not said who it is after this time is closed."""
+
+_SWEEP_SECONDS = 10.0
+_ARRIVALS_SHARE = 2  # payloads that are being received may take the memory limit divided by this
+_TURN = 4  # requests of one connection that are carried out before it is looked who else is there
+_LONGEST_TURN = 64  # when there was nobody
 _JOIN_AVERAGE_BYTES = 1 << 14  # buffers smaller than this are joined: cheaper than one iovec for each
 _JOIN_COUNT = 1 << 13
 _IOVECS = 512
@@ -90,6 +99,7 @@ class Connection:
     """One peer: what came of it, and what is to be sent to it."""
 
     __slots__ = (
+        "connected_at",
         "events",
         "file_parts",
         "host",
@@ -109,6 +119,7 @@ class Connection:
         self.host, self.port = peer
         self.side = storage.ServerSide(magic)
         self.identified = False
+        self.connected_at = time.monotonic()
         self.out: deque[_Outgoing] = deque()
         self.out_bytes = 0
         self.file_parts = 0  # in ``out``
@@ -132,14 +143,21 @@ class Server:
         magic: bytes = storage.MAGIC,
         limits: Limits = UNLIMITED,
         files: SpillFiles | None = None,
+        connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """``files`` is where objects are spilled to, and closed with the server. Raises BindError."""
+        """``files`` is where objects are spilled to, and closed with the server; more ``connections`` than these are
+        closed at once. Raises BindError."""
         self._magic = magic
         self._greeting = storage.greeting(identity, magic)
         self._core = ObjectStorage(limits)
+        self._arrivals = Arrivals(None if limits.memory is None else limits.memory // _ARRIVALS_SHARE)
+        self._most_connections = connections
+        self._sweep_at = 0.0
+        self._turn = _TURN
         self._connections: dict[int, Connection] = {}
         self._numbers = count(1)
         self._dirty: dict[Connection, None] = {}  # has something to send since this pass
+        self._behind: dict[Connection, None] = {}  # has sent requests that are not carried out yet
         self._peer_log = PeerLog(logger)
         self._accept_again: float | None = None  # when accepting resumes after running out of file descriptors
         self._listener = listen(address)
@@ -155,7 +173,8 @@ class Server:
         """Serves until ``stop`` is readable."""
         self._selector.register(stop, selectors.EVENT_READ)
         while True:
-            timeout = self._timeout()
+            timeout, behind = self._timeout(), tuple(self._behind)
+            self._turn = min(2 * self._turn, _LONGEST_TURN)
             ready = self._selector.select(timeout)
             for key, events in ready:
                 connection: Connection | None = key.data
@@ -170,12 +189,20 @@ class Server:
                 elif connection.number in self._connections:  # else closed by another one of this pass
                     if events & selectors.EVENT_WRITE:
                         self._dirty[connection] = None
-                    if events & selectors.EVENT_READ:
+                    if events & selectors.EVENT_READ and connection not in self._behind:
+                        if behind:
+                            self._turn = _TURN
                         self._read(connection)
+            for connection in behind:
+                if connection in self._behind:  # else closed by another one of this pass
+                    del self._behind[connection]
+                    self._requests(connection, 0)
             if timeout is not None:
                 self._tick()
             while self._dirty:
-                self._flush(self._dirty.popitem()[0])
+                connection = self._dirty.popitem()[0]
+                if connection not in self._behind:  # else it is sent with what follows
+                    self._flush(connection)
 
     def close(self) -> None:
         """Closes every socket, and removes the files."""
@@ -188,7 +215,10 @@ class Server:
 
     def _timeout(self) -> float | None:
         """Seconds until a timer is due; None: no timer runs."""
-        due = [t for t in (self._core.deadline(), self._accept_again) if t is not None]
+        if self._behind:
+            return 0.0
+        sweep_at = self._sweep_at if self._connections else None
+        due = [t for t in (self._core.deadline(), self._accept_again, sweep_at) if t is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _tick(self) -> None:
@@ -197,6 +227,18 @@ class Server:
         if self._accept_again is not None and now >= self._accept_again:
             self._accept_again = None
             self._selector.register(self._listener, selectors.EVENT_READ)
+        if now >= self._sweep_at:
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        """Closes connections that have not said who they are, and those that stop in the middle of a payload."""
+        self._sweep_at = now + _SWEEP_SECONDS
+        stalled = set(self._arrivals.stalled(now))
+        for connection in tuple(self._connections.values()):
+            if not connection.identified and now - connection.connected_at > GREETING_SECONDS:
+                self._lost(connection, logging.WARNING, f"it has not said who it is for {GREETING_SECONDS:g} s")
+            elif connection.number in stalled:
+                self._lost(connection, logging.WARNING, "it stopped in the middle of a payload")
 
     def _accept(self) -> None:
         while True:
@@ -210,6 +252,11 @@ class Server:
                     self._selector.unregister(self._listener)
                     self._accept_again = time.monotonic() + _ACCEPT_PAUSE_SECONDS
                 return  # else that one is gone already
+            if len(self._connections) >= self._most_connections:
+                sock.close()
+                text = f"a connection is refused: there are {self._most_connections} (--max-connections)"
+                self._peer_log.note(logging.WARNING, peer[0].encode(), text)
+                continue
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -230,9 +277,10 @@ class Server:
 
     def _read(self, connection: Connection) -> None:
         """One read, so that no connection keeps the others waiting; what is left makes it ready again."""
-        side, number = connection.side, connection.number
+        if connection.number in self._arrivals.waiting:
+            return  # since this pass
         try:
-            received = connection.socket.recv_into(side.buffer())
+            received = connection.socket.recv_into(connection.side.buffer())
         except BlockingIOError:
             return
         except OSError as error:
@@ -241,7 +289,12 @@ class Server:
         if not received:
             self._lost(connection, logging.DEBUG, "closed by the other side")
             return
-        now = time.monotonic()
+        self._requests(connection, received)
+
+    def _requests(self, connection: Connection, received: int) -> None:
+        """Carries out what has come, so much of it that others need not wait for long."""
+        side, number, now = connection.side, connection.number, time.monotonic()
+        left = self._turn
         try:
             for request in side.received(received):
                 if not connection.identified:
@@ -249,12 +302,27 @@ class Server:
                 self._perform(self._core.request(number, request, now))
                 if number not in self._connections:
                     return
+                left -= 1
+                if not left:
+                    self._behind[connection] = None
+                    break
+            if connection.out:
+                self._dirty[connection] = None
+            if side.incoming or self._arrivals.total:
+                self._reconsider(self._arrivals.came(number, side.incoming, now))
+                self._dirty[connection] = None
             if not connection.identified and side.peer is not None:
                 self._identified(connection, now)
         except ProtocolError as error:
             self._flush(connection)  # what it asked for properly is answered
             if number in self._connections:
                 self._lost(connection, logging.WARNING, str(error))
+
+    def _reconsider(self, numbers: Iterable[int]) -> None:
+        """Whether these connections are read from may have changed."""
+        for number in numbers:
+            if number in self._connections:
+                self._dirty[self._connections[number]] = None
 
     def _identified(self, connection: Connection, now: float) -> None:
         connection.identified = True
@@ -268,6 +336,9 @@ class Server:
     def _drop(self, connection: Connection, level: int, reason: str) -> None:
         del self._connections[connection.number]
         self._dirty.pop(connection, None)
+        self._behind.pop(connection, None)
+        if self._arrivals.total:
+            self._reconsider(self._arrivals.gone(connection.number, time.monotonic()))
         if connection.events:
             self._selector.unregister(connection.socket)
         connection.socket.close()
@@ -416,7 +487,11 @@ class Server:
 
     def _register(self, connection: Connection) -> None:
         """Waits for what the connection can do next."""
-        reading = connection.out_bytes <= WRITE_LIMIT_BYTES and not connection.paused
+        reading = (
+            connection.out_bytes <= WRITE_LIMIT_BYTES
+            and not connection.paused
+            and connection.number not in self._arrivals.waiting
+        )
         events = selectors.EVENT_READ if reading else 0
         if connection.out:
             events |= selectors.EVENT_WRITE

@@ -24,6 +24,7 @@ from reference_impl.scheduler import information
 from reference_impl.scheduler.dispatch import Dispatch
 from reference_impl.scheduler.instructions import Instruction
 from reference_impl.scheduler.lifecycle import Lifecycle
+from reference_impl.scheduler.limits import Budget, Refused
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.presence import Presence
@@ -48,9 +49,11 @@ class SchedulerCore:
         self.settings = settings
         self.started_at = now
         self.turn = Turn(now)
-        self.peers = Peers(settings.ended_stories)
-        self.ownership = Ownership(self.turn, self.peers)
-        self.lifecycle = Lifecycle(self.turn, self.peers, self.ownership, settings.ended_stories > 0)
+        self.questions: Budget | None = None
+        """What those may ask who are no registered clients, once one has asked something."""
+        self.peers = Peers(settings.ended_stories, settings.limits.tasks_per_client)
+        self.ownership = Ownership(self.turn, self.peers, settings.limits)
+        self.lifecycle = Lifecycle(self.turn, self.peers, self.ownership, settings.ended_stories > 0, settings.limits)
         self.dispatch = Dispatch(self.turn, self.peers, self.lifecycle, settings.load_balance)
         self.presence = Presence(self.turn, settings, self.peers, self.ownership, self.lifecycle)
         self.tasks = self.lifecycle.tasks
@@ -96,6 +99,25 @@ class SchedulerCore:
         self.turn.note_malformed(sender, reason)
         return self.turn.out
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether ``proceed`` is wanted, as soon as there is nothing more urgent."""
+        return self.presence.unfinished
+
+    def proceed(self, now: float) -> list[Instruction]:
+        """A piece of what takes long."""
+        self.turn.begin(now)
+        self.presence.proceed()
+        self.dispatch.fill()
+        return self.turn.out
+
+    def overflowed(self, peer: Identity) -> list[Instruction]:
+        """A peer that can't take what is sent to it: more waits for it than may wait for one."""
+        self.turn.begin(self.turn.now)
+        self.presence.overflowed(peer)
+        self.dispatch.fill()
+        return self.turn.out
+
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: peers that are silent for too long are lost, and work is balanced. Call it each second
         or more often."""
@@ -124,7 +146,11 @@ class SchedulerCore:
             if envelope.task_id in self.graphs.living:
                 self.turn.note(sender, f"a Task with the id of the living graph {envelope.task_id.hex()}")
                 return
-            record = self.lifecycle.accept(sender, envelope)
+            try:
+                record = self.lifecycle.accept(sender, envelope)
+            except Refused as refusal:
+                self.lifecycle.admission.refuse(sender, envelope.task_id, str(refusal))
+                return
         self.lifecycle.happen(record, _TASK, sender)
 
     def _on_graph(self, sender: Identity, envelope: Envelope) -> None:

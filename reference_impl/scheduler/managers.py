@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 
 from protocol.identifiers import Identity
@@ -42,6 +42,10 @@ class Managers:
 
     def __len__(self) -> int:
         return len(self._managers)
+
+    def ids(self) -> Collection[bytes]:
+        """Their ``workerManagerID``."""
+        return self._managers.keys()
 
     def identities(self) -> list[Identity]:
         """Who they are."""

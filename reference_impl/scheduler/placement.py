@@ -7,7 +7,7 @@ case, a task that requires nothing and has priority 0, touches one queue and one
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from heapq import merge
 
@@ -204,13 +204,14 @@ def _place(task: TaskRecord) -> tuple[int, float]:
 
 
 class Pool:
-    """Workers that have room, by how many tasks they hold. All operations take constant time."""
+    """Workers that have room, by how many tasks they hold. All operations take constant time. (The first one of a plain
+    dict does not: it is looked for behind the places of all that were first before.)"""
 
     __slots__ = ("_by_load", "_lowest", "workers")
 
     def __init__(self) -> None:
         self.workers = 0  # also those without room
-        self._by_load: list[dict[bytes, WorkerRecord]] = [{}]
+        self._by_load: list[OrderedDict[bytes, WorkerRecord]] = [OrderedDict()]
         self._lowest = 0
 
     def update(self, worker: WorkerRecord, before: int | None) -> None:
@@ -222,7 +223,7 @@ class Pool:
         load = len(worker.held)
         if load < worker.queue_size:
             while len(by_load) <= load:
-                by_load.append({})
+                by_load.append(OrderedDict())
             by_load[load][worker.worker_id] = worker
             if load < self._lowest:
                 self._lowest = load

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zmq
 
 _NOBLOCK = int(zmq.NOBLOCK)
+_EVENTS = int(zmq.EVENTS)
 _MORE_NOBLOCK = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
@@ -19,6 +20,7 @@ class Router:
         self.socket = context.socket(zmq.ROUTER)
         self._receive = self.socket.recv
         self._send = super(zmq.Socket, self.socket).send  # what Socket.send calls
+        self._get = super(zmq.Socket, self.socket).get
 
     def receive(self) -> tuple[bytes, bytes | None] | None:
         """(sender, frame) of the next message; the frame is None if there were several; None if there is no message."""
@@ -43,6 +45,11 @@ class Router:
         while last.more:
             last = self._receive(_NOBLOCK, False)
         return sender, first.bytes if last is first else None, str(first.get("User-Id")).encode()
+
+    def look(self) -> None:
+        """Whose messages have come? As long as there are messages, libzmq asks itself that after each 100 parts only,
+        and others wait, however long these take."""
+        self._get(_EVENTS)
 
     def send(self, to: bytes, frame: bytes) -> None:
         """One message. Raises zmq.ZMQError if it can't be sent."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.messages import ObjectStorageAddress
+from reference_impl.scheduler.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,4 @@ class Settings:
     protected: bool = False  # refuses to be shut down by a client
     version: Callable[[], str] = str  # of the implementation, for InformationResponse; "" by default
     ended_stories: int = 1000  # of each client, kept until it leaves; 0: no stories at all
+    limits: Limits = field(default_factory=Limits)

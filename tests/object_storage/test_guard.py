@@ -64,6 +64,7 @@ def world() -> World:
         (RequestType.DUPLICATE_OBJECT_ID, ADAS, BOBS),
         (RequestType.DUPLICATE_OBJECT_ID, BOBS, ADAS),
     ],
+    ids=["get", "set", "delete", "duplicate of it", "duplicate to it"],  # object ids are new each time
 )
 def test_a_client_that_asks_for_an_object_of_another_loses_its_connection(
     world: World, kind: RequestType, object_id: ObjectId, payload: bytes
