@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check unit conformance format interop bench growth floods fuzz generate screenshots clean
+.PHONY: help demo test check unit conformance format interop bench growth soak floods fuzz generate screenshots clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -55,6 +55,9 @@ bench: $(VENV)/.bench  ## measurements beside opengris-scaler 2.9.0 and others, 
 
 growth: $(STAMP)  ## whether a task costs the same among 1,000 and among 1,000,000
 	@$(BIN)/python -m benchmarks.growth $(ARGS)
+
+soak: $(STAMP)  ## two hours of mixed work at half of the capacity: does anything grow?
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 $(VENV)/.fuzz: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'

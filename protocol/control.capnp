@@ -266,6 +266,7 @@ struct AgentInfo {
   processes @9 :List(ProcessInfo);
   stateDirectory @10 :Text;
   idleSeconds @11 :Float64;         # without tasks it ends by itself after so long; 0: never
+  memoryLimit @12 :UInt64;          # of a task of the agent's own cluster, in bytes; 0: none
 
   struct ProcessInfo {
     role @0 :Text;

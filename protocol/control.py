@@ -248,6 +248,7 @@ class AgentInfo(NamedTuple):
     processes: tuple[ProcessInfo, ...] = ()
     state_directory: str = ""
     idle_seconds: float = 0.0
+    memory_limit: int = 0
 
 
 class WorkerView(NamedTuple):

@@ -86,6 +86,17 @@ def size(text: str) -> int | None:
     return int(digits) * _SIZE_UNITS[unit]
 
 
+_LEAST_TASK_MEMORY = 16 << 20
+
+
+def task_memory(text: str) -> int | None:
+    """argparse type: a size that a task can live with."""
+    limit = size(text)
+    if limit is not None and limit < _LEAST_TASK_MEMORY:
+        raise argparse.ArgumentTypeError(f"a task needs {_LEAST_TASK_MEMORY >> 20}M at least, not {text!r}")
+    return limit
+
+
 def add_magic(parser: argparse.ArgumentParser) -> None:
     """The option of every role that connects to an object storage."""
     parser.add_argument(

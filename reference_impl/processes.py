@@ -34,6 +34,8 @@ class StopSignals:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self.received: signal.Signals | None = None
+        self.times = 0
+        """How often it was told to stop."""
         self._others: set[signal.Signals] = set()
         self._old_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._old = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -41,6 +43,9 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+        self.times += 1
+        with contextlib.suppress(BlockingIOError):  # what the wake-up wrote may have been read before this ran
+            self._writer.send(b"\0")
 
     def _note_other(self, number: int, frame: FrameType | None) -> None:
         self._others.add(signal.Signals(number))
@@ -56,6 +61,11 @@ class StopSignals:
                 self._reader.recv(4096)
         others, self._others = self._others, set()
         return others
+
+    def once_more(self) -> None:
+        """``fileno()`` is not readable any more, until another signal comes."""
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(4096)
 
     def close(self) -> None:
         """Restores what was there before; but a process that was told to end ignores being told again."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import time
 from collections import deque
 
 from protocol import storage
@@ -90,6 +92,15 @@ class StorageConnection:
                     break
                 sent -= len(buffer)
                 out.popleft()
+
+    def drain(self, seconds: float) -> None:
+        """Sends all that is queued, for at most so long; raises StorageLost."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        deadline = time.monotonic() + seconds
+        self.flush()
+        while self._out and (left := deadline - time.monotonic()) > 0 and poll.poll(1000 * left):
+            self.flush()
 
     def receive(self) -> list[Response]:
         """The responses that have arrived; raises StorageLost."""

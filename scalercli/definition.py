@@ -19,6 +19,8 @@ class Definition(NamedTuple):
     """0: one per processor core."""
     idle_seconds: float = 0.0
     """0: it never ends by itself."""
+    memory_limit: int = 0
+    """Of a task, in bytes; 0: not limited."""
     secure: bool = False
     """It has keys, so that no other user of this machine can use it."""
 
@@ -27,8 +29,9 @@ def load(places: Places) -> Definition | None:
     """None where there is none, or none that can be read."""
     try:
         found = json.loads(places.definition.read_text())
-        return Definition(int(found["workers"]), float(found["idle_seconds"]), bool(found.get("secure")))
-    except (OSError, ValueError, KeyError, TypeError):
+        limit, secure = int(found.get("memory_limit", 0)), bool(found.get("secure"))
+        return Definition(int(found["workers"]), float(found["idle_seconds"]), limit, secure)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -101,6 +101,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "cluster down": (
         Example("scalercli cluster down lab", "one of them"),
+        Example("scalercli cluster down --drain 10m", "when its tasks have ended, but in ten minutes at the latest"),
         Example("scalercli cluster down --all", "all of them, and all sessions"),
     ),
     "config list": (

@@ -22,11 +22,13 @@ def open_link(
     *,
     workers: int = 0,
     idle_seconds: float,
+    memory_limit: int | None = None,
     keep: bool = False,
     secure: bool = False,
     announce: bool = True,
 ) -> AgentLink:
-    """A connection to the agent of this cluster, which is started if there is none; raises CliError."""
+    """A connection to the agent of this cluster, which is started if there is none; raises CliError. ``memory_limit``
+    of a task in bytes, 0: not limited, None: as the settings say."""
     places = Places(cluster)
     link = find_agent(places)
     if link is not None:
@@ -42,19 +44,21 @@ def open_link(
             return link
         defined = definition.load(places) if is_local(cluster) else None
         if defined is not None:
-            workers, idle_seconds, secure = defined
+            workers, idle_seconds, memory_limit, secure = defined
             keep = not idle_seconds
         elif is_local(cluster) and cluster != EMBEDDED:
             raise CliError(
                 f"the cluster {cluster!r} is down", f"scalercli cluster up --name {cluster}", ExitCode.UNREACHABLE
             )
+        if memory_limit is None:
+            memory_limit = settings.memory_limit()
         died = locks.last_words(places)
         if died:
             message(f"note: {died}; starting again")
         elif is_local(cluster) and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
             down = "scalercli cluster down" + ("" if cluster == EMBEDDED else f" {cluster}")
             message(f"note: starting a cluster on this machine ({down} ends it)")
-        lost = _start_agent(places, workers, idle_seconds, keep, secure)
+        lost = _start_agent(places, workers, idle_seconds, memory_limit, keep, secure)
         if lost:
             message(f"note: {tasks(lost)} lost with it: scalercli status --state lost")
     link = find_agent(places)
@@ -63,7 +67,7 @@ def open_link(
     return link
 
 
-def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool, secure: bool) -> int:
+def _start_agent(places: Places, workers: int, idle_seconds: float, memory_limit: int, keep: bool, secure: bool) -> int:
     """Returns when it is ready: how many tasks of an earlier one are lost."""
     import json
     import subprocess
@@ -71,6 +75,7 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool, 
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "scalercli.agent", "--cluster", places.cluster, "--ready-fd", str(writer)]
     command += ["--idle-seconds", str(idle_seconds), "--workers", str(workers)]
+    command += ["--memory-limit-per-task", str(memory_limit)]
     command += ["--keep"] if keep else []
     command += ["--secure"] if secure else []
     keys = settings.keys(places.cluster)

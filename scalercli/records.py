@@ -83,7 +83,9 @@ def task(row: TaskRow, *, details: bool = False) -> Record:
 
 def seconds(row: TaskRow) -> float | None:
     """How long it ran, where the worker said so."""
-    return round(row.ended_at - row.started_at, 6) if row.started_at and row.ended_at else None
+    if not row.started_at or not row.ended_at:
+        return None
+    return max(0.0, round(row.ended_at - row.started_at, 6))  # the clock may have been set back meanwhile
 
 
 def submitted(task_id: str, kind: TaskKind, text: str) -> Record:
@@ -119,6 +121,7 @@ def cluster(info: AgentInfo | None, name: str) -> Record:
         "object_storage_address": info.object_storage_address or None,
         "monitor_address": info.monitor_address or None,
         "workers": info.workers or None,
+        "memory_limit_per_task": info.memory_limit or None,
         "living_tasks": info.living,
         "agent_pid": info.pid,
         "processes": {process.role: process.pid for process in info.processes},

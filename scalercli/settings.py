@@ -36,6 +36,7 @@ CLUSTERS = "clusters"
 DEFAULT_IDLE_SECONDS = 600.0
 DEFAULT_CANCEL_TIMEOUT = 15.0
 MAX_WORKERS = 1024
+_UNLIMITED = "unlimited"
 _PREFIX = "SCALERCLI_"
 OUTPUT_MODES = ("text", "json", "jsonl", "ids", "none")
 
@@ -75,6 +76,21 @@ def _check_workers(value: Any) -> int:
     raise ValueError(f"a number from 1 to {MAX_WORKERS}, or auto, was expected")
 
 
+def _check_memory(value: Any) -> int:
+    if value == _UNLIMITED:
+        return 0
+    from argparse import ArgumentTypeError
+
+    from reference_impl.options import task_memory
+
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError("a size such as 2G, or unlimited, was expected")
+    try:
+        return task_memory(str(value)) or 0
+    except ArgumentTypeError as error:
+        raise ValueError(str(error)) from None
+
+
 def _check_idle_seconds(value: Any) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0 or not math.isfinite(value):
         raise ValueError("a number of seconds was expected; 0 is never")
@@ -104,6 +120,13 @@ KNOWN = {
     for known in (
         Known("cluster", "--cluster", EMBEDDED, _check_cluster, "which cluster: an address, a name, or embedded"),
         Known("workers", "--workers", "auto", _check_workers, "slots of a cluster on this machine; auto: one per core"),
+        Known(
+            "memory_limit_per_task",
+            "--memory-limit-per-task",
+            _UNLIMITED,
+            _check_memory,
+            "how much memory a task may use, with what it starts, in a cluster on this machine, for example 2G",
+        ),
         Known(
             "idle_seconds",
             "",
@@ -167,6 +190,11 @@ def named_cluster(name: str, origin: str = "") -> str:
 def workers(flag: str | int | None) -> int:
     """0: one for each processor core."""
     return int(find("workers", flag, checked=True).value)
+
+
+def memory_limit(flag: str | None = None) -> int:
+    """Of a task, in bytes. 0: not limited."""
+    return int(find("memory_limit_per_task", flag, checked=True).value)
 
 
 def idle_seconds(flag: float | None = None) -> float:

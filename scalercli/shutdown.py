@@ -1,10 +1,33 @@
-"""Ends a cluster that this machine did not start (SPEC LIV-10)."""
+"""What comes before the end of a cluster: its tasks may end first; and the end of one that this machine did not start
+(SPEC LIV-10)."""
 
 from __future__ import annotations
 
-from scalercli import settings
+import time
+
+from protocol.control import Follow, Selection
+from scalercli import link, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
+from scalercli.places import Places
+
+
+def drain(places: Places, seconds: float) -> None:
+    """Waits until the session has no task that is not over, also none that came meanwhile, or for so long."""
+    agent = link.find_agent(places)
+    if agent is None:
+        return
+    deadline = time.monotonic() + seconds
+    ended = True
+    try:
+        while ended:  # another look, whether others have come
+            number = agent.send("follow", Follow(Selection(all=True, living=True)))
+            replies = list(link.replies(agent, number, deadline))
+            ended = any(reply.rows for reply in replies)
+    except link.TimedOut:
+        pass  # what is left is canceled, and that is said then
+    finally:
+        agent.close()
 
 
 def shut_down(address: str) -> None:

@@ -253,13 +253,14 @@ WHICH CLUSTER
 STARTING AND ENDING
     cluster up starts a cluster and keeps it until cluster down. --workers
     says how many tasks run at once; auto is one per core. With
-    --idle-timeout 1h it ends by itself after an hour without tasks. One that
-    a command has started on its own ends after idle_seconds ({idle:g} minutes)
-    without tasks.
+    --memory-limit-per-task 2G one that uses more, with what it starts, gets a
+    MemoryError or is killed. With --idle-timeout 1h the cluster ends by itself
+    after an hour without tasks; one that a command has started on its own does
+    after idle_seconds ({idle:g} minutes).
 
     cluster down ends the cluster and its session; tasks that are not over are
-    canceled, and stderr says how many. Ledger and logs stay. For a cluster
-    elsewhere, only the session with it ends.
+    canceled, and stderr says how many. --drain 10m lets them end first. Ledger
+    and logs stay. For a cluster elsewhere, only the session with it ends.
 
 WHEN SOMETHING DIES
     A session whose agent or whose scheduler was killed is noticed by the next

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import zmq
 
+from conformance_tests.engine import keys
 from conformance_tests.engine.channels import Session, SetupFailed
 from conformance_tests.engine.core_session import CoreSession, load_factory
 from conformance_tests.engine.driver_channel import DriverProcess
@@ -171,6 +172,8 @@ class _Scheduler(_OnSockets[_Running]):
     def __init__(self, target: Target, role: str, options: Options) -> None:
         super().__init__(target, role, options)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        if self._attach and "keyFile" in self._attach:
+            keys.use(self._context, self._attach["keyFile"], self._attach["serverKey"])
 
     def _open(self, running: _Running, scenario: Scenario) -> Session:
         started = running.started

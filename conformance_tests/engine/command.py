@@ -65,6 +65,8 @@ class Choice:
     jobs: int = 8
     strict: bool = False
     """Whether known deviations are failures."""
+    keys: tuple[str, str] | None = None
+    """The files of a key and of the cluster's public key, for what is attached to."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,10 @@ def options_of(choice: Choice, patience: float | None, max_orders: int) -> Optio
         if choice.role is None:
             raise UsageProblem("--attach needs --role: what runs there?")
         attach = {choice.role: {"address": choice.attach}}
+        if choice.keys is not None:
+            if choice.role != "scheduler":
+                raise UsageProblem("the suite has keys for a scheduler only", "judge it without keys")
+            attach[choice.role] |= {"keyFile": choice.keys[0], "serverKey": choice.keys[1]}
     return Options(
         via=choice.via,
         max_orders=max_orders,

@@ -61,6 +61,7 @@ from reference_impl.client.instructions import (
     ResultOf,
     Send,
     ShutdownAnswered,
+    Unstore,
 )
 from reference_impl.client.liveness import Liveness
 from reference_impl.client.lives import Life, Lives, Phase
@@ -258,6 +259,8 @@ class ClientCore:
         out: list[Instruction] = []
         closed = Broken(RuntimeError, "the client was closed")
         self._objects.doomed += self._objects.idle()  # of what living tasks name, the scheduler takes care
+        if late := self._objects.on_their_way():  # what it deletes may not be there yet
+            out.append(Unstore(late))
         if not self._silent and not self._cluster_ended:
             self._uploads.flush(out)
             out.append(Send(ClientDisconnect(DisconnectType.DISCONNECT)))

@@ -104,6 +104,12 @@ class Store(NamedTuple):
     payload: bytes
 
 
+class Unstore(NamedTuple):
+    """Delete these, which are on their way to the storage, behind them on the same connection."""
+
+    object_ids: tuple[ObjectId, ...]
+
+
 class Fetch(NamedTuple):
     """Fetch this; call ``fetched`` when it is here."""
 
@@ -157,5 +163,5 @@ class Complain(NamedTuple):
 
 
 Instruction = Union[
-    Send, Beat, ConnectStorage, Store, Fetch, Finish, Answered, Log, Informed, ShutdownAnswered, Complain
+    Send, Beat, ConnectStorage, Store, Unstore, Fetch, Finish, Answered, Log, Informed, ShutdownAnswered, Complain
 ]

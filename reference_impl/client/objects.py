@@ -162,6 +162,10 @@ class ObjectTable:
         """What no living task names."""
         return [obj.id for obj in self._idle.values()]
 
+    def on_their_way(self) -> tuple[ObjectId, ...]:
+        """What is not stored yet."""
+        return tuple([obj.id for obj in self._by_id.values() if not obj.stored])
+
     def forget(self) -> None:
         """Nothing is in the storage any more, as far as we know."""
         self._by_digest.clear()

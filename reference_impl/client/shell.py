@@ -7,6 +7,7 @@ one batch. The thread owns the sockets, the core and the futures; nothing else t
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import math
 import os
@@ -23,7 +24,7 @@ from protocol import codec
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import ClientHeartbeat, InformationAnswer
-from protocol.storage import MAGIC, ResponseType, get_request, set_request
+from protocol.storage import MAGIC, ResponseType, delete_request, get_request, set_request
 from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
 from reference_impl.access.settings import PeerAccess, storage_mismatch
 from reference_impl.addresses import Address
@@ -47,6 +48,7 @@ from reference_impl.client.instructions import (
     Send,
     ShutdownAnswered,
     Store,
+    Unstore,
 )
 from reference_impl.client.waiting import Ticket, Waiting
 from reference_impl.client.wakeup import WakeUp
@@ -101,6 +103,7 @@ class ClientThread:
         self._perform: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             Store: self._store,
+            Unstore: self._unstore,
             Fetch: self._fetch,
             Finish: waiting.finish,
             Answered: waiting.answered,
@@ -302,7 +305,9 @@ class ClientThread:
                 raise SchedulerUnreachable(f"{text}; {silence}" if silence else text)
             if self._leaving and not core.pending and not inbox:
                 self._do_leave_now()
-        self._flush_storage()
+        if self._storage is not None:
+            with contextlib.suppress(StorageLost):  # nobody waits for anything any more
+                self._storage.drain(GOODBYE_LINGER_MILLISECONDS / 1000)
 
     def _read_handshakes(self, watch: HandshakeWatch, ready: dict[Any, int]) -> None:
         """Until we are connected: why we may never be."""
@@ -456,6 +461,11 @@ class ClientThread:
             request_id = self._storage.next_id()
             self._stores[request_id] = instruction.object_id
             self._storage.send(set_request(request_id, instruction.object_id, instruction.payload))
+
+    def _unstore(self, instruction: Unstore) -> None:
+        for object_id in instruction.object_ids:
+            if self._storage is not None:
+                self._storage.send(delete_request(self._storage.next_id(), object_id))
 
     def _fetch(self, instruction: Fetch) -> None:
         if self._storage is not None:

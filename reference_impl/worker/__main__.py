@@ -15,12 +15,10 @@ from functools import partial
 
 from reference_impl.access.keys import KeyFileError
 from reference_impl.access.settings import add_peer_options, keys_for_tasks, peer_access
-from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail, size
+from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail, task_memory
 from reference_impl.processes import StopSignals
 from reference_impl.worker.family import become_subreaper
 from reference_impl.worker.zygote import Zygote
-
-_LEAST_LIMIT = 16 << 20
 
 
 def _parser() -> RoleParser:
@@ -96,11 +94,19 @@ def _parser() -> RoleParser:
     )
     parser.add_argument(
         "--memory-limit-per-task",
-        type=_limit,
+        type=task_memory,
         default=argparse.SUPPRESS,
         metavar="SIZE",
         help="how much memory a task may use, with what it starts, for example 2G (default: unlimited); one that "
         "allocates more gets a MemoryError or is killed",
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=_not_negative,
+        default=0.0,
+        metavar="S",
+        help="how long tasks that have started may go on after SIGTERM or SIGINT; those that have not start elsewhere; "
+        "a second signal ends all",
     )
     add_magic(parser)
     add_peer_options(parser)
@@ -112,13 +118,6 @@ def _count(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
-
-
-def _limit(text: str) -> int | None:
-    limit = size(text)
-    if limit is not None and limit < _LEAST_LIMIT:
-        raise argparse.ArgumentTypeError(f"a task needs {_LEAST_LIMIT >> 20}M at least, not {text!r}")
-    return limit
 
 
 def _positive(text: str) -> float:
@@ -220,6 +219,7 @@ def main(argv: list[str] | None = None) -> int:
             options.object_storage_magic,
             access,
             options.hard_processor_suspend,
+            options.drain_seconds,
         )
         facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
         try:

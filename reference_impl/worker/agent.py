@@ -8,6 +8,7 @@ objects, the zygote, and spare processors that take the place of one that died, 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import time
@@ -87,6 +88,7 @@ class Serve:
     storage_magic: bytes = MAGIC
     access: PeerAccess | None = None
     hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
+    drain_seconds: float = 0.0  # how long tasks may go on after a stop signal
 
 
 class _Slot:
@@ -124,6 +126,7 @@ class Agent:
         self._serve = serve
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
+        self._drain_until = math.inf
         self.hint = ""
         """What to do about what ``run`` returns, if that is known."""
         self._answers = 0  # of processors, since the last wait
@@ -219,13 +222,20 @@ class Agent:
                 self._answers = 0
                 if all(slot.core.at_ease for slot in self._slots):
                     time.sleep(_REST_SECONDS)
-            self._reactor.once(due - now)
+            self._reactor.once(min(due, self._drain_until) - now)
+            if self._drain_until < math.inf:
+                self._maybe_drained()
         return self._ended
 
     def _signalled(self, stop: StopSignals) -> None:
         asked = stop.take()
         if stop.received is not None:
-            self._end(None, End(""))
+            if stop.times > 1 or not self._serve.drain_seconds:
+                self._end(None, End(""))
+                return
+            stop.once_more()
+            if self._drain_until == math.inf:
+                self._drain()
         elif signal.SIGUSR1 in asked:
             self._retire()
 
@@ -237,6 +247,20 @@ class Agent:
         if any(slot.core.held for slot in self._slots):
             self._busy()
         else:
+            self._end(None, End(""))
+
+    def _drain(self) -> None:
+        """Tasks that have started may end, for some time; others start elsewhere when this worker has left."""
+        self._drain_until = time.monotonic() + self._serve.drain_seconds
+        for slot in self._slots:
+            self._carry_out(slot, slot.core.drain())
+        left = sum(not slot.core.drained for slot in self._slots)
+        if left:
+            _LOG.info("%d tasks may end within %g s; another signal ends them", left, self._serve.drain_seconds)
+        self._maybe_drained()
+
+    def _maybe_drained(self) -> None:
+        if time.monotonic() >= self._drain_until or all(slot.core.drained for slot in self._slots):
             self._end(None, End(""))
 
     def _watch_storage(self) -> None:
@@ -351,7 +375,8 @@ class Agent:
             slot.processor = None
         else:
             del slot.others[processor.pid]
-        self._carry_out(slot, slot.core.processor_gone(processor.pid, status, time.monotonic(), unstarted))
+        now, fault = time.monotonic(), processor.fault
+        self._carry_out(slot, slot.core.processor_gone(processor.pid, status, now, unstarted, fault))
         self._fill_slots()
 
     def _fill_slots(self) -> None:
@@ -397,7 +422,9 @@ class Agent:
             self._carry_out(slot, slot.core.objects_arrived(instruction.task_id, time.monotonic(), small))
 
     def _release(self, slot: _Slot, instruction: Release) -> None:
-        self._objects.release((slot.index, instruction.task_id))
+        gone = self._objects.release((slot.index, instruction.task_id))
+        if gone:
+            self._storage.abandon(gone, time.monotonic())
 
     def _start(self, slot: _Slot, instruction: Start) -> None:
         assert slot.processor is not None

@@ -130,7 +130,7 @@ class Channel:
             if not count:
                 if records:
                     return records
-                raise ChannelLost("the processor closed its channel")
+                raise ChannelLost("closed its channel to the worker")
             self._small += _RECEIVED[:count]
             self._parse(records)
             if count < _RECEIVE_BYTES and self._head is None:
@@ -141,7 +141,7 @@ class Channel:
         while len(small) - position >= RECORD.size:
             what, task_id, seconds, peak, cpu, length = RECORD.unpack_from(small, position)
             if what > FAILED or length > MAX_MESSAGE_BYTES:
-                raise ChannelLost("the processor wrote nonsense to its channel")
+                raise ChannelLost("wrote nonsense to its channel to the worker")
             begin = position + RECORD.size
             if len(small) - begin < length:
                 if length > _RECEIVE_BYTES:
@@ -149,7 +149,7 @@ class Channel:
                     try:
                         self._large = own_memory(length)
                     except MalformedMessage as error:
-                        raise ChannelLost(f"the processor announced {error}") from None
+                        raise ChannelLost(f"announced {error}") from None
                     self._filled = len(small) - begin
                     self._large[: self._filled] = small[begin:]
                     position = len(small)
@@ -168,7 +168,7 @@ class Channel:
         except OSError:
             count = 0
         if not count:
-            raise ChannelLost("the processor closed its channel")
+            raise ChannelLost("closed its channel to the worker")
         self._filled += count
         if self._filled == len(self._large):
             records.append(Record(*self._head, self._large))

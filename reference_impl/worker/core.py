@@ -100,6 +100,16 @@ class WorkerCore:
     def held(self) -> dict[TaskId, Held]:
         return {task_id: held.state for task_id, held in self._held.items()}
 
+    def drain(self) -> list[Instruction]:
+        """From now on no task starts: those that wait here go to other workers when this one leaves."""
+        return self._turns.drain()
+
+    @property
+    def drained(self) -> bool:
+        """Whether it was told to drain, and no task that has started is left."""
+        waiting = (Held.FETCHING, Held.READY)
+        return self._turns.draining and all(held.state in waiting for held in self._held.values())
+
     @property
     def reads_output(self) -> bool:
         """Whether what tasks write is to be read now."""
@@ -326,16 +336,17 @@ class WorkerCore:
         return [*out, *self._turns.start_next(now)]
 
     def processor_gone(
-        self, pid: int, status: int | None, now: float, unstarted: Collection[TaskId] = ()
+        self, pid: int, status: int | None, now: float, unstarted: Collection[TaskId] = (), fault: str = ""
     ) -> list[Instruction]:
         """A processor and everything its task started have ended. ``status`` as of waitpid; None: not known.
-        ``unstarted`` had been handed to it, and will run elsewhere."""
+        ``unstarted`` had been handed to it, and will run elsewhere. ``fault`` is what it did that it had to end, as
+        ``closed its channel``."""
         out: list[Instruction] = []
         for task_id in self._turns.gone(pid, unstarted, now):
-            out += self._lost(task_id, status, now)
+            out += self._lost(task_id, status, fault, now)
         return [*out, *self._turns.start_next(now)]  # a suspended task needs no new processor
 
-    def _lost(self, task_id: TaskId, status: int | None, now: float) -> list[Instruction]:
+    def _lost(self, task_id: TaskId, status: int | None, fault: str, now: float) -> list[Instruction]:
         """Its processor has ended."""
         held = self._held[task_id]
         out = self._send_logs(self._lines.end(task_id), now)
@@ -348,10 +359,12 @@ class WorkerCore:
             if held.again is not None:
                 out += self._task(held.again, now)
         else:
-            out += self._fail(task_id, held, held.doomed or self._death(status))
+            out += self._fail(task_id, held, held.doomed or self._death(status, fault))
         return out
 
-    def _death(self, status: int | None) -> Failure:
+    def _death(self, status: int | None, fault: str) -> Failure:
+        if fault:
+            return Failure("died", f"the process that ran the task {fault}, and was ended for that")
         text = f"the process that ran the task {describe_end(status)}"
         limit = self._settings.memory_limit
         if limit and status is not None and status & 0x7F in _MEMORY_SIGNALS:

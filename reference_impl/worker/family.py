@@ -12,11 +12,13 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
+_PF_EXITING = 4
 
 
 def become_subreaper() -> None:
@@ -53,9 +55,29 @@ def descendants(pid: int) -> Iterator[tuple[int, int]]:
             todo.append(child)
 
 
+def end_orphans(seconds: float, keep: Collection[int] = ()) -> None:
+    """Kills and reaps the children of this process but for those to ``keep``: what became its children while they end,
+    too. For who is a subreaper; for at most so long."""
+    deadline = time.monotonic() + seconds
+    while (orphans := [pid for pid in children(os.getpid()) if pid not in keep]) and time.monotonic() < deadline:
+        for pid in orphans:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
 def is_zombie(pid: int) -> bool:
     """Whether a process has ended and is not reaped yet."""
     return _status(pid)[0] == "Z"
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process is on its way out, or gone: what it has open is closed by the system. True if this system does
+    not tell."""
+    try:
+        return bool(int(_fields(pid)[6]) & _PF_EXITING)
+    except (OSError, IndexError, ValueError):
+        return True
 
 
 def signal_outsiders(leader: int, number: int) -> int:
@@ -81,10 +103,15 @@ def signal_child(pid: int, parent: int, number: int) -> bool:
         os.close(descriptor)
 
 
+def _fields(pid: int) -> list[bytes]:
+    """What /proc/PID/stat says behind the name: state, parent and so on; raises OSError."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+
+
 def _status(pid: int) -> tuple[str, int]:
     """State letter and parent of a process; ("", 0) if it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = _fields(pid)
         return fields[0].decode(), int(fields[1])
     except (OSError, IndexError, ValueError):
         return "", 0

@@ -15,6 +15,7 @@ from protocol.messages import Task
 from protocol.storage import Buffer
 from reference_impl.worker.channel import READY, ChannelLost, Record
 from reference_impl.worker.failures import describe_end
+from reference_impl.worker.family import is_ending
 from reference_impl.worker.processors import Output, Processor
 from reference_impl.worker.reactor import Reactor
 from reference_impl.worker.zygote import GONE, SPAWNED, STOPPED, Zygote
@@ -199,8 +200,10 @@ class Pool:
             self._reactor.watch_writing(channel.fileno(), channel.wants_write)
         try:
             records = channel.receive()
-        except ChannelLost:
+        except ChannelLost as lost:
             # It is ending, or its task closed the channel and it must: either way GONE follows.
+            if not is_ending(processor.pid):
+                processor.fault = str(lost)
             self._reactor.unregister(channel.fileno())
             self._zygote.kill(processor.pid, signal.SIGKILL)
             return

@@ -7,10 +7,12 @@ serializers that the agent told it to keep, loaded: a function with state of its
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import os
 import resource
+import signal
 import sys
 import time
 from typing import Any
@@ -22,6 +24,8 @@ from reference_impl.worker.family import children, is_zombie
 from reference_impl.worker.memory import LIMIT_VARIABLE, MemoryLimit
 
 _SMALL = 1 << 16
+_CLOSED_SECONDS = 1.0
+"""How long a processor without a channel waits for its end: a process that a task has forked may have it, too."""
 _ORPHAN_SECONDS = 2.0
 """A process that has ended so long ago, and that nobody has waited for, was not started by a task, but adopted."""
 
@@ -156,6 +160,7 @@ class _Processor:
             if os.getpid() != pid:
                 os._exit(0)  # a task forked, and this is the child coming back from it: only one of the two answers
             del arguments
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the alarm that a task has set is not for the next one
             settle()
             self._orphans.reap()
             self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
@@ -255,5 +260,10 @@ def main(channel: int, stdout: int, stderr: int, claims: int) -> None:
         code = 0
     except (BrokenPipeError, ConnectionError):
         code = 0  # the agent is gone
+    except OSError as error:
+        if error.errno == errno.EBADF:  # a task closed what this needs: the agent sees the end of the channel
+            with contextlib.suppress(OSError):
+                os.close(channel)
+            time.sleep(_CLOSED_SECONDS)
     finally:
         os._exit(code)

@@ -89,6 +89,8 @@ class Processor:
         self.pid = 0
         self.ready = False
         self.slot: int | None = None
+        self.fault = ""
+        """What its task did to the channel, if it must end because of that."""
         self.channel = Channel(ours)
         self.outputs = (Output(LogType.STDOUT, out_read), Output(LogType.STDERR, err_read))
         self._kept: OrderedDict[ObjectId, None] = OrderedDict()

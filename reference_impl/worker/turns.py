@@ -38,6 +38,7 @@ class Turns:
         """The pid of the slot's processor."""
         self.on: dict[int, TaskId] = {}
         """What each processor does, the suspended and canceled ones too."""
+        self.draining = False
         self.behind: deque[TaskId] = deque()
         """What the slot's processor does after that."""
         self.recalling = False
@@ -62,6 +63,15 @@ class Turns:
         self.current = None
         if self.behind:
             self._runs(self.behind.popleft(), now)
+
+    def drain(self) -> list[Instruction]:
+        """Nothing starts any more; what has started goes on."""
+        self.draining = True
+        if not self.unknown or self.recalling:
+            return []
+        assert self.processor is not None
+        self.recalling = True
+        return [Recall(self.processor)]
 
     @property
     def unknown(self) -> bool:
@@ -108,7 +118,7 @@ class Turns:
         out: list[Instruction] = []
         if self.recalling:
             return out
-        ready = self._held[self.ready[0][1]] if self.ready else None
+        ready = self._held[self.ready[0][1]] if self.ready and not self.draining else None
         if self.current is not None:
             current = self._held[self.current]
             if ready is None or current.state is not Held.RUNNING or current.doomed:

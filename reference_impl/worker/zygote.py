@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 from reference_impl.nesting import SCHEDULER_VARIABLE
 from reference_impl.processes import die_with_parent
-from reference_impl.worker.family import become_subreaper, children, is_subreaper, signal_outsiders
+from reference_impl.worker.family import become_subreaper, children, end_orphans, is_subreaper, signal_outsiders
 from reference_impl.worker.memory import LIMIT_VARIABLE
 
 SPAWN, SPAWNED, KILL, GONE, STOPPED = 1, 2, 3, 4, 5
@@ -122,11 +122,7 @@ class Zygote:
         self.close()
         deadline = time.monotonic() + _LEFTOVERS_SECONDS
         if is_subreaper():
-            while (orphans := children(os.getpid())) and time.monotonic() < deadline:
-                for pid in orphans:  # all of them: this process has no other children
-                    with contextlib.suppress(OSError):
-                        os.kill(pid, signal.SIGKILL)
-                        os.waitpid(pid, 0)
+            end_orphans(_LEFTOVERS_SECONDS)  # all of them: this process has no other children
         while any(map(_group_exists, processors)) and time.monotonic() < deadline:
             time.sleep(0.001)  # somebody else reaps them
         return Zygote(*self._options)

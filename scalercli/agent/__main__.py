@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--idle-seconds", type=float, required=True)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--memory-limit-per-task", type=int, default=0)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--secure", action="store_true")
     parser.add_argument("--key-file", default="")
@@ -142,7 +143,8 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
 
     def connect() -> Backend:
         if is_local(options.cluster):
-            return embedded_backend(options.workers, places.cluster_logs, places.keys if options.secure else None)
+            keys = places.keys if options.secure else None
+            return embedded_backend(options.workers, places.cluster_logs, keys, options.memory_limit_per_task)
         return connect_backend(options.cluster, options.key_file, options.server_key)
 
     backend = connect()
@@ -202,7 +204,10 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
             server.settle()
             session.close()
             backend.close()
-            ledger.close()
+            try:
+                ledger.close()
+            except LedgerError as error:
+                logger.error("%s; what happened last is lost", error)
             server.close()
             signals.close()
     finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import scalercli
 from protocol.control import AgentInfo, ProcessInfo
+from reference_impl.worker.family import become_subreaper, end_orphans
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from scalercli.agent.watch import MonitorWatch, Subscription
 
 logger = logging.getLogger(__name__)
+
+_ORPHAN_SECONDS = 5.0
 
 TRACED_CLUSTER = "SCALERCLI_TRACED_CLUSTER"
 """Set by ``scalercli trace`` for the command that it traces: the cluster that it has here, as JSON."""
@@ -36,6 +39,7 @@ class Backend:
         cluster: Any = None,
         workers: int = 0,
         monitor: MonitorWatch | None = None,
+        memory_limit: int = 0,
         access: PeerAccess | None = None,
     ) -> None:
         self.client = client
@@ -44,6 +48,7 @@ class Backend:
         self._cluster = cluster
         self._access = access
         self._workers = workers
+        self._memory_limit = memory_limit
         self._started_at = time.time()
         self._watched: list[int] = []
         self._closed = False
@@ -66,6 +71,7 @@ class Backend:
             processes=tuple(ProcessInfo(role, pid) for role, pid in self._processes()),
             state_directory=state_directory,
             idle_seconds=idle_seconds,
+            memory_limit=self._memory_limit,
         )
 
     def watch(self, server: AgentServer, broken: Callable[[str], None]) -> None:
@@ -116,6 +122,7 @@ class Backend:
             logger.exception("closing the client")
         if self._cluster is not None:
             self._cluster.stop()
+            end_orphans(_ORPHAN_SECONDS)
 
     def _processes(self) -> list[tuple[str, int]]:
         return list(self._cluster.processes.items()) if self._cluster is not None else []
@@ -146,9 +153,9 @@ def connect_backend(address: str, key_file: str = "", server_key: str = "") -> B
         raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
 
 
-def embedded_backend(workers: int, logs: Path, keys_directory: Path | None = None) -> Backend:
+def embedded_backend(workers: int, logs: Path, keys_directory: Path | None = None, memory_limit: int = 0) -> Backend:
     """A cluster on this machine, and its client; raises CliError. ``workers`` 0: one per processor core. With a
-    directory for keys, it has some, which are made if need be."""
+    directory for keys, it has some, which are made if need be. ``memory_limit`` of a task in bytes, 0: none."""
     from reference_impl.access.keys import ClusterKeys, KeyFileError
     from reference_impl.access.settings import peer_access_of
     from reference_impl.client import Client
@@ -157,6 +164,8 @@ def embedded_backend(workers: int, logs: Path, keys_directory: Path | None = Non
     count = workers or os.cpu_count() or 1
     logs.mkdir(mode=0o700, exist_ok=True)
     traced = os.environ.get(TRACED_CLUSTER)
+    # If a worker and its zygote are killed together, what their tasks have moved to sessions of its own comes here.
+    become_subreaper()
     try:
         keys = ClusterKeys.ready(keys_directory) if keys_directory is not None else None
         key_file, server_key = (keys.key_file, keys.server_key) if keys is not None else (None, None)
@@ -168,7 +177,8 @@ def embedded_backend(workers: int, logs: Path, keys_directory: Path | None = Non
             cluster = EmbeddedCluster(log_directory=logs, **json.loads(traced))
             count = cluster.workers
         else:
-            cluster = EmbeddedCluster.start(count, logs, keys=keys)
+            limit = ("--memory-limit-per-task", str(memory_limit)) if memory_limit else ()
+            cluster = EmbeddedCluster.start(count, logs, keys=keys, worker_options=limit)
     except (RuntimeError, OSError) as error:
         raise CliError(
             f"the embedded cluster did not start: {error}", f"see the logs in {logs}", ExitCode.UNREACHABLE
@@ -176,7 +186,7 @@ def embedded_backend(workers: int, logs: Path, keys_directory: Path | None = Non
     address = str(cluster.scheduler_address)
     try:
         client = Client(address, key_file=key_file, server_key=server_key)
-        return Backend(client, address, cluster, count, access=access)
+        return Backend(client, address, cluster, count, access=access, memory_limit=memory_limit)
     except ConnectionError as error:
         cluster.stop()
         raise CliError(str(error), f"see the logs in {logs}", ExitCode.UNREACHABLE) from None

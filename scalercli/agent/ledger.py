@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +121,7 @@ class Ledger:
         self._pending_tasks: list[tuple[object, ...]] = []
         self._pending_work: dict[int, tuple[object, ...]] = {}
         self._pending_functions: dict[bytes, bytes] = {}
+        self._pending_changes: list[tuple[object, ...]] = []
         self._pending_ends: list[tuple[object, ...]] = []
         self._pending_results: list[tuple[int, bytes]] = []
         self._pending_output: list[tuple[int, int, int, str]] = []
@@ -129,6 +130,7 @@ class Ledger:
         self._big: set[int] = set()  # tasks whose arguments are worth the work of deleting them at once
         self._digests: tuple[bytes, bytes] = (b"", b"")  # of the last function
         self._columns = _COLUMNS_2
+        self._path = path or "in memory"
         try:
             if path is None:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
@@ -139,6 +141,9 @@ class Ledger:
                 self._db = sqlite3.connect(path, isolation_level=None)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.execute(
+                    "PRAGMA cache_size = -512"
+                )  # KiB: an agent that lives for long stays as small as it was
                 self._db.execute("PRAGMA foreign_keys = ON")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
@@ -163,8 +168,11 @@ class Ledger:
         )
 
     def close(self) -> None:
-        self.flush()
-        self._db.close()
+        """Raises LedgerError if there was something to write and it could not be; it is closed then, too."""
+        try:
+            self.flush()
+        finally:
+            self._db.close()
 
     # ---- writing ----
 
@@ -186,7 +194,7 @@ class Ledger:
         self._next_number += 1
         if key and retry_of:
             self.flush()
-            self._db.execute("UPDATE tasks SET key = NULL WHERE key = ?", (key,))
+            self._execute("UPDATE tasks SET key = NULL WHERE key = ?", (key,))
         packed = "" if options == NO_OPTIONS else _options_text(options)
         self._pending_tasks.append(
             (number, task_id, int(kind), text, state.label, submitted, packed, key or None, retry_of or None)
@@ -202,13 +210,16 @@ class Ledger:
                 self._big.add(number)
         return number
 
+    def withdraw(self, numbers: Collection[int]) -> None:
+        """These were added and could not be written: they never were."""
+        gone = set(numbers)
+        self._pending_tasks = [task for task in self._pending_tasks if task[0] not in gone]
+        for number in gone:
+            self._pending_work.pop(number, None)
+
     def change(self, number: int, state: ShownState, *, reason: str = "", attempt: int = 1) -> None:
         """A task that is not over: how it is, and which attempt runs."""
-        self.flush()
-        self._execute(
-            "UPDATE tasks SET state = ?, reason = ?, attempt = ? WHERE number = ?",
-            (state.label, reason, attempt, number),
-        )
+        self._pending_changes.append((state.label, reason, attempt, number))
 
     def note(self, number: int, at: float, text: str) -> None:
         """Something that happened to a task, for ``events``."""
@@ -242,7 +253,13 @@ class Ledger:
     @property
     def dirty(self) -> bool:
         """Whether ``flush`` has something to write."""
-        return bool(self._pending_tasks or self._pending_ends or self._pending_output or self._pending_events)
+        return bool(
+            self._pending_tasks
+            or self._pending_changes
+            or self._pending_ends
+            or self._pending_output
+            or self._pending_events
+        )
 
     def flush(self) -> None:
         """Commits what was written; raises LedgerError (a full disk, for example)."""
@@ -258,6 +275,9 @@ class Ledger:
             if self._pending_work:
                 self._db.executemany("INSERT OR IGNORE INTO functions VALUES (?, ?)", self._pending_functions.items())
                 self._db.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", self._pending_work.values())
+            self._db.executemany(
+                "UPDATE tasks SET state = ?, reason = ?, attempt = ? WHERE number = ?", self._pending_changes
+            )
             self._db.executemany("DELETE FROM sent WHERE number = ?", self._succeeded)
             self._db.executemany("INSERT INTO events (number, at, text) VALUES (?, ?, ?)", self._pending_events)
             self._db.executemany("INSERT INTO output VALUES (?, ?, ?, ?)", self._pending_output)
@@ -271,9 +291,10 @@ class Ledger:
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise LedgerError(f"can't write the ledger: {error}") from error
+            raise LedgerError(f"can't write the ledger {self._path}: {error}") from error
         for pending in (
             self._pending_tasks,
+            self._pending_changes,
             self._pending_output,
             self._pending_results,
             self._pending_ends,
@@ -306,7 +327,7 @@ class Ledger:
         try:
             self._db.execute(statement, values)
         except sqlite3.Error as error:
-            raise LedgerError(f"can't write the ledger: {error}") from error
+            raise LedgerError(f"can't write the ledger {self._path}: {error}") from error
 
     # ---- reading ----
 

@@ -69,6 +69,16 @@ class Lifetimes:
         self._wait_for(living, dependencies)
         return living
 
+    def withdraw(self, new: Iterable[Living]) -> None:
+        """These were admitted and are not to start: they never were."""
+        for living in new:
+            del self._living[living.row.task_id]
+            self._followers.pop(living.row.task_id, None)
+            for task_id in living.waits_for:
+                others = [other for other in self._dependents.pop(task_id) if other is not living]
+                if others:
+                    self._dependents[task_id] = others
+
     def start(self, living: Living, dependencies: Iterable[Entry]) -> None:
         """Hands an admitted task over, if nothing keeps it back."""
         failed = self._failed_dependency(living, dependencies)

@@ -19,7 +19,7 @@ from typing import cast
 from protocol.control import VERSION, ControlError, ControlReply, ControlRequest, Frames, ReplyValue, frame
 from protocol.errors import MalformedMessage
 from scalercli.agent.ledger import Ledger, LedgerError
-from scalercli.agent.session import Session
+from scalercli.agent.session import UNWRITABLE_HINT, Session
 from scalercli.exits import ExitCode
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ _MAX_STREAMS = 1_000
 _MAX_CONNECTIONS = 1_000
 _CHUNK = 1 << 18
 _SETTLE_SECONDS = 0.004
+_RETRY_SECONDS = 1.0
+_ALWAYS_TRUE = ("agent", "error")
+"""Replies that say nothing that the ledger has to remember."""
 
 
 class CommandConnection:
@@ -41,6 +44,8 @@ class CommandConnection:
         self.frames = Frames(ControlRequest)
         self.out: deque[memoryview] = deque()
         self.out_bytes = 0
+        self.unsure: deque[memoryview] = deque()
+        """Replies that hold once the ledger is written, and not before."""
         self.steps: list[Callable[[], bool | None]] = []
         self.waiting: deque[ControlRequest] = deque()  # requests that have come and are not looked at yet
         self.closed = False
@@ -53,8 +58,21 @@ class CommandConnection:
     def send(self, number: int, variant: str, value: ReplyValue = None) -> None:
         if not self.closed:
             data = frame(ControlReply(VERSION, number, variant, value))
-            self.out.append(memoryview(data))
+            (self.out if variant in _ALWAYS_TRUE and not self.unsure else self.unsure).append(memoryview(data))
             self.out_bytes += len(data)
+
+    def confirm(self) -> None:
+        """The ledger is written."""
+        self.out += self.unsure
+        self.unsure.clear()
+
+    def fail(self, error: ControlError) -> None:
+        """The ledger can't be written: what waits for that gets this instead."""
+        if self.unsure or self.steps:
+            self.out_bytes -= sum(map(len, self.unsure))
+            self.unsure.clear()
+            self.steps.clear()
+            self.send(0, "error", error)
 
     def stream(self, step: Callable[[], bool | None]) -> None:
         self.steps.append(step)
@@ -100,6 +118,9 @@ class AgentServer:
         self._timer_numbers = itertools.count()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._woken = False
+        self._unwritten = ""  # why the ledger can't be written
+        self._retrying = False
+        self._deaf = False  # there are no descriptors for new connections
         self._selector = selectors.DefaultSelector()
         self._connections: set[CommandConnection] = set()
         for sock in (listener, self._wake_reader, self._wake_writer):
@@ -149,10 +170,10 @@ class AgentServer:
                 else:
                     key.data()
             while self._posted:
-                self._posted.popleft()()
+                self._call(self._posted.popleft())
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
-                heapq.heappop(self._timers)[2]()
+                self._call(heapq.heappop(self._timers)[2])
             # What a command asks is answered at once; what comes from the cluster in a stream, a few times less often.
             if settle_at and now < settle_at and not self.session.stopping and not self.session.stuck:
                 unsettled = True
@@ -169,6 +190,12 @@ class AgentServer:
             elif self._idle_seconds and not self.session.keep and now - idle_since >= self._idle_seconds:
                 return f"nothing to do for {self._idle_seconds:g} s"
 
+    def _call(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except LedgerError as error:
+            self._not_written(str(error))
+
     def settle(self) -> None:
         """Commits, and sends what can be sent now."""
         self._settle()
@@ -181,7 +208,9 @@ class AgentServer:
         self._wake_writer.close()
 
     def stop_listening(self) -> None:
-        self._selector.unregister(self._listener)
+        if not self._deaf:
+            self._selector.unregister(self._listener)
+        self._deaf = False
         self._listener.close()
 
     def _timeout(self, idle_since: float) -> float | None:
@@ -198,7 +227,13 @@ class AgentServer:
         while True:
             try:
                 sock, _ = self._listener.accept()
-            except OSError:
+            except BlockingIOError:
+                return
+            except OSError as error:  # no descriptors: it would be readable, and fail, again and again
+                logger.error("new commands must wait: %s", error.strerror)
+                self._selector.unregister(self._listener)
+                self._deaf = True
+                self.later(_RETRY_SECONDS, self._listen_again)
                 return
             sock.setblocking(False)
             user = peer_user(sock)
@@ -216,6 +251,11 @@ class AgentServer:
             connection = CommandConnection(sock)
             self._connections.add(connection)
             self._selector.register(sock, selectors.EVENT_READ, connection)
+
+    def _listen_again(self) -> None:
+        if self._deaf:
+            self._deaf = False
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _drain_wake(self) -> None:
         try:
@@ -253,22 +293,43 @@ class AgentServer:
     def _settle(self) -> None:
         try:
             self._ledger.flush()
-            for connection in list(self._connections):
-                try:
-                    connection.pump()
-                    connection.flush()
-                except OSError:
-                    self._drop(connection)
-                    continue
-                self._serve(connection)
-                if connection.closed:
-                    continue
-                wanted = selectors.EVENT_READ if connection.has_room else 0
-                wanted |= selectors.EVENT_WRITE if connection.out else 0
-                if self._selector.get_key(connection.socket).events != wanted:
-                    self._selector.modify(connection.socket, wanted, connection)
+            for connection in self._connections:
+                connection.confirm()
+                connection.pump()
+                connection.confirm()
+            if self._unwritten:
+                logger.info("the ledger can be written again")
+            self._unwritten = ""
         except LedgerError as error:
-            logger.error("%s; it is tried again", error)
+            self._not_written(str(error))
+        for connection in list(self._connections):
+            try:
+                connection.flush()
+            except OSError:
+                self._drop(connection)
+                continue
+            self._serve(connection)
+            if connection.closed:
+                continue
+            wanted = selectors.EVENT_READ if connection.has_room else 0
+            wanted |= selectors.EVENT_WRITE if connection.out or connection.unsure else 0
+            if self._selector.get_key(connection.socket).events != wanted:
+                self._selector.modify(connection.socket, wanted, connection)
+
+    def _not_written(self, why: str) -> None:
+        """Whoever waits for the ledger is told. What is to be written is kept, and tried again."""
+        if self._unwritten != why:
+            logger.error("%s; it is tried again", why)
+        self._unwritten = why
+        for connection in self._connections:
+            connection.fail(ControlError(ExitCode.INTERNAL, why, UNWRITABLE_HINT))
+        if not self._retrying:
+            self._retrying = True
+            self.later(_RETRY_SECONDS, self._retry)
+
+    def _retry(self) -> None:
+        """A pass of the loop ends with a commit."""
+        self._retrying = False
 
     def _drop(self, connection: CommandConnection) -> None:
         if not connection.closed:

@@ -43,6 +43,9 @@ from scalercli.exits import ExitCode
 
 logger = logging.getLogger(__name__)
 
+UNWRITABLE_HINT = "is the disk full? when there is room again the session goes on by itself"
+"""What to do when the ledger can't be written."""
+
 
 class Session:
     """The tasks of one user on one cluster. Without a client it only answers from the ledger."""
@@ -140,7 +143,7 @@ class Session:
         except Refused as refused:
             connection.send(number, "error", refused.error)
         except LedgerError as error:
-            connection.send(number, "error", ControlError(ExitCode.INTERNAL, str(error)))
+            connection.send(number, "error", ControlError(ExitCode.INTERNAL, str(error), UNWRITABLE_HINT))
         except Exception as error:
             logger.exception("a request failed")
             message = f"the session agent failed: {type(error).__name__}: {error}"
@@ -219,6 +222,7 @@ class Session:
                 by_key[task.key] = new[-1].entry
             if follower is not None:
                 self._attach(follower, new[-1].entry)
+        self._remember(new)
         if known:
             connection.send(number, "known", tuple(known))
         for living in new:
@@ -232,6 +236,15 @@ class Session:
             _accepted(connection, number)
         else:
             self._lifetimes.when_there_is_room(partial(_accepted, connection, number))
+
+    def _remember(self, new: list[Living]) -> None:
+        """What can't be remembered is not handed over either: nothing was submitted. Raises LedgerError."""
+        try:
+            self._ledger.flush()
+        except LedgerError as error:
+            self._lifetimes.withdraw(new)
+            self._ledger.withdraw([living.entry.number for living in new])
+            raise LedgerError(f"{error}; nothing was submitted") from None
 
     def _dependencies(self, ids: tuple[str, ...]) -> list[Entry]:
         found = [self._book.resolve(text) for text in ids]
@@ -283,6 +296,7 @@ class Session:
             new.append(self._admit(again, work, []))
             self._ledger.note(entry.number, now(), f"it was submitted again by hand, as task {again.task_id.hex()}")
             results.append(RetryResult(again))
+        self._remember(new)
         for living in new:
             self._lifetimes.start(living, [])
         if self.broken and new:

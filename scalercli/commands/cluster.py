@@ -17,7 +17,7 @@ from scalercli.exits import ExitCode, worst
 from scalercli.options import ClusterArgument, ClusterOption, JsonOption, OutputOption, QuietOption, duration_option
 from scalercli.output import Cell, Mode, Output, Record, tasks
 from scalercli.places import EMBEDDED, Places, is_local, is_name, local_names, session_addresses
-from scalercli.shutdown import shut_down
+from scalercli.shutdown import drain, shut_down
 
 app = typer.Typer(
     add_completion=False,
@@ -29,7 +29,15 @@ apps = {"cluster": app}
 
 _DOWN_SECONDS = 30.0
 _PING_SECONDS = 2.0
-_SHOWN = ("scheduler_address", "object_storage_address", "monitor_address", "workers", "living_tasks", "agent_pid")
+_SHOWN = (
+    "scheduler_address",
+    "object_storage_address",
+    "monitor_address",
+    "workers",
+    "memory_limit_per_task",
+    "living_tasks",
+    "agent_pid",
+)
 
 
 @app.command()
@@ -37,6 +45,14 @@ def up(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="One beside the default one.")] = None,
     workers: Annotated[
         str | None, typer.Option("--workers", "-w", metavar="N|auto", help="Slots; auto is one per core.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-limit-per-task",
+            metavar="SIZE",
+            help="How much memory a task may use, with what it starts, for example 2G; default: unlimited.",
+        ),
     ] = None,
     idle: Annotated[
         float | None,
@@ -57,15 +73,21 @@ def up(
     out = options.output(output, json, quiet, single=True)
     where = _to_start(name, cluster)
     places = Places(where)
-    count = settings.workers(workers)
+    count, limit = settings.workers(workers), settings.memory_limit(memory)
     if secure and not is_local(where):
         raise CliError("--secure is for a cluster on this machine", "scalercli help access")
     agent = link.find_agent(places)
     if agent is None:
         if is_local(where):
-            definition.save(places, Definition(count, idle or 0.0, secure))
+            definition.save(places, Definition(count, idle or 0.0, limit, secure))
         agent = launch.open_link(
-            where, workers=count, idle_seconds=idle or 0.0, keep=not idle, secure=secure, announce=False
+            where,
+            workers=count,
+            idle_seconds=idle or 0.0,
+            memory_limit=limit,
+            keep=not idle,
+            secure=secure,
+            announce=False,
         )
         info = agent.info
     else:
@@ -73,6 +95,9 @@ def up(
         down = "scalercli cluster down" + ("" if where == EMBEDDED else f" {where}")
         if workers is not None and info.embedded and info.workers != (count or os.cpu_count() or 1):
             raise CliError(f"a cluster with {info.workers} workers is running", down, ExitCode.REFUSED)
+        if memory is not None and info.embedded and info.memory_limit != limit:
+            is_now = f"in which a task may use {info.memory_limit} bytes" if info.memory_limit else "without that limit"
+            raise CliError(f"a cluster is running {is_now}", down, ExitCode.REFUSED)
         if idle is not None and info.idle_seconds != idle:
             is_now = f"after {info.idle_seconds:g} s" if info.idle_seconds else "never"
             raise CliError(f"a cluster is running that ends by itself {is_now}", down, ExitCode.REFUSED)
@@ -81,7 +106,7 @@ def up(
         if secure and not has_keys:
             raise CliError("a cluster without keys is running", down, ExitCode.REFUSED)
         if is_local(where):
-            definition.save(places, Definition(info.workers, idle or 0.0, has_keys))
+            definition.save(places, Definition(info.workers, idle or 0.0, info.memory_limit, has_keys))
     if not idle:
         agent.send("keep")
         kept = agent.receive().value
@@ -179,6 +204,10 @@ def logs(
 def down(
     name: ClusterArgument = None,
     all_: Annotated[bool, typer.Option("--all", help="All clusters on this machine, and all sessions.")] = False,
+    wait: Annotated[
+        float | None,
+        duration_option("--drain", help="Let living tasks end first, for so long at most; default: cancel them."),
+    ] = None,
     shutdown: Annotated[
         bool, typer.Option("--shutdown", help="Of a cluster elsewhere, end the scheduler and all workers, too.")
     ] = False,
@@ -187,7 +216,8 @@ def down(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """End a cluster on this machine and its session, and wait until both are gone. Living tasks are canceled.
+    """End a cluster on this machine and its session, and wait until both are gone. Living tasks are canceled, or with
+    --drain those that have not ended by then; Ctrl-C meanwhile leaves all as it was.
 
     Of a cluster elsewhere, only the session ends; with --shutdown its scheduler and workers end, too, for everybody who
     uses them, unless it is protected. Its object storage is left to who started it. Results and logs stay.
@@ -197,7 +227,7 @@ def down(
         raise CliError("--shutdown ends one cluster, not --all", "scalercli --cluster ADDRESS cluster down --shutdown")
     if not all_:
         where = _one(name, cluster)
-        _end(out, where)
+        _end(out, where, wait)
         if shutdown and not is_local(where):
             shut_down(where)
         _show(out, None, where)
@@ -210,7 +240,7 @@ def down(
         if not locks.is_held(places) and not any(locks.noted(places)) and definition.load(places) is None:
             continue
         try:
-            _end(out, where)
+            _end(out, where, wait)
             out.record(records.cluster(None, where))
         except CliError as error:
             codes.append(error.code)
@@ -277,9 +307,11 @@ def _row(shown: str, where: str, current: bool) -> Record:
     return Record("scalercli.cluster/1", "", fields, cells)
 
 
-def _end(out: Output, where: str) -> None:
+def _end(out: Output, where: str, wait: float | None) -> None:
     """Ends a session, and its cluster if that is its own; raises CliError if it does not end."""
     places = Places(where)
+    if wait is not None:
+        drain(places, wait)
     definition.remove(places)
     deadline = time.monotonic() + _DOWN_SECONDS
     agent = link.find_agent(places, "shutdown")  # no ping before: this one any version understands

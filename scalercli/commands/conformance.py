@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scalercli import options
+from scalercli import options, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.options import JsonOption, OutputOption, QuietOption
@@ -81,7 +81,16 @@ def run(
     out = options.output(output, json, quiet)
     with _errors():
         chosen = command.Choice(
-            target, role, tuple(patterns or ()), via or "", peer or "", attach or "", scenarios, jobs, strict
+            target,
+            role,
+            tuple(patterns or ()),
+            via or "",
+            peer or "",
+            attach or "",
+            scenarios,
+            jobs,
+            strict,
+            _keys(attach),
         )
         more = command.Reports(junit, html, markdown, results, counterexamples)
         if stability:
@@ -156,7 +165,9 @@ def replay(
     if not file.is_file():
         raise CliError(f"there is no file {file}", "scalercli conformance run --counterexamples DIRECTORY writes some")
     with _errors():
-        chosen = command.Choice(target, None, (), via or "", peer or "", attach or "", strict=strict)
+        chosen = command.Choice(
+            target, None, (), via or "", peer or "", attach or "", strict=strict, keys=_keys(attach)
+        )
         out = options.output(output, json, quiet, single=True)
         return _end(out, command.replay(_Printer(out), chosen, file, patience))
 
@@ -193,8 +204,23 @@ def walk(
     out = options.output(output, json, quiet, single=True)
     allowed = None if allow is None else frozenset(allow.replace(" ", "").split(",")) - {"", "none"}
     with _errors():
-        chosen = Choice(target, None, (), via or "", peer or "", attach or "")
+        chosen = Choice(target, None, (), via or "", peer or "", attach or "", keys=_keys(attach))
         return _end(out, command.walk(_Printer(out), chosen, walks, length, seed, allowed, scenario))
+
+
+def _keys(attach: str | None) -> tuple[str, str] | None:
+    """The keys that the settings have for what is attached to; raises CliError."""
+    keys = settings.keys(attach) if attach else settings.Keys("", "")
+    if not any(keys):
+        return None
+    from reference_impl.access.keys import KeyFileError
+    from reference_impl.access.settings import peer_access_of
+
+    try:
+        peer_access_of(keys.key_file or None, keys.server_key or None)
+    except KeyFileError as error:
+        raise CliError(str(error), error.hint) from None
+    return keys
 
 
 def _end(out: Output, code: int) -> int:

@@ -187,6 +187,11 @@ class FakeAgent:
         os.close(self._lock)
         self._lock = -1
 
+    def wait_stopped(self) -> None:
+        """Until a command has told it to end, and it has."""
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
     def _stop(self) -> None:
         self.session.stopping = True
 

@@ -340,3 +340,30 @@ def _pickled_size() -> int:
     from reference_impl.serialization import serialize
 
     return sum(len(serialize(value)) for value in (math.pow, 2, "x"))
+
+
+def test_a_cluster_goes_down_when_its_tasks_have_ended(cli: Setup) -> None:
+    first = cli.submit()
+    cli.client.arrived.acquire()
+    with cli.start("cluster", "down", "--drain", "1h") as down:
+        second = cli.submit()  # it counts, too
+        assert cli("wait", "--timeout", "100ms", first)[0] == 124
+        cli.client.end(bytes.fromhex(first), 1)
+        assert cli("wait", first)[0] == 0
+        assert down.poll() is None
+        cli.client.end(bytes.fromhex(second), 2)
+        assert cli("wait", second)[0] in (0, 10)  # the agent may have ended
+        cli.agent.close()
+        out, err = down.communicate(timeout=60)
+    assert (down.returncode, out, err) == (0, f"down\t{CLUSTER}\n", "")
+    assert cli("status", second)[1].split("\t")[1] == "success"
+
+
+def test_a_cluster_does_not_wait_longer_than_it_is_told(cli: Setup) -> None:
+    task = cli.submit()
+    with cli.start("cluster", "down", "--drain", "200ms") as down:
+        cli.agent.wait_stopped()
+        cli.agent.close()
+        out, err = down.communicate(timeout=60)
+    assert (down.returncode, out, err) == (0, f"down\t{CLUSTER}\n", "")
+    assert cli("status", task)[1].split("\t")[1] == "canceled"

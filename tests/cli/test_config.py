@@ -29,6 +29,7 @@ def test_every_value_has_its_origin(shell: Shell, files: list[Path]) -> None:
     assert [line.split("\t") for line in done.stdout.splitlines()] == [
         ["cluster", "embedded", "default"],
         ["workers", "2", "SCALERCLI_WORKERS"],
+        ["memory_limit_per_task", "unlimited", "default"],
         ["idle_seconds", "5", f"{user}:1"],
         ["output", "text", "scalercli.toml:2"],
         ["timeout", "2s", "SCALERCLI_TIMEOUT"],

@@ -38,6 +38,7 @@ from reference_impl.client.instructions import (
     NewTask,
     Send,
     Store,
+    Unstore,
 )
 from reference_impl.client.objects import blob
 from reference_impl.errors import RemoteError, SchedulerLost
@@ -253,6 +254,19 @@ def test_leaving_deletes_what_is_not_in_use_and_says_goodbye_last() -> None:
     assert set(world.deleted()) == {result, ids[b"done"]}
     assert isinstance(world.of(Send)[-1].message, ClientDisconnect)
     assert world.ends(pending)
+
+
+def test_leaving_deletes_what_is_on_its_way_behind_it() -> None:
+    """The scheduler's deletion could overtake the upload, which would then stay for ever."""
+    world = World(auto_store=False)
+    world.submit(b"argument")
+    uploads = {store.object_id for store in world.of(Store)}
+    arrived = next(iter(uploads))
+    world.note(world.core.stored(arrived))
+    world.note(world.core.disconnect())
+    (unstore,) = world.of(Unstore)
+    assert set(unstore.object_ids) == uploads - {arrived} | {serializer_object_id(CLIENT)}
+    assert world.sent(ClientDisconnect)
 
 
 def test_an_accepted_shutdown_gives_up_every_task() -> None:

@@ -74,6 +74,19 @@ def test_what_was_deleted_before_it_came_is_not_waited_for() -> None:
     assert cache.arrived(name(1), b"x") == [A]
 
 
+def test_what_was_deleted_while_somebody_waited_is_given_up_with_the_last_one() -> None:
+    cache = ObjectCache(100)
+    cache.want(A, [name(1)])
+    cache.want(B, [name(1)])
+    assert cache.forget([name(1)]) == []
+    assert cache.release(A) == []
+    assert cache.release(B) == [name(1)]
+    assert cache.want(A, [name(1)]) == [name(1)]
+    assert cache.arrived(name(1), b"x") == [A]
+    assert cache.release(A) == []
+    assert cache.bytes == 1
+
+
 def test_nobody_waits_any_more() -> None:
     cache = ObjectCache(100)
     cache.want(A, [name(1)])

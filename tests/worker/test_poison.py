@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -199,6 +200,155 @@ def test_one_that_closes_its_output_is_reported_as_it_ends(one: Cluster) -> None
         return "fine"
 
     assert one.run(close) == "fine"
+
+
+# ---- whatever else it does to its process ----
+
+
+def close_everything() -> str:
+    os.closerange(0, 1 << 16)
+    return "fine"
+
+
+def write_nonsense() -> None:
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"nonsense" * 100)
+    signal.pause()
+
+
+def become_something_else() -> None:
+    os.execvp("sh", ["sh", "-c", "kill -QUIT $$"])
+
+
+def crash() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (close_everything, "closed its channel to the worker"),
+        (write_nonsense, "wrote nonsense to its channel to the worker"),
+        (lambda: os._exit(0), "exited with code 0"),
+        (lambda: os._exit(3), "exited with code 3"),
+        (crash, "SIGSEGV"),
+        (os.abort, "SIGABRT"),
+    ],
+)
+def test_how_the_process_of_a_task_ended_is_told(one: Cluster, function: object, says: str) -> None:
+    assert says in died(one.run(function))
+
+
+def test_one_that_becomes_another_program_has_failed(one: Cluster) -> None:
+    text = died(one.run(become_something_else))
+    assert "SIGQUIT" in text or "closed its channel" in text  # an exec closes it
+
+
+def dive() -> None:
+    dive()
+
+
+class Unloadable(Exception):
+    def __reduce__(self) -> tuple[object, ...]:
+        return divmod, (1, 0)
+
+
+def raise_it(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda: raise_it(SystemExit(3)), "SystemExit: 3"),
+        (lambda: raise_it(KeyboardInterrupt()), "KeyboardInterrupt"),
+        (lambda: raise_it(GeneratorExit()), "GeneratorExit"),
+        (lambda: raise_it(Unloadable("as told")), "Unloadable: as told"),
+        (lambda: (yield), "cannot pickle 'generator' object"),
+        (dive, "RecursionError: maximum recursion depth exceeded"),
+    ],
+)
+def test_what_it_raises_is_told_whatever_it_is(one: Cluster, function: object, says: str) -> None:
+    error = one.run(function)
+    assert isinstance(error, BaseException)
+    assert says in f"{type(error).__name__}: {error}"
+
+
+def test_a_result_that_nobody_can_load_is_a_success_of_the_task(one: Cluster) -> None:
+    task = one.submit(lambda: Unloadable())
+    with pytest.raises(ZeroDivisionError):
+        one.result(task)
+
+
+def test_a_child_that_comes_back_from_the_task_is_not_the_task(one: Cluster) -> None:
+    def fork() -> str:
+        return "parent" if os.fork() else "child"
+
+    assert [one.run(fork) for _ in range(3)] == ["parent"] * 3
+
+
+def test_an_alarm_is_not_for_the_next_task(one: Cluster) -> None:
+    one.run(signal.setitimer, signal.ITIMER_REAL, 0.2)
+
+    def wait_longer() -> object:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        try:
+            return signal.sigtimedwait([signal.SIGALRM], 0.4)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+
+    assert one.run(wait_longer) is None
+
+
+def stop_itself() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def refuse_every_signal() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+    while True:
+        signal.pause()
+
+
+def multiply() -> None:
+    """63 processes, many of them in sessions of their own."""
+    generation = 0
+    while generation < 5:
+        if os.fork() and os.fork():
+            break
+        generation += 1
+        if generation % 2:
+            os.setsid()
+    while True:
+        signal.pause()
+
+
+def come_again() -> None:
+    """Each guards another one, and starts it again when it is killed."""
+    for _ in range(3):
+        while pid := os.fork():
+            os.waitpid(pid, 0)
+        os.setsid()
+    while True:
+        signal.pause()
+
+
+@pytest.mark.parametrize("function", [stop_itself, refuse_every_signal, multiply, come_again])
+def test_a_forced_cancel_ends_it_with_all_that_it_is(one: Cluster, function: Callable[[], None]) -> None:
+    def run(function: Callable[[], None]) -> None:
+        print(os.getpid(), flush=True)
+        function()
+
+    task = one.submit(run, function, stream=True)
+    pid = int(one.receive(TaskLog, task).content)
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    one.cancel(task)
+    assert one.canceled(task) is TaskCancelConfirmType.CANCELED
+    assert not [process for process in family if process.is_running()]
+    assert len(one.descendants()) <= 3  # the zygote, a processor, a spare one: whoever was orphaned would be here, too
 
 
 def test_a_task_that_asks_for_too_little_memory_is_a_usage_error() -> None:
