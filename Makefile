@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check unit conformance format interop bench growth generate screenshots clean
+.PHONY: help demo test check unit conformance format interop bench growth fuzz generate screenshots clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -55,6 +55,13 @@ bench: $(VENV)/.bench  ## measurements beside opengris-scaler 2.9.0 and others, 
 
 growth: $(STAMP)  ## whether a task costs the same among 1,000 and among 1,000,000
 	@$(BIN)/python -m benchmarks.growth $(ARGS)
+
+$(VENV)/.fuzz: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz  ## every decoder and core, guided by coverage; ARGS="--minutes 30 --target scheduler-core"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 screenshots: $(STAMP)  ## the pictures of the documentation, from what the commands really print
 	@$(BIN)/python docs/screenshots/make.py

@@ -207,8 +207,9 @@ def _pages(length: int) -> memoryview:
     return memoryview(pages)
 
 
-def _own_memory(length: int) -> memoryview:
-    """Writable memory for one payload. Raises MalformedMessage when there is not that much."""
+def own_memory(length: int) -> memoryview:
+    """Writable memory for one payload, of which a large one takes only what is written to. Raises MalformedMessage when
+    there is not that much."""
     try:
         return memoryview(bytearray(length)) if length < _OWN_PAGES_BYTES else _pages(length)
     except (MemoryError, OverflowError, OSError) as error:
@@ -312,7 +313,7 @@ class _Side(ABC, Generic[Message]):
             start += 8
             if available < length:
                 if length > _OWN_MEMORY_BYTES:
-                    self._large = _own_memory(length)
+                    self._large = own_memory(length)
                     self._large[:available] = small[start:end]
                     self._large_end = available
                     self._start = self._end = 0

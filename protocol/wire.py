@@ -16,6 +16,7 @@ import re
 import struct as _struct
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from protocol.errors import MalformedMessage
@@ -426,7 +427,8 @@ class Codec:
             if element in self._structs:
                 return _struct_list(self._structs[element])
             if element in ("Data", "Text"):
-                return _pointer_list(*self._pointer_codec(element, struct, field))
+                pair = _pointer_list(*self._pointer_codec(element, struct, field))
+                return pair if length is None or length % 8 else _equal_list(length, *pair)
             if element in FORMATS or element in self._enums:
                 return _number_list(FORMATS.get(element, "H"), self._enums.get(element), element)
         raise TypeError(f"{struct}.{field}: {kind} is not supported")
@@ -555,6 +557,45 @@ def _pointer_list(read_element: Read, write_element: Write) -> tuple[Read, Write
             write_element(out, start + 8 * i, element)
 
     return read, write
+
+
+def _equal_list(length: int, read_any: Read, write_any: Write) -> tuple[Read, Write]:
+    """A List(Data) whose elements all have this length, a multiple of 8: ids, of which there may be hundreds. Laid out
+    one after the other, as nearly everybody does, they are not looked at one by one."""
+
+    def read(message: _Input, pos: int, depth: int) -> Any:
+        found = message.list(pos)
+        if found is None or found[2] != _POINTER_LIST:
+            return read_any(message, pos, depth)
+        base, word, _, count = found
+        budget = message.budget
+        start = message.claim(base, word, 8 * count)
+        begin, buf = start + 8 * count, message.buf
+        end = begin + length * count
+        if end > len(buf) or buf[start:begin] != _pointers(count, length):
+            message.budget = budget
+            return read_any(message, pos, depth)
+        message.budget -= count * (length // 8 + 1)
+        if message.budget < 0:
+            raise MalformedMessage("the message refers to more than it holds")
+        return tuple([buf[at : at + length] for at in range(begin, end, length)])
+
+    def write(out: _Output, pos: int, value: Any) -> None:
+        if set(map(len, value)) != {length}:
+            write_any(out, pos, value)
+            return
+        out.point(pos, len(out.buf), 1, _POINTER_LIST | len(value) << 3)
+        out.buf += _pointers(len(value), length)
+        out.buf += b"".join(value)
+
+    return read, write
+
+
+@lru_cache(maxsize=64)
+def _pointers(count: int, length: int) -> bytes:
+    """Pointers to so many Data of this length that follow them."""
+    step, high = length // 8 - 1, (_BYTE_LIST | length << 3) << 32
+    return _struct.pack(f"<{count}Q", *[high | (count - 1 + i * step) << 2 | 1 for i in range(count)])
 
 
 def _number_list(form: str, members: tuple[IntEnum, ...] | None, kind: str) -> tuple[Read, Write]:

@@ -276,6 +276,8 @@ def read(path: Path) -> dict[str, Any]:
         line = text.count("\n") + (not text.endswith("\n")) if not found or not found[2] else int(found[2])
         what = found[1] if found else str(error)
         raise CliError(f"{path}:{line}: {what[:1].lower()}{what[1:]}", "scalercli help configuration") from None
+    except RecursionError:
+        raise CliError(f"{path}: brackets in brackets, too many to read", "scalercli help configuration") from None
     for name, value in content.items():
         if name == CLUSTERS:
             _check_names(path, value)

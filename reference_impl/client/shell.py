@@ -52,6 +52,7 @@ from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
 from reference_impl.resources import ResourceMeter
 from reference_impl.storage_connection import StorageConnection, StorageLost
+from reference_impl.transport import new_context
 
 _log = logging.getLogger("reference_impl.client")
 
@@ -224,7 +225,7 @@ class ClientThread:
     # ---- the thread ----
 
     def _run(self) -> None:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        context = new_context()
         linger = 0
         failure: BaseException | None = None
         try:

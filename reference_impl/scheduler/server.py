@@ -40,6 +40,7 @@ from reference_impl.scheduler.instructions import (
 )
 from reference_impl.scheduler.settings import Settings
 from reference_impl.storage_connection import StorageConnection, StorageLost
+from reference_impl.transport import new_context
 
 _LOG = logging.getLogger("scheduler")
 
@@ -77,7 +78,7 @@ class SchedulerServer:
 
     def __init__(self, settings: Settings, listen: Listen) -> None:
         self._listen = listen
-        self._context = zmq.Context()
+        self._context = new_context()
         self._router = self._context.socket(zmq.ROUTER)
         self._monitor = self._context.socket(zmq.XPUB)
         try:

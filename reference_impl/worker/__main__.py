@@ -41,7 +41,7 @@ def _parser() -> RoleParser:
         "-wtqs",
         "--per-worker-task-queue-size",
         type=_count,
-        default=16,
+        default=32,
         metavar="N",
         help="how many tasks each slot may hold, the running one included",
     )
@@ -174,7 +174,7 @@ def check_options(scheduler_address: str, options: list[str]) -> None:
 
 
 def _raise_descriptor_limit() -> None:
-    """Each slot takes about ten descriptors."""
+    """Each slot takes about fifteen descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -28,6 +28,7 @@ from protocol.storage import MAGIC, Buffer
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
+from reference_impl.transport import new_context
 from reference_impl.worker.channel import SUCCESS, Record
 from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.core import WorkerCore
@@ -39,6 +40,7 @@ from reference_impl.worker.instructions import (
     Kill,
     Note,
     ReadOutput,
+    Recall,
     Release,
     Resume,
     Send,
@@ -64,6 +66,10 @@ _GOODBYE_MILLISECONDS = 500
 _MAX_MESSAGE_BYTES = 64 << 20
 _LATE_SECONDS = 1.0
 _NO_USAGE = Usage()
+_SMALL_BYTES = 1 << 16
+"""A task with more of its own is not handed to a processor while that has another one."""
+_REST_SECONDS = 0.0005
+"""When answers came while every processor had more to do, so long is waited for more of them."""
 _SPARES = 4
 """So many idle processors without a slot are kept; a slot needs one each time that it suspends a task."""
 
@@ -87,6 +93,7 @@ class _Slot:
         self.socket = socket
         self.core = core
         self.processor: Processor | None = None
+        self.results: list[tuple[TaskId, ObjectId, Buffer]] = []  # to be announced and stored
         self.others: dict[int, Processor] = {}  # by pid: of tasks that are suspended, or were when they were canceled
         self.stopping = False  # what it suspended may still run: it gets no other processor yet
 
@@ -114,6 +121,7 @@ class Agent:
         self._serve = serve
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
+        self._answers = 0  # of processors, since the last wait
         self._log = PeerLog(_LOG)
         self._meters = Meters(families=bool(settings.memory_limit))
         self._memory_limit = settings.memory_limit
@@ -123,7 +131,7 @@ class Agent:
         self._clients = ClientFinder(serve.scheduler.port)
         self._reactor = Reactor()
         self._spares: list[Processor] = []
-        self._context = zmq.Context()
+        self._context = new_context()
         self._slots: list[_Slot] = []
         for index in range(serve.slots):
             self._slots.append(self._connect(index, settings))
@@ -132,6 +140,7 @@ class Agent:
             Fetch: self._fetch,
             Release: self._release,
             Start: self._start,
+            Recall: self._recall,
             Kill: self._kill,
             Suspend: self._suspend,
             Resume: self._resume,
@@ -182,6 +191,7 @@ class Agent:
             self._reactor.register(stop.fileno(), partial(self._signalled, stop))
         storage = self._storage
         while self._ended is None:
+            self._reactor.settle()
             now = time.monotonic()
             due = min(slot.core.deadline for slot in self._slots)
             if now >= due:
@@ -193,6 +203,10 @@ class Agent:
                     due = min(due, storage.retry_at)
             storage.flush(now)
             self._watch_storage()
+            if self._answers:
+                self._answers = 0
+                if all(slot.core.at_ease for slot in self._slots):
+                    time.sleep(_REST_SECONDS)
             self._reactor.once(due - now)
         return self._ended
 
@@ -271,7 +285,8 @@ class Agent:
         for holder in self._objects.arrived(name, payload):
             index, task_id = holder
             slot = self._slots[index]
-            self._carry_out(slot, slot.core.objects_arrived(task_id, time.monotonic()))
+            small = self._objects.own_bytes(holder) <= _SMALL_BYTES
+            self._carry_out(slot, slot.core.objects_arrived(task_id, time.monotonic(), small))
 
     def _stored(self, slot: _Slot, task_id: TaskId, name: ObjectId) -> None:
         self._carry_out(slot, slot.core.stored(task_id, name))
@@ -291,6 +306,7 @@ class Agent:
         metadata = ResultMetadata(seconds, peak_bytes, cpu_seconds)
         now = time.monotonic()
         pid, success = processor.pid, what == SUCCESS
+        self._answers += 1
         self._carry_out(slot, slot.core.finished(pid, TaskId(task_id), success, payload, metadata, now))
 
     def processor_wrote(self, processor: Processor, output: Output, text: str) -> None:
@@ -300,7 +316,7 @@ class Agent:
             slot = self._slots[processor.slot]
             self._carry_out(slot, slot.core.output(processor.pid, output.log_type, text, time.monotonic()))
 
-    def processor_gone(self, processor: Processor, status: int) -> None:
+    def processor_gone(self, processor: Processor, status: int, unstarted: Sequence[TaskId]) -> None:
         if processor.slot is None:
             self._spares.remove(processor)
             return
@@ -309,7 +325,7 @@ class Agent:
             slot.processor = None
         else:
             del slot.others[processor.pid]
-        self._carry_out(slot, slot.core.processor_gone(processor.pid, status, time.monotonic()))
+        self._carry_out(slot, slot.core.processor_gone(processor.pid, status, time.monotonic(), unstarted))
         self._fill_slots()
 
     def _fill_slots(self) -> None:
@@ -351,7 +367,8 @@ class Agent:
         holder = (slot.index, instruction.task_id)
         self._storage.fetch(self._objects.want(holder, instruction.names))
         if self._objects.complete(holder):
-            self._carry_out(slot, slot.core.objects_arrived(instruction.task_id, time.monotonic()))
+            small = self._objects.own_bytes(holder) <= _SMALL_BYTES
+            self._carry_out(slot, slot.core.objects_arrived(instruction.task_id, time.monotonic(), small))
 
     def _release(self, slot: _Slot, instruction: Release) -> None:
         self._objects.release((slot.index, instruction.task_id))
@@ -363,6 +380,12 @@ class Agent:
         shared = self._never if self._memory_limit else self._objects.shared
         objects, storage = self._objects.payload, self._storage.address
         self._pool.start(slot.processor, task, serializer, objects, storage, priority, shared)
+
+    def _recall(self, slot: _Slot, instruction: Recall) -> None:
+        processor = slot.processor
+        assert processor is not None
+        unstarted = self._pool.recall(processor)
+        self._carry_out(slot, slot.core.recalled(processor.pid, unstarted, time.monotonic()))
 
     @staticmethod
     def _never(name: ObjectId) -> bool:
@@ -407,10 +430,19 @@ class Agent:
 
     def _store(self, slot: _Slot, instruction: Store) -> None:
         task_id, owner, payload = instruction
-        name = new_object_id(owner)
-        self._carry_out(slot, slot.core.storing(task_id, name, len(payload)))
-        done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
-        self._storage.store(name, payload, done, refused)
+        slot.results.append((task_id, new_object_id(owner), payload))
+        self._reactor.soon(self._store_results)
+
+    def _store_results(self) -> None:
+        """Announces all results that came together, then stores them."""
+        for slot in self._slots:
+            results, slot.results = slot.results, []
+            self._carry_out(
+                slot, slot.core.storing([(task_id, name, len(payload)) for task_id, name, payload in results])
+            )
+            for task_id, name, payload in results:
+                done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
+                self._storage.store(name, payload, done, refused)
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())

@@ -11,6 +11,7 @@ from reference_impl.worker.settings import Settings, Usage
 from reference_impl.worker.turns import Turns
 
 _LATENCY_MAX = 2**32 - 1
+_QUEUED = (Held.FETCHING, Held.READY, Held.HANDED)
 
 
 class Beats:
@@ -47,7 +48,7 @@ class Beats:
             agent=usage.agent,
             rss_free=usage.rss_free,
             queue_size=settings.queue_size,
-            queued_tasks=sum(task.state in (Held.FETCHING, Held.READY) for task in held.values()),
+            queued_tasks=sum(task.state in _QUEUED for task in held.values()),
             latency_microseconds=self._latency,
             task_lock=turns.processor is None,
             processors=tuple([_status(pid, held, turns, usage, now) for pid in turns.pids()]),

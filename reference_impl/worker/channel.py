@@ -3,6 +3,11 @@
 To the processor: a head (its length, the length of the payloads behind it, a pickled ``Work``) and the payloads.
 From the processor, which runs other people's code and is believed as little as possible: records of a fixed layout,
 each with the payload that it announces.
+
+Tasks may be handed over while another one runs. Each has a *claim*, its number, in another socket pair of which the
+agent has both ends. The processor takes one claim out, runs the task with this number, sends its record, and takes the
+next one. What the agent takes out itself never starts: the processor skips a task whose claim it does not find. So the
+kernel decides, at one moment, whether a task has started.
 """
 
 from __future__ import annotations
@@ -15,13 +20,16 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from protocol.storage import MAX_MESSAGE_BYTES, Buffer
+from protocol.errors import MalformedMessage
+from protocol.storage import MAX_MESSAGE_BYTES, Buffer, own_memory
 
 HEAD = struct.Struct("<IQ")
 RECORD = struct.Struct("<B16sdQdQ")  # the fields of a Record, the length of the payload last
+CLAIM = struct.Struct("<I")
 READY, SUCCESS, FAILED = 0, 1, 2
 _MAX_IOV = 64
 _RECEIVE_BYTES = 1 << 17
+_RECEIVED = memoryview(bytearray(_RECEIVE_BYTES))  # by whichever channel receives just now
 
 
 class Work(NamedTuple):
@@ -33,6 +41,7 @@ class Work(NamedTuple):
     ``priority`` are what a client inside the task finds out (see ``nesting``).
     """
 
+    number: int
     task_id: bytes
     serializer: bytes
     function: bytes
@@ -68,7 +77,7 @@ class Channel:
         self._out: deque[Buffer] = deque()
         self._small = bytearray()
         self._head: tuple[int, bytes, float, int, float] | None = None
-        self._large = bytearray()
+        self._large = memoryview(b"")
         self._filled = 0
 
     def fileno(self) -> int:
@@ -79,13 +88,13 @@ class Channel:
         return bool(self._out)
 
     def send(self, work: Work, payloads: Sequence[Buffer]) -> None:
-        """Queues a task and sends what the socket takes now. A lost peer shows in ``receive``."""
+        """Queues a task, to be sent by ``flush``."""
         head = pickle.dumps(tuple(work), 5)
         self._out.append(HEAD.pack(len(head), sum(map(len, payloads))) + head)
-        self._out.extend(p for p in payloads if len(p))
-        self.flush()
+        self._out.extend([p for p in payloads if len(p)])
 
     def flush(self) -> None:
+        """Sends what the socket takes now. A lost peer shows in ``receive``."""
         out = self._out
         while out:
             batch = [out[i] for i in range(min(len(out), _MAX_IOV))]
@@ -113,18 +122,18 @@ class Channel:
                     return records
                 continue
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                count = self._socket.recv_into(_RECEIVED)
             except BlockingIOError:
                 return records
             except OSError:
-                data = b""
-            if not data:
+                count = 0
+            if not count:
                 if records:
                     return records
                 raise ChannelLost("the processor closed its channel")
-            self._small += data
+            self._small += _RECEIVED[:count]
             self._parse(records)
-            if len(data) < _RECEIVE_BYTES and self._head is None:
+            if count < _RECEIVE_BYTES and self._head is None:
                 return records
 
     def _parse(self, records: list[Record]) -> None:
@@ -138,9 +147,9 @@ class Channel:
                 if length > _RECEIVE_BYTES:
                     self._head = (what, task_id, seconds, peak, cpu)
                     try:
-                        self._large = bytearray(length)
-                    except MemoryError:
-                        raise ChannelLost(f"no memory for a result of {length} bytes") from None
+                        self._large = own_memory(length)
+                    except MalformedMessage as error:
+                        raise ChannelLost(f"the processor announced {error}") from None
                     self._filled = len(small) - begin
                     self._large[: self._filled] = small[begin:]
                     position = len(small)
@@ -153,7 +162,7 @@ class Channel:
         """One receive into the large payload; False when there is nothing to receive now."""
         assert self._head is not None
         try:
-            count = self._socket.recv_into(memoryview(self._large)[self._filled :])
+            count = self._socket.recv_into(self._large[self._filled :])
         except BlockingIOError:
             return False
         except OSError:
@@ -163,7 +172,7 @@ class Channel:
         self._filled += count
         if self._filled == len(self._large):
             records.append(Record(*self._head, self._large))
-            self._head, self._large, self._filled = None, bytearray(), 0
+            self._head, self._large, self._filled = None, memoryview(b""), 0
         return True
 
     def close(self) -> None:

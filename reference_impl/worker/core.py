@@ -1,9 +1,9 @@
 """What one slot of a worker does, without sockets, processes or clocks (SPEC sections 5 to 8).
 
 Theory of operation. A slot holds tasks. Each held task is in one ``Held`` state: ``fetching`` its objects, ``ready``,
-``running`` on the slot's processor, ``suspended`` on a processor of its own that is stopped, ``finishing`` (its result
-is being stored), or ``canceling`` (its processor is being killed). It leaves by exactly one answer: a TaskResult, or a
-TaskCancelConfirm of type canceled (TSK-01).
+``running`` on the slot's processor, ``handed`` to it behind that one, ``suspended`` on a processor of its own that is
+stopped, ``finishing`` (its result is being stored), or ``canceling`` (its processor is being killed). It leaves by
+exactly one answer: a TaskResult, or a TaskCancelConfirm of type canceled (TSK-01).
 
 ``turns`` says which of them has the slot's processor; ``beats`` is what the scheduler is told of all this.
 
@@ -16,10 +16,11 @@ from __future__ import annotations
 import logging
 import signal
 from collections import Counter
+from collections.abc import Collection, Iterable
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import OBJECT_ID_BYTES, ObjectId, TaskId, serializer_object_id
+from protocol.identifiers import OBJECT_ID_BYTES, ClientId, ObjectId, TaskId, serializer_object_id
 from protocol.messages import (
     ArgumentType,
     ClientDisconnect,
@@ -53,6 +54,7 @@ from reference_impl.worker.instructions import (
     Kill,
     Note,
     ReadOutput,
+    Recall,
     Release,
     Resume,
     Send,
@@ -69,6 +71,8 @@ _SILENCE_SECONDS = 5.0
 """A scheduler that is silent for longer is worth a line in the log."""
 _MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 """How a process may end that can't get memory, of itself or by the kernel."""
+_ANNOUNCED = 8
+"""So many results in one message: larger ones take longer to encode and decode (``protocol.shapes``)."""
 _OWN_BYTES = 32 << 20
 """What the process in which a task runs may use for itself."""
 
@@ -82,6 +86,7 @@ class WorkerCore:
         self._numbers = 0
         self._turns = Turns(self._held)
         self._next_kill = 0.0  # the earliest end of a grace; 0: none is running
+        self._cancels: list[tuple[TaskId, bool]] = []  # wait for a recall: (task, by force)
         self._beats = Beats(settings, now)
         self._lines = Lines()
         self._credit = Credit()
@@ -118,6 +123,11 @@ class WorkerCore:
             if other and other < due:
                 due = other
         return due
+
+    @property
+    def at_ease(self) -> bool:
+        """Whether nothing waits for the agent: the processor has more to do, or there is nothing to do."""
+        return bool(self._turns.behind) or not self._held
 
     def wants_usage(self, now: float) -> bool:
         """Whether ``tick`` will send a heartbeat, which needs the usage."""
@@ -193,7 +203,11 @@ class WorkerCore:
         if held.state is Held.CANCELING:
             held.again = None
             return []  # the confirm of the first one is on its way, and answers this one, too (WRK-07)
-        if held.state in (Held.RUNNING, Held.SUSPENDED):
+        if held.state in (Held.RUNNING, Held.HANDED) and self._turns.unknown:
+            self._cancels.append((task_id, force))
+            self._turns.recalling = True
+            return [Recall(held.pid)]
+        if held.state in (Held.RUNNING, Held.HANDED, Held.SUSPENDED):
             if not force:
                 return [_confirm(task_id, TaskCancelConfirmType.CANCEL_FAILED)]
             return self._stop(task_id, held, now)
@@ -240,11 +254,14 @@ class WorkerCore:
 
     # ---- objects and the processor ----
 
-    def objects_arrived(self, task_id: TaskId, now: float) -> list[Instruction]:
-        """Everything that a Fetch named is here."""
+    def objects_arrived(self, task_id: TaskId, now: float, small: bool = False) -> list[Instruction]:
+        """Everything that a Fetch named is here. ``small``: it may be handed over while another task runs, for it does
+        not matter if that was for nothing."""
         held = self._held.get(task_id)
         if held is None or held.state is not Held.FETCHING:
             return []
+        # The memory that a processor uses is that of the task which runs as far as is known here.
+        held.ahead = small and not held.stream and not self._settings.memory_limit
         self._turns.join(task_id)
         return self._turns.start_next(now)
 
@@ -286,23 +303,40 @@ class WorkerCore:
         if held.doomed is not None:
             return []
         out = self._send_logs(self._lines.end(task_id), now)
-        del self._turns.on[pid]
+        self._turns.ended(pid, now)
         if held.state is Held.SUSPENDED:  # its answer was on its way
             self._turns.suspended.remove(task_id)
             out.append(Spare(pid))
-        else:
-            self._turns.current = None
         held.state = Held.FINISHING
         held.outcome = TaskResultType.SUCCESS if success else TaskResultType.FAILED
         if held.metadata.profiling:
             held.result_metadata = metadata.to_bytes()
         return [*out, *self._turns.start_next(now), Release(task_id), Store(task_id, held.source, payload)]
 
-    def processor_gone(self, pid: int, status: int | None, now: float) -> list[Instruction]:
-        """A processor and everything its task started have ended. ``status`` as of waitpid; None: not known."""
-        task_id = self._turns.gone(pid)
-        if task_id is None:
-            return []
+    def recalled(self, pid: int, unstarted: Collection[TaskId], now: float) -> list[Instruction]:
+        """A Recall has been carried out: these will not start, all others have. Their answers have been told."""
+        out: list[Instruction] = []
+        if not self._turns.recalled(unstarted, now):
+            text = "the process that ran the task started others without an answer"
+            self._held[self._turns.on[pid]].doomed = Failure("died", text)
+            out.append(Kill(pid, signal.SIGKILL))
+        cancels, self._cancels = self._cancels, []
+        for task_id, force in cancels:
+            out += self._cancel(task_id, force, now)
+        return [*out, *self._turns.start_next(now)]
+
+    def processor_gone(
+        self, pid: int, status: int | None, now: float, unstarted: Collection[TaskId] = ()
+    ) -> list[Instruction]:
+        """A processor and everything its task started have ended. ``status`` as of waitpid; None: not known.
+        ``unstarted`` had been handed to it, and will run elsewhere."""
+        out: list[Instruction] = []
+        for task_id in self._turns.gone(pid, unstarted, now):
+            out += self._lost(task_id, status, now)
+        return [*out, *self._turns.start_next(now)]  # a suspended task needs no new processor
+
+    def _lost(self, task_id: TaskId, status: int | None, now: float) -> list[Instruction]:
+        """Its processor has ended."""
         held = self._held[task_id]
         out = self._send_logs(self._lines.end(task_id), now)
         if held.state is Held.SUSPENDED:
@@ -315,7 +349,7 @@ class WorkerCore:
                 out += self._task(held.again, now)
         else:
             out += self._fail(task_id, held, held.doomed or self._death(status))
-        return [*out, *self._turns.start_next(now)]  # a suspended task needs no new processor
+        return out
 
     def _death(self, status: int | None) -> Failure:
         text = f"the process that ran the task {describe_end(status)}"
@@ -348,13 +382,24 @@ class WorkerCore:
         held.outcome = TaskResultType.FAILED
         return [Release(task_id), Store(task_id, held.source, failure_payload(failure))]
 
-    def storing(self, task_id: TaskId, name: ObjectId, size: int) -> list[Instruction]:
-        """The result is about to be stored. It is announced first: should this worker be lost before it answers, the
-        scheduler knows of the object (OBJ-17)."""
-        held = self._held[task_id]
-        label = b"<result %s>" % task_id.hex()[:8].encode()
-        about = ObjectMetadata((name,), (ObjectContentType.OBJECT,), (label,), (size,))
-        return [Send(ObjectInstruction(ObjectInstructionType.CREATE, held.source, about))]
+    def storing(self, results: Iterable[tuple[TaskId, ObjectId, int]]) -> list[Instruction]:
+        """These results (task, name, bytes) are about to be stored. They are announced first: should this worker be
+        lost before it answers, the scheduler knows of the objects (OBJ-17)."""
+        by_owner: dict[ClientId, list[tuple[TaskId, ObjectId, int]]] = {}
+        for result in results:
+            by_owner.setdefault(self._held[result[0]].source, []).append(result)
+        out: list[Instruction] = []
+        for owner, all_of_it in by_owner.items():
+            for i in range(0, len(all_of_it), _ANNOUNCED):
+                some = all_of_it[i : i + _ANNOUNCED]
+                about = ObjectMetadata(
+                    tuple([name for _, name, _ in some]),
+                    (ObjectContentType.OBJECT,) * len(some),
+                    tuple([b"<result %s>" % task_id.hex()[:8].encode() for task_id, _, _ in some]),
+                    tuple([size for _, _, size in some]),
+                )
+                out.append(Send(ObjectInstruction(ObjectInstructionType.CREATE, owner, about)))
+        return out
 
     def stored(self, task_id: TaskId, name: ObjectId) -> list[Instruction]:
         """The result is in the object storage (SPEC sections 5.5 and 7.1)."""

@@ -16,6 +16,7 @@ class Held(Enum):
 
     FETCHING = "fetching its objects"
     READY = "ready"
+    HANDED = "handed to the processor behind the running one, and perhaps started"
     RUNNING = "running"
     SUSPENDED = "suspended"
     FINISHING = "its result is being stored"
@@ -27,6 +28,7 @@ class HeldTask:
 
     __slots__ = (
         "again",
+        "ahead",
         "doomed",
         "kill_at",
         "late_cancels",
@@ -47,7 +49,8 @@ class HeldTask:
         self.source = source
         self.state = state
         self.number = number  # in the order of arrival
-        self.pid = 0  # of its processor, once it has started
+        self.pid = 0  # of its processor, once it has got to one
+        self.ahead = False  # it may be handed over while another one runs
         self.doomed: Failure | None = None  # why its processor is being killed, when nobody cancelled it
         self.kill_at = 0.0  # end of the grace of its cancel; 0: none is running
         self.task: Task | None = None

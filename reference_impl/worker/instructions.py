@@ -30,12 +30,19 @@ class Release(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Run this on the slot's processor, which is idle; then ``finished``, or ``processor_gone``."""
+    """Run this on the slot's processor, after what was handed to it before; then ``finished``, ``processor_gone``, or
+    ``recalled``."""
 
     pid: int
     task: Task
     serializer: ObjectId
     priority: int
+
+
+class Recall(NamedTuple):
+    """Take back what this processor has not started; then tell what it has answered until then, and ``recalled``."""
+
+    pid: int
 
 
 class Kill(NamedTuple):
@@ -109,5 +116,20 @@ class End(NamedTuple):
 
 
 Instruction = Union[
-    Send, Fetch, Release, Start, Kill, Suspend, Resume, Spare, Store, Forget, UseStorage, ReadOutput, Show, Note, End
+    Send,
+    Fetch,
+    Release,
+    Start,
+    Recall,
+    Kill,
+    Suspend,
+    Resume,
+    Spare,
+    Store,
+    Forget,
+    UseStorage,
+    ReadOutput,
+    Show,
+    Note,
+    End,
 ]

@@ -81,6 +81,11 @@ class ObjectCache:
         """The content of an object that is held; KeyError otherwise."""
         return self._payloads[name]
 
+    def own_bytes(self, holder: Holder) -> int:
+        """The size of what only this holder has."""
+        users, payloads = self._users, self._payloads
+        return sum([len(payloads[name]) for name in self._needs[holder] if len(users[name]) == 1])
+
     def shared(self, name: ObjectId) -> bool:
         """Whether several tasks have it."""
         return len(self._users.get(name, ())) > 1

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from protocol.identifiers import ObjectId
+from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import Task
 from protocol.storage import Buffer
 from reference_impl.worker.channel import READY, ChannelLost, Record
@@ -42,8 +42,9 @@ class Owner(Protocol):
     def processor_wrote(self, processor: Processor, output: Output, text: str) -> None:
         """Something came from stdout or stderr."""
 
-    def processor_gone(self, processor: Processor, status: int) -> None:
-        """A processor that was ready is no more; its last answer and output came before. Another one is starting."""
+    def processor_gone(self, processor: Processor, status: int, unstarted: Sequence[TaskId]) -> None:
+        """A processor that was ready is no more; its last answer and output came before. It had not started these.
+        Another one is starting."""
 
 
 class Pool:
@@ -60,6 +61,7 @@ class Pool:
         self._size = size
         self._retired: set[int] = set()
         self._stopping: dict[int, Callable[[], None]] = {}  # by pid
+        self._handed: dict[Processor, None] = {}  # got tasks that are to be sent
         self._losses: list[float] = []  # of zygotes, when
         reactor.register(zygote.fileno(), self._reports)
         self.want(size)
@@ -108,10 +110,25 @@ class Pool:
         priority: int,
         shared: Callable[[ObjectId], bool],
     ) -> None:
-        """Hands over a task."""
+        """Hands over a task, before the reactor waits again."""
         processor.start(task, serializer, payload, storage, priority, shared)
-        if processor.channel.wants_write:
-            self._reactor.watch_writing(processor.channel.fileno(), True)
+        self._handed[processor] = None
+        self._reactor.soon(self._flush)
+
+    def _flush(self) -> None:
+        handed, self._handed = self._handed, {}
+        for processor in handed:
+            if self._processors.get(processor.pid) is processor:
+                processor.flush()
+                if processor.channel.wants_write and self._reactor.knows(processor.channel.fileno()):
+                    self._reactor.watch_writing(processor.channel.fileno(), True)
+
+    def recall(self, processor: Processor) -> list[TaskId]:
+        """Takes back what it has not started. What it has answered has been told when this returns."""
+        unstarted = processor.recall()
+        if self._reactor.knows(processor.channel.fileno()):
+            self._channel_ready(processor)
+        return unstarted
 
     def close(self) -> None:
         """Ends every processor."""
@@ -187,14 +204,19 @@ class Pool:
             self._reactor.unregister(channel.fileno())
             self._zygote.kill(processor.pid, signal.SIGKILL)
             return
-        for record in records:
+        answers = processor.answers
+        answers.extend(records)
+        if answers:
+            self._drain(processor)
+        while answers:
+            record = answers.popleft()
             if record.what == READY:
                 if not processor.ready:
                     processor.ready = True
                     self._stillborn = 0
                     self._owner.processor_ready(processor)
             else:
-                self._drain(processor)
+                processor.answered(record.task_id)
                 self._owner.processor_answered(processor, record)
 
     def _output_ready(self, processor: Processor, output: Output) -> None:
@@ -220,6 +242,7 @@ class Pool:
         if self._reactor.knows(processor.channel.fileno()):
             self._channel_ready(processor)  # it may have sent its last answer before it ended
         self._drain(processor)
+        unstarted = processor.recall()
         self._reactor.unregister(processor.channel.fileno())
         for output in processor.outputs:
             self._reactor.unregister(output.descriptor)
@@ -232,4 +255,4 @@ class Pool:
             self._stillborn_again(f"a new processor {describe_end(status)} before it was ready")
             return
         self.want(self._size)
-        self._owner.processor_gone(processor, status)
+        self._owner.processor_gone(processor, status, unstarted)

@@ -17,7 +17,7 @@ from typing import Any
 
 from reference_impl import nesting, serialization
 from reference_impl.worker import peer_clients
-from reference_impl.worker.channel import FAILED, HEAD, READY, RECORD, SUCCESS, Work
+from reference_impl.worker.channel import CLAIM, FAILED, HEAD, READY, RECORD, SUCCESS, Work
 from reference_impl.worker.family import children, is_zombie
 from reference_impl.worker.memory import LIMIT_VARIABLE, MemoryLimit
 
@@ -102,7 +102,8 @@ class _Orphans:
 
 
 class _Processor:
-    def __init__(self, channel: int, output: _Output) -> None:
+    def __init__(self, channel: int, claims: int, output: _Output) -> None:
+        self._claims = claims
         self._orphans = _Orphans()
         limit = int(os.environ.pop(LIMIT_VARIABLE, "0"))
         self._memory = MemoryLimit(limit) if limit else None
@@ -117,24 +118,20 @@ class _Processor:
     def serve(self) -> None:
         """Until the agent closes the channel."""
         pid = os.getpid()
-        read, run, settle = self._reader.read, self._run, self._output.settle
+        run, settle = self._run, self._output.settle
         self._send(READY, bytes(16), 0.0, 0.0, b"")
         while True:
-            raw = read(HEAD.size)
-            if len(raw) < HEAD.size:
+            claim = os.read(self._claims, CLAIM.size)
+            if len(claim) < CLAIM.size:
                 return
-            head_bytes, _ = HEAD.unpack(raw)
-            work = _load_head(read(head_bytes))
-            for name in work.forget:
-                self._payloads.pop(name, None)
-                self._loaded.pop(name, None)
-                self._arguments.pop(name, None)
-            for name, length in work.new:
-                self._payloads[name] = read(length)
-            for name, length in work.keep:
-                self._arguments[name] = read(length)
-            kept = self._arguments
-            arguments = [read(what) if isinstance(what, int) else kept[what] for what in work.arguments]
+            (number,) = CLAIM.unpack(claim)
+            while True:
+                received = self._receive()
+                if received is None:
+                    return
+                work, arguments = received
+                if work.number == number:
+                    break  # what came before it was taken back
             nesting.enter(nesting.Inside(self._scheduler, work.storage, work.priority))
             started, cpu = time.perf_counter(), time.process_time()
             what, payload = run(work, arguments)
@@ -144,6 +141,25 @@ class _Processor:
             settle()
             self._orphans.reap()
             self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
+
+    def _receive(self) -> tuple[Work, list[bytes]] | None:
+        """The next task and its arguments; None when the agent has closed the channel."""
+        read = self._reader.read
+        raw = read(HEAD.size)
+        if len(raw) < HEAD.size:
+            return None
+        head_bytes, _ = HEAD.unpack(raw)
+        work = _load_head(read(head_bytes))
+        for name in work.forget:
+            self._payloads.pop(name, None)
+            self._loaded.pop(name, None)
+            self._arguments.pop(name, None)
+        for name, length in work.new:
+            self._payloads[name] = read(length)
+        for name, length in work.keep:
+            self._arguments[name] = read(length)
+        kept = self._arguments
+        return work, [read(what) if isinstance(what, int) else kept[what] for what in work.arguments]
 
     def _run(self, work: Work, arguments: list[bytes]) -> tuple[int, bytes]:
         try:
@@ -201,7 +217,7 @@ def _load_head(raw: bytes) -> Work:
     return Work._make(pickle.loads(raw))
 
 
-def main(channel: int, stdout: int, stderr: int) -> None:
+def main(channel: int, stdout: int, stderr: int, claims: int) -> None:
     """A processor's life, from the moment after the fork; does not return."""
     code = 1
     try:
@@ -209,7 +225,7 @@ def main(channel: int, stdout: int, stderr: int) -> None:
         os.dup2(null, 0)
         os.close(null)
         peer_clients.install()
-        _Processor(channel, _Output(stdout, stderr)).serve()
+        _Processor(channel, claims, _Output(stdout, stderr)).serve()
         code = 0
     except (BrokenPipeError, ConnectionError):
         code = 0  # the agent is gone

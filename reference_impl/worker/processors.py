@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import socket
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 
-from protocol.identifiers import ObjectId
+from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import LogType, Task
 from protocol.storage import Buffer
-from reference_impl.worker.channel import Channel, Work
+from reference_impl.worker.channel import CLAIM, Channel, Record, Work
 from reference_impl.worker.zygote import Zygote
 
 _KEPT = 256
@@ -21,6 +22,7 @@ _KEPT_BYTES = 128 << 20
 _WORTH_KEEPING = 1 << 16  # smaller ones are sent again faster than they are managed
 
 _READ_BYTES = 1 << 16
+_CLAIMS_BYTES = 1 << 16  # more than are ever there
 _DRAIN_BYTES = 1 << 20  # more than a pipe holds, unless a task has enlarged it
 
 
@@ -77,8 +79,9 @@ class Processor:
         ours, theirs = socket.socketpair()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
+        self._claim, self._claims = socket.socketpair()
         try:
-            self.token = zygote.spawn(theirs.fileno(), out_write, err_write)
+            self.token = zygote.spawn(theirs.fileno(), out_write, err_write, self._claims.fileno())
         finally:
             theirs.close()
             os.close(out_write)
@@ -92,6 +95,11 @@ class Processor:
         self._arguments: OrderedDict[ObjectId, int] = OrderedDict()  # kept, with their sizes; none that is in _kept
         self._arguments_bytes = 0
         self._forget: list[ObjectId] = []
+        self.answers: deque[Record] = deque()
+        """Received, to be handled in this order."""
+        self._number = 0
+        self._handed: deque[tuple[int, TaskId]] = deque()  # and not answered or taken back
+        self._unclaimed: list[int] = []  # queued in the channel since the last flush
 
     def start(
         self,
@@ -102,8 +110,8 @@ class Processor:
         priority: int = 0,
         shared: Callable[[ObjectId], bool] = lambda name: False,
     ) -> None:
-        """Hands over a task, with what of it the processor does not have. An argument that is ``shared`` stays there
-        for others, if it is large."""
+        """Hands over a task, with what of it the processor does not have, at the next ``flush``. An argument that is
+        ``shared`` stays there for others, if it is large."""
         function = ObjectId(task.func_object_id)
         new: list[tuple[bytes, int]] = []
         payloads: list[Buffer] = []
@@ -144,8 +152,20 @@ class Processor:
                 sent.append(content)
                 arguments.append(len(content))
         forget, self._forget = tuple(self._forget), []
+        self._number = number = (self._number + 1) & 0xFFFFFFFF
+        self._handed.append((number, task.task_id))
+        self._unclaimed.append(number)
         work = Work(
-            task.task_id, serializer, function, forget, tuple(new), tuple(keep), tuple(arguments), storage, priority
+            number,
+            task.task_id,
+            serializer,
+            function,
+            forget,
+            tuple(new),
+            tuple(keep),
+            tuple(arguments),
+            storage,
+            priority,
         )
         self.channel.send(work, payloads + sent)
 
@@ -172,7 +192,32 @@ class Processor:
                 self._arguments_bytes -= self._arguments.pop(name)
                 self._forget.append(name)
 
+    def flush(self) -> None:
+        """Sends what the channel takes now, and what may be claimed."""
+        self.channel.flush()
+        if self._unclaimed:
+            self._claim.sendall(b"".join([CLAIM.pack(number) for number in self._unclaimed]))
+            self._unclaimed.clear()
+
+    def answered(self, task_id: bytes) -> None:
+        """A record came for this task."""
+        if self._handed and self._handed[0][1] == task_id:
+            self._handed.popleft()
+
+    def recall(self) -> list[TaskId]:
+        """Takes back what has not started: it never will."""
+        numbers = set(self._unclaimed)
+        self._unclaimed.clear()
+        with contextlib.suppress(BlockingIOError):
+            taken = self._claims.recv(_CLAIMS_BYTES, socket.MSG_DONTWAIT)
+            numbers.update([number for (number,) in CLAIM.iter_unpack(taken)])
+        unstarted = [task_id for number, task_id in self._handed if number in numbers]
+        self._handed = deque([entry for entry in self._handed if entry[0] not in numbers])
+        return unstarted
+
     def close(self) -> None:
         self.channel.close()
+        self._claim.close()
+        self._claims.close()
         for output in self.outputs:
             os.close(output.descriptor)

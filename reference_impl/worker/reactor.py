@@ -40,14 +40,17 @@ class Reactor:
             self._poller.register(descriptor, zmq.POLLIN | zmq.POLLOUT if wanted else zmq.POLLIN)
 
     def soon(self, handler: Handler) -> None:
-        """Calls it once, before the next wait."""
+        """Calls it once, in ``settle``."""
         if handler not in self._soon:
             self._soon.append(handler)
 
-    def once(self, seconds: float) -> None:
-        """Waits until something is ready, at most so long, and handles it."""
+    def settle(self) -> None:
+        """Does what is to be done before the next wait."""
         while self._soon:
             self._soon.pop(0)()
+
+    def once(self, seconds: float) -> None:
+        """Waits until something is ready, at most so long, and handles it."""
         handlers = self._handlers
         for key, _ in self._poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0):
             handler = handlers.get(key)  # an earlier handler may have closed it

@@ -26,7 +26,7 @@ class Usage(NamedTuple):
 class Settings(NamedTuple):
     """The same for every slot of an agent."""
 
-    queue_size: int = 16
+    queue_size: int = 32
     heartbeat_seconds: float = 1.0
     death_seconds: float = 300.0
     cancel_grace_seconds: float = 0.0

@@ -2,8 +2,8 @@
 
 Theory of operation. Starting Python and importing what tasks need costs 100 ms; forking a process that has done so
 costs 1 ms. The zygote does the imports once, has one thread (so that forking is safe), and then serves its agent over
-a socket: SPAWN with three file descriptors (channel, stdout, stderr) is answered by SPAWNED, KILL needs no answer but
-STOPPED for a SIGSTOP, and every processor's end is reported by one GONE.
+a socket: SPAWN with four file descriptors (channel, stdout, stderr, claims) is answered by SPAWNED, KILL needs no
+answer but STOPPED for a SIGSTOP, and every processor's end is reported by one GONE.
 
 Each processor is its own session and process group, and adopts every orphan below it (see ``family``); when it has
 ended the zygote adopts them, so that a child of the zygote that is no processor is what an ended one has left behind,
@@ -86,11 +86,11 @@ class Zygote:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def spawn(self, channel: int, stdout: int, stderr: int) -> int:
+    def spawn(self, channel: int, stdout: int, stderr: int, claims: int) -> int:
         """Asks for a processor with these descriptors; returns the token that SPAWNED will name."""
         self._tokens += 1
         with contextlib.suppress(OSError):  # it is dead, which ``reports`` will say
-            socket.send_fds(self._socket, [_RECORD.pack(SPAWN, self._tokens, 0)], [channel, stdout, stderr])
+            socket.send_fds(self._socket, [_RECORD.pack(SPAWN, self._tokens, 0)], [channel, stdout, stderr, claims])
         return self._tokens
 
     def kill(self, pid: int, number: int) -> None:
@@ -173,7 +173,7 @@ class _Server:
 
     def _request(self) -> bool:
         try:
-            raw, descriptors, _, _ = socket.recv_fds(self._control, _RECORD.size, 3)
+            raw, descriptors, _, _ = socket.recv_fds(self._control, _RECORD.size, 4)
         except OSError:
             return False
         if len(raw) != _RECORD.size:

@@ -84,6 +84,10 @@ def read(stream: TextIO | Iterable[str], name: str) -> Iterator[Header | Recorde
         raise CliError(f"{name} is empty", "a recording is what trace --format jsonl prints")
 
 
+_MOST_SECONDS = 1e12
+"""More is no time, and too much to calculate with."""
+
+
 class _Broken(ValueError):
     pass
 
@@ -91,7 +95,7 @@ class _Broken(ValueError):
 def _parse(line: str) -> Header | Recorded | None:
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Broken(f"not JSON: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("schema"), str):
         raise _Broken(f"not a line of a recording: an object with schema {MESSAGE} was expected")
@@ -108,7 +112,7 @@ def _parse(line: str) -> Header | Recorded | None:
 
 def _message(data: dict[str, Any]) -> Recorded:
     at = data.get("at")
-    if not isinstance(at, (int, float)) or isinstance(at, bool):
+    if not isinstance(at, (int, float)) or isinstance(at, bool) or not -_MOST_SECONDS < at < _MOST_SECONDS:
         raise _Broken("at: a number of seconds was expected")
     ends = data.get("from"), data.get("to")
     if ends not in (("peer", "scheduler"), ("scheduler", "peer"), ("peer", "storage"), ("storage", "peer")):
@@ -126,7 +130,10 @@ def _message(data: dict[str, Any]) -> Recorded:
         except (TypeError, ValueError):
             raise _Broken("peerHex: not hexadecimal") from None
     elif isinstance(data.get("peer"), str):
-        peer = data["peer"].encode(errors="surrogateescape")
+        try:
+            peer = data["peer"].encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            raise _Broken("peer: not a text that can be an identity") from None
     else:
         raise _Broken("peer: an identity was expected")
     return Recorded(float(at), peer, ends[0] == "peer", decoded, "storage" in ends)

@@ -58,6 +58,7 @@ def test_set_keeps_the_comments_and_get_gets(shell: Shell, files: list[Path]) ->
     [
         ("[clusters]\nlab = 3\n", "run math:sqrt 4", "scalercli.toml:2: [clusters] holds lines", "scalercli help"),
         ("# x\nworkres = 3\n", "status", "scalercli.toml:2: 'workres' is not a setting", "did you mean workers?"),
+        ("x = " + "[" * 5000, "status", "scalercli.toml: brackets in brackets", "scalercli help configuration"),
         ("workers = 3 4\n", "status", "scalercli.toml:1: ", "scalercli help configuration"),
         ('output = "jsn"', "status", "scalercli.toml:1: output can't be 'jsn'", "did you mean json"),
         ('cluster = "embeded"', "status", "no cluster is called 'embeded' (from scalercli.toml:1)", "did you mean emb"),

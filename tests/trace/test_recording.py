@@ -108,6 +108,13 @@ def test_only_one_task_is_shown_if_asked(tmp_path: Path, capsys: pytest.CaptureF
             '{"schema": "scalercli.trace.message/1", "at": 1, "from": "peer", "to": "scheduler", "frames": []}',
             "peer: an identity was expected",
         ),
+        ("[" * 100_000, "not JSON"),
+        ('{"schema": "scalercli.trace.message/1", "at": 1' + "0" * 400 + "}", "at: a number of seconds"),
+        (
+            '{"schema": "scalercli.trace.message/1", "at": 1, "from": "peer", "to": "scheduler", "frames": [], '
+            '"peer": "\\ud800"}',
+            "peer: not a text that can be an identity",
+        ),
     ],
 )
 def test_a_broken_file_is_one_line_that_says_where(

@@ -68,7 +68,7 @@ def test_a_task_is_fetched_run_stored_and_answered() -> None:
     assert slot.finish(1) == [Release(task_id(1)), Store(task_id(1), CLIENT, b"payload")]
     assert slot.core.held == {task_id(1): Held.FINISHING}
     name = new_object_id(CLIENT)
-    (created,) = slot.core.storing(task_id(1), name, 7)
+    (created,) = slot.core.storing([(task_id(1), name, 7)])
     (answer,) = slot.core.stored(task_id(1), name)
     about = ObjectMetadata((name,), (ObjectContentType.OBJECT,), (b"<result 00000000>",), (7,))
     assert created == Send(ObjectInstruction(ObjectInstructionType.CREATE, CLIENT, about))

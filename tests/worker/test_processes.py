@@ -71,12 +71,14 @@ class Bench:
     def start(self, processor: Processor, function: ObjectId, *arguments: object) -> None:
         values = tuple(Argument(ArgumentType.OBJECT_ID, self.put(value)) for value in arguments)
         processor.start(Task(new_task_id(), CLIENT, b"", function, values), SERIALIZER, self.payloads.__getitem__)
+        processor.flush()
 
     def run_shared(self, processor: Processor, function: ObjectId, *arguments: ObjectId) -> object:
         """With arguments that other tasks have, too."""
         values = tuple(Argument(ArgumentType.OBJECT_ID, name) for name in arguments)
         task = Task(new_task_id(), CLIENT, b"", function, values)
         processor.start(task, SERIALIZER, self.payloads.__getitem__, shared=lambda name: True)
+        processor.flush()
         return deserialize(self.record(processor).payload)
 
     def run(self, processor: Processor, function: object, *arguments: object) -> object:
@@ -290,8 +292,23 @@ def test_records_in_pieces_of_any_size(size: int) -> None:
     assert [bytes(record.payload) for record in channel.receive()] == [b"last"]
     with pytest.raises(ChannelLost):
         channel.receive()
-    channel.send(Work(b"", b"", b"", (), (), (), (), "", 0), [])  # a lost processor is no error here
+    channel.send(Work(1, b"", b"", b"", (), (), (), (), "", 0), [])
+    channel.flush()  # a lost processor is no error here
     channel.close()
+
+
+def test_a_large_result_that_is_only_announced_takes_no_memory() -> None:
+    """A task can write to the channel of its processor: an announcement must not fill the worker's memory."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(ours)
+        before = psutil.Process().memory_info().rss
+        theirs.sendall(RECORD.pack(SUCCESS, bytes(16), 0.0, 0, 0.0, 4 << 30))
+        assert channel.receive() == []
+        theirs.sendall(b"x")
+        assert channel.receive() == []
+        assert psutil.Process().memory_info().rss - before < 64 << 20
+        channel.close()
 
 
 @pytest.mark.parametrize("nonsense", [b"\xff" * 100, RECORD.pack(SUCCESS, bytes(16), 0.0, 0, 0.0, 2**63)])
