@@ -27,6 +27,7 @@ from protocol.messages import (
     ClientHeartbeatEcho,
     ClientShutdownResponse,
     DisconnectType,
+    InformationAnswer,
     InformationRequest,
     InformationResponse,
     Message,
@@ -65,6 +66,7 @@ from reference_impl.client.instructions import (
 from reference_impl.client.liveness import Liveness
 from reference_impl.client.lives import Life, Lives, Phase
 from reference_impl.client.objects import KEEP_BYTES, KEEP_OBJECTS, Blob, ObjectTable, Stored
+from reference_impl.client.reunion import Reunion, Verdict
 from reference_impl.client.uploads import New, Uploads
 from reference_impl.errors import RemoteError, SchedulerLost, StorageFull
 from reference_impl.storage_connection import StorageLost
@@ -98,6 +100,7 @@ class ClientCore:
         self._tasks = self._lives.tasks
         self._graphs = self._lives.graphs
         self._foreign = ForeignCancels()
+        self._reunion = Reunion(identity)
         self._asked_for_storage = False
         self._broken: Broken | None = None  # nothing can be submitted, because of this
         self._silent = False  # that is because the scheduler is silent: it may come back
@@ -113,6 +116,11 @@ class ClientCore:
 
     # ---- time ----
 
+    @property
+    def beat_at(self) -> float:
+        """When the next heartbeat is due."""
+        return self._liveness.beat_at
+
     def deadline(self) -> float:
         """When ``tick`` is wanted again at the latest."""
         beat_at, flush_at = self._liveness.beat_at, self._uploads.flush_at
@@ -121,15 +129,51 @@ class ClientCore:
     def tick(self, now: float) -> list[Instruction]:
         """Time passed. Read what has arrived first: it may show that the scheduler is alive."""
         out: list[Instruction] = []
+        missed = self._liveness.missed(now)
+        if missed is not None:
+            self._ask_whether_known(now, missed, False, out)
         if self._liveness.is_silent(now) and self._broken is None:
-            self._given_up = [life.task.task_id for life in self._tasks.values() if life.phase is Phase.SENT]
+            self._given_up = [task_id for task_id, life in self._tasks.items() if life.phase is Phase.SENT]
             self._silent = True
             self._lose_scheduler(out, f"the scheduler was silent for {self._liveness.timeout:g} seconds")
+            self._reunion.forget()
         beat = self._liveness.beat(now)
         if beat is not None:
             out.append(beat)
         self._uploads.tick(now, out)
         return out
+
+    def cut(self, now: float, since: float) -> list[Instruction]:
+        """The connection to the scheduler was cut after ``since``; it is there again, or will be."""
+        out: list[Instruction] = []
+        self._ask_whether_known(now, since, True, out)
+        return out
+
+    def _ask_whether_known(self, now: float, since: float, cut: bool, out: list[Instruction]) -> None:
+        if self._asked_for_storage and self._broken is None:
+            out.append(Send(self._reunion.ask(now, since, cut, self._liveness.unanswered)))
+            self._liveness.beat_at = now
+
+    def _reunited(self, verdict: Verdict, out: list[Instruction]) -> None:
+        """It is known whether the scheduler has what it was told."""
+        if self._broken is not None:
+            return
+        if verdict is Verdict.KNOWN_CUT:
+            self._uploads.announce_again(out)
+            self._foreign.again(out)
+            out += [Send(self._reunion.ask_for(tasks)) for tasks in self._lives.in_doubt(out)]
+        elif verdict is Verdict.UNKNOWN:
+            self._uploads.abandon(out)
+            out += [
+                Send(TaskCancel(i, TaskCancelFlags(True)))
+                for i, life in self._tasks.items()
+                if life.phase is Phase.SENT
+            ]
+            self._lose_scheduler(
+                out, "the scheduler does not know this client any more: it was away, or this client was"
+            )
+            self._broken = None
+            out += self.storage_connected()
 
     def _lose_scheduler(self, out: list[Instruction], text: str) -> None:
         self._break(Broken(SchedulerLost, text), out)
@@ -347,7 +391,7 @@ class ClientCore:
                 out.append(Log(message.task_id, message.log_type, message.content))
         elif isinstance(message, InformationResponse):
             try:
-                out.append(Informed(codec.decode_answer(message.response)))
+                self._on_answer(codec.decode_answer(message.response), now, out)
             except MalformedMessage as error:
                 self._complain(f"an InformationResponse that can't be read: {error}", out)
         elif isinstance(message, ClientShutdownResponse):
@@ -359,8 +403,25 @@ class ClientCore:
             self._complain(f"a client gets no {type(message).__name__}", out)
         return out
 
+    def _on_answer(self, answer: InformationAnswer, now: float, out: list[Instruction]) -> None:
+        if not self._reunion.answers(answer):
+            out.append(Informed(answer))
+            return
+        living = self._reunion.living(answer)
+        if living is not None:
+            self._lives.send_again(*living, out)
+            return
+        verdict = self._reunion.answered(answer, now)
+        if isinstance(verdict, InformationRequest):
+            out.append(Send(verdict))
+        else:
+            self._reunited(verdict, out)
+
     def _on_echo(self, echo: ClientHeartbeatEcho, now: float, out: list[Instruction]) -> None:
-        self._liveness.hear_echo(now)
+        late = self._liveness.hear_echo(now)
+        self._reunited(self._reunion.echoed(), out)
+        if late is not None:
+            self._ask_whether_known(now, late, False, out)
         if not self._asked_for_storage:
             self._asked_for_storage = True
             out.append(ConnectStorage(echo.object_storage_address))

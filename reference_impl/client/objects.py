@@ -162,6 +162,10 @@ class ObjectTable:
         """What no living task names."""
         return [obj.id for obj in self._idle.values()]
 
+    def ids(self) -> list[ObjectId]:
+        """All that are in the storage or on their way there."""
+        return list(self._by_id)
+
     def forget(self) -> None:
         """Nothing is in the storage any more, as far as we know."""
         self._by_digest.clear()

@@ -48,6 +48,7 @@ from reference_impl.client.instructions import (
 )
 from reference_impl.client.waiting import Ticket, Waiting
 from reference_impl.client.wakeup import WakeUp
+from reference_impl.cuts import CutWatch
 from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
 from reference_impl.resources import ResourceMeter
@@ -234,6 +235,8 @@ class ClientThread:
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.setsockopt(zmq.SNDHWM, 0)
             self._socket.setsockopt(zmq.RCVHWM, 0)
+            self._cuts = CutWatch(self._socket)
+            self._whole_at = time.monotonic()  # the connection was not cut before
             try:
                 socket.getaddrinfo(self.address.host, self.address.port)  # libzmq would try for ever
                 self._socket.connect(str(self.address))
@@ -276,6 +279,8 @@ class ClientThread:
             if self._storage is not None and self._storage.fileno() in ready:
                 self._read_storage()
             self._read_inbox()
+            if now >= core.beat_at:
+                self._look_for_cuts(now)
             perform(core.tick(now))
             self._flush_storage()
             if not self._connected.done() and now >= self._connect_by:
@@ -414,6 +419,13 @@ class ClientThread:
     def _send(self, instruction: Send) -> None:
         self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
 
+    def _look_for_cuts(self, now: float) -> None:
+        """At each heartbeat. What came before the cut is read first."""
+        if self._cuts.happened():
+            self._read_scheduler(now)
+            self._execute(self._core.cut(now, self._whole_at))
+        self._whole_at = now
+
     def _beat(self, instruction: Beat) -> None:
         heartbeat = ClientHeartbeat(self._usage.sample(), instruction.latency_microseconds, self._hostname)
         self._socket.send(codec.encode(heartbeat), zmq.NOBLOCK)
@@ -444,6 +456,7 @@ class ClientThread:
             raise StorageUnreachable(str(error)) from None
         self._poller.register(self._storage.fileno(), zmq.POLLIN)
         self._execute(self._core.storage_connected())
+        self._look_for_cuts(time.monotonic())  # the scheduler knows us now
         self._connected.set_result(None)
 
     def _complain(self, instruction: Complain) -> None:

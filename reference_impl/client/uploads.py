@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from protocol.identifiers import ClientId, ObjectId
+from protocol.identifiers import ClientId, ObjectId, serializer_object_id
 from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata
 from reference_impl.client.instructions import Instruction, Send, Store
 from reference_impl.client.objects import Blob, ObjectTable, Stored
 
 DELETE_DELAY_SECONDS = 0.1
 DELETE_BATCH = 500
+_ANNOUNCED = 500
 
 New = list[tuple[Stored, Blob]]
 """Objects that have to be stored first."""
@@ -73,6 +74,23 @@ class Uploads:
         )
         out.append(Send(ObjectInstruction(ObjectInstructionType.CREATE, self._identity, metadata)))
         out += [Store(obj.id, content.payload) for obj, content in new]
+
+    def announce_again(self, out: list[Instruction]) -> None:
+        """What was announced may be lost."""
+        self._instruct(ObjectInstructionType.CREATE, self.objects.ids(), out)
+
+    def abandon(self, out: list[Instruction]) -> None:
+        """The scheduler does not know these objects: it has deleted them, or it is another one, which is told of them
+        so that it deletes them. The serializer's id will be used again."""
+        ids = self.objects.ids()
+        self._instruct(ObjectInstructionType.CREATE, ids, out)
+        serializer = serializer_object_id(self._identity)
+        self._instruct(ObjectInstructionType.DELETE, [i for i in ids if i != serializer], out)
+
+    def _instruct(self, what: ObjectInstructionType, ids: list[ObjectId], out: list[Instruction]) -> None:
+        for i in range(0, len(ids), _ANNOUNCED):
+            metadata = ObjectMetadata(tuple(ids[i : i + _ANNOUNCED]))
+            out.append(Send(ObjectInstruction(what, self._identity, metadata)))
 
     def wait_for(self, waiter: Waiter, objects: list[Stored]) -> None:
         """It can't go before these objects and the serializer are stored."""

@@ -113,6 +113,7 @@ class SchedulerServer:
             (zmq.SNDHWM, 0),
             (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
             (zmq.TCP_KEEPALIVE, 1),
+            (zmq.ROUTER_HANDOVER, 1),  # a peer may come back before its old connection is seen to end (TRN-12)
         ):
             self._router.setsockopt(option, value)
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)

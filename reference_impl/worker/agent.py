@@ -26,6 +26,7 @@ from protocol.identifiers import ObjectId, TaskId, WorkerId, new_object_id, new_
 from protocol.payloads import ResultMetadata
 from protocol.storage import MAGIC, Buffer
 from reference_impl.addresses import Address
+from reference_impl.cuts import CutWatch
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.transport import new_context
@@ -87,10 +88,13 @@ class Serve:
 
 
 class _Slot:
-    def __init__(self, index: int, identity: WorkerId, socket: zmq.Socket[bytes], core: WorkerCore) -> None:
+    def __init__(
+        self, index: int, identity: WorkerId, socket: zmq.Socket[bytes], cuts: CutWatch, core: WorkerCore
+    ) -> None:
         self.index = index
         self.identity = identity
         self.socket = socket
+        self.cuts = cuts
         self.core = core
         self.processor: Processor | None = None
         self.results: list[tuple[TaskId, ObjectId, Buffer]] = []  # to be announced and stored
@@ -163,8 +167,9 @@ class Agent:
             socket.setsockopt(option, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        cuts = CutWatch(socket)
         socket.connect(str(self._serve.scheduler))
-        slot = _Slot(index, identity, socket, WorkerCore(settings, time.monotonic()))
+        slot = _Slot(index, identity, socket, cuts, WorkerCore(settings, time.monotonic()))
         self._reactor.register(socket, partial(self._receive, slot))
         return slot
 
@@ -242,10 +247,16 @@ class Agent:
         for slot in self._slots:
             if now > slot.core.deadline + _LATE_SECONDS:
                 self._receive(slot)  # this process was stopped for a while: the answer may be there already
-            if now >= slot.core.deadline:
-                self._carry_out(
-                    slot, slot.core.tick(now, self._usage(slot, now) if slot.core.wants_usage(now) else _NO_USAGE)
-                )
+            if now < slot.core.deadline:
+                continue
+            usage = _NO_USAGE
+            if slot.core.wants_usage(now):  # a heartbeat is due
+                usage = self._usage(slot, now)
+                if slot.cuts.happened():
+                    self._receive(slot)
+                    self._carry_out(slot, slot.core.cut(now, usage))
+                    self._forget_all(now)
+            self._carry_out(slot, slot.core.tick(now, usage))
 
     def _usage(self, slot: _Slot, now: float) -> Usage:
         """What a heartbeat of this slot reports."""
@@ -447,6 +458,11 @@ class Agent:
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
         self._pool.forget(instruction.names)
+
+    def _forget_all(self, now: float) -> None:
+        """What was deleted may not have been told."""
+        self._storage.abandon(self._objects.forget_all(), now)
+        self._pool.forget_all()
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
         self._storage.use(instruction.address.host, instruction.address.port, time.monotonic())

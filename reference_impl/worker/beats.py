@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from protocol.identifiers import TaskId
-from protocol.messages import ProcessorStatus, Resource, WorkerHeartbeat
+from protocol.messages import ProcessorStatus, Resource, TaskResult, WorkerHeartbeat
 from reference_impl.worker.held import Held, HeldTask
 from reference_impl.worker.settings import Settings, Usage
 from reference_impl.worker.turns import Turns
@@ -23,6 +23,8 @@ class Beats:
         self._settings = settings
         self._unanswered = 0.0  # when the first one was sent that has no answer; 0: the last one is answered
         self._latency = 0
+        self._results: list[TaskResult] = []
+        self._handled = 0  # so many of them are, if the scheduler echoes the heartbeat that has no answer
 
     def silence(self, now: float) -> float:
         """For how long there has been no answer, counted from a heartbeat: a worker that was itself stopped for long
@@ -34,12 +36,23 @@ class Beats:
         self.due = now + self._settings.heartbeat_seconds
         if not self._unanswered:
             self._unanswered = now
+            self._handled = len(self._results)
 
     def answered(self, now: float) -> None:
         """The scheduler has echoed one: the latency is measured."""
         if self._unanswered:
             self._latency = min(int((now - self._unanswered) * 1e6), _LATENCY_MAX)
             self._unanswered = 0.0
+            del self._results[: self._handled]
+
+    def result(self, result: TaskResult) -> None:
+        """A result goes now. It is kept until the echo of a later heartbeat shows that the scheduler has it."""
+        self._results.append(result)
+
+    def cut(self) -> list[TaskResult]:
+        """The connection was cut: returns the results that may be lost."""
+        self._handled = 0
+        return list(self._results)
 
     def message(self, held: Mapping[TaskId, HeldTask], turns: Turns, usage: Usage, now: float) -> WorkerHeartbeat:
         """What one says."""

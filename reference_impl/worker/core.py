@@ -422,7 +422,9 @@ class WorkerCore:
         if held is None or held.state is not Held.FINISHING:
             return []
         del self._held[task_id]
-        out: list[Instruction] = [Send(TaskResult(task_id, held.outcome, held.result_metadata, results))]
+        result = TaskResult(task_id, held.outcome, held.result_metadata, results)
+        self._beats.result(result)
+        out: list[Instruction] = [Send(result)]
         if held.late_cancels:
             # It was over when the cancel came: the result first, then the answer (CAN-03).
             out.extend(_confirm(task_id, TaskCancelConfirmType.CANCEL_NOT_FOUND) for _ in range(held.late_cancels))
@@ -450,6 +452,18 @@ class WorkerCore:
         self._credit.beat()
         self._beats.sent(now)
         return [*out, *self._check_memory(usage), Send(self._beats.message(self._held, self._turns, usage, now))]
+
+    def cut(self, now: float, usage: Usage) -> list[Instruction]:
+        """The connection to the scheduler was cut, and is there again, or will be: tasks and cancels may be lost, and
+        answers. What is answered is said again; the worker leaves, so that what it holds goes elsewhere, and comes
+        back with nothing (LIV-18). The first heartbeat is for a scheduler that does not know this worker."""
+        beat = Send(self._beats.message(self._held, self._turns, usage, now))
+        out: list[Instruction] = [beat, *map(Send, self._beats.cut()), Send(WorkerDisconnectNotification())]
+        for task_id, held in list(self._held.items()):
+            if held.state is not Held.FINISHING:
+                out += self._cancel(task_id, True, now)  # the confirm is of no use to anybody, and ignored
+        self._beats.due = now
+        return out
 
     def leave(self) -> list[Instruction]:
         """The worker is told to end."""

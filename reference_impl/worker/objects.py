@@ -121,10 +121,9 @@ class ObjectCache:
                 gone.append(name)
         return gone
 
-    def outstanding(self) -> list[ObjectId]:
-        """What was asked for and has not come, to be asked for again on a new connection."""
-        self._fetching = {name: None for name in self._fetching if name in self._users}
-        return list(self._fetching)
+    def forget_all(self) -> list[ObjectId]:
+        """Any of them may have been deleted. Returns as ``forget`` does."""
+        return self.forget({*self._payloads, *self._fetching})
 
     def _shrink(self) -> None:
         while self.bytes > self._max and self._idle:
