@@ -6,20 +6,35 @@ libzmq connects again by itself and says nothing; it is asked now and then, whic
 from __future__ import annotations
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+_WATCHED = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 class CutWatch:
-    """Of one socket, from before it connects. It is closed with the context of the socket."""
+    """Of one socket, from before it connects. It goes with the context, or is closed before."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self._events = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.open = False
+        """Whether it was cut, and is not there again, as far as known."""
+        self._healed = False
+        self._socket = socket
+        self._events = socket.get_monitor_socket(_WATCHED)
 
-    def happened(self) -> bool:
-        """Whether the connection was cut since the last call."""
-        cut = False
+    def healed(self) -> bool:
+        """Whether it was cut since the last True, and is there again."""
         while True:
             try:
-                self._events.recv_multipart(zmq.NOBLOCK)
+                frames = self._events.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return cut
-            cut = True
+                break
+            if parse_monitor_message(frames)["event"] == zmq.EVENT_DISCONNECTED:
+                self.open, self._healed = True, False
+            elif self.open:
+                self.open, self._healed = False, True
+        healed, self._healed = self._healed, False
+        return healed
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
+        self._events.close()

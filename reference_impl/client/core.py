@@ -54,6 +54,7 @@ from reference_impl.client.instructions import (
     ConnectStorage,
     End,
     Finish,
+    ForgetRequests,
     Informed,
     Instruction,
     Log,
@@ -104,6 +105,7 @@ class ClientCore:
         self._asked_for_storage = False
         self._broken: Broken | None = None  # nothing can be submitted, because of this
         self._silent = False  # that is because the scheduler is silent: it may come back
+        self._storage_gone = False
         self._cluster_ended = False
         self._given_up: list[TaskId] = []  # lost with the scheduler; to be canceled should it come back
         self.dropped = 0
@@ -115,6 +117,11 @@ class ClientCore:
         return len(self._tasks) + len(self._foreign)
 
     # ---- time ----
+
+    @property
+    def timeout(self) -> float:
+        """So long, in seconds, the scheduler may be silent, and the storage away."""
+        return self._liveness.timeout
 
     @property
     def beat_at(self) -> float:
@@ -144,7 +151,7 @@ class ClientCore:
         return out
 
     def cut(self, now: float, since: float) -> list[Instruction]:
-        """The connection to the scheduler was cut after ``since``; it is there again, or will be."""
+        """The connection to the scheduler was cut after ``since``, and is there again."""
         out: list[Instruction] = []
         self._ask_whether_known(now, since, True, out)
         return out
@@ -163,21 +170,15 @@ class ClientCore:
             self._foreign.again(out)
             out += [Send(self._reunion.ask_for(tasks)) for tasks in self._lives.in_doubt(out)]
         elif verdict is Verdict.UNKNOWN:
+            self._cancel_sent(out)
             self._uploads.abandon(out)
-            out += [
-                Send(TaskCancel(i, TaskCancelFlags(True)))
-                for i, life in self._tasks.items()
-                if life.phase is Phase.SENT
-            ]
-            self._lose_scheduler(
-                out, "the scheduler does not know this client any more: it was away, or this client was"
-            )
-            self._broken = None
-            out += self.storage_connected()
+            self._lose_scheduler(out, "the scheduler does not know this client any more: one of the two was away")
+            self._resume(out)
 
     def _lose_scheduler(self, out: list[Instruction], text: str) -> None:
         self._break(Broken(SchedulerLost, text), out)
         self._uploads.forget()
+        out.append(ForgetRequests())
 
     def _break(self, broken: Broken, out: list[Instruction]) -> None:
         self._broken = broken
@@ -321,14 +322,44 @@ class ClientCore:
         return out
 
     def storage_lost(self, text: str) -> list[Instruction]:
-        """No result can be fetched any more: every task is given up, and canceled at the scheduler."""
-        out: list[Instruction] = [
-            Send(TaskCancel(life.task.task_id, TaskCancelFlags(True)))
-            for life in self._tasks.values()
-            if life.phase is Phase.SENT
-        ]
+        """It can't be reached: every task is given up, and canceled at the scheduler; new ones fail, too."""
+        out: list[Instruction] = []
+        self._storage_gone = True
+        self._cancel_sent(out)
         self._break(Broken(StorageLost, text), out)
+        self._uploads.forget()
         return out
+
+    def storage_back(self) -> list[Instruction]:
+        """It can be reached again."""
+        out: list[Instruction] = []
+        self._storage_gone = False
+        self._resume(out)
+        return out
+
+    def storage_restarted(self) -> list[Instruction]:
+        """What it held is gone: tasks that are not over can't be trusted to have what they need."""
+        out: list[Instruction] = []
+        if self._broken is not None:
+            self._uploads.forget()
+            return out
+        self._cancel_sent(out)
+        self._uploads.abandon(out)
+        self._break(Broken(StorageLost, "the object storage has lost what it held: it was started anew"), out)
+        self._uploads.forget()
+        self._resume(out)
+        return out
+
+    def _cancel_sent(self, out: list[Instruction]) -> None:
+        out += [
+            Send(TaskCancel(i, TaskCancelFlags(True))) for i, life in self._tasks.items() if life.phase is Phase.SENT
+        ]
+
+    def _resume(self, out: list[Instruction]) -> None:
+        """New tasks are taken again, if nothing else is in the way."""
+        if not (self._silent or self._storage_gone or self._cluster_ended):
+            self._broken = None
+            out += self.storage_connected()
 
     def stored(self, object_id: ObjectId) -> list[Instruction]:
         """An object is stored: tasks that waited only for it can go."""
@@ -426,10 +457,10 @@ class ClientCore:
             self._asked_for_storage = True
             out.append(ConnectStorage(echo.object_storage_address))
         elif self._silent:
-            self._broken, self._silent = None, False
+            self._silent = False
             out += [Send(TaskCancel(task_id, TaskCancelFlags(True))) for task_id in self._given_up]
             self._given_up = []
-            out += self.storage_connected()
+            self._resume(out)
 
     def _on_result(self, message: TaskResult, out: list[Instruction]) -> None:
         life = self._tasks.get(message.task_id)

@@ -110,6 +110,10 @@ class Fetch(NamedTuple):
     object_id: ObjectId
 
 
+class ForgetRequests(NamedTuple):
+    """Nothing that the storage was asked for is wanted any more."""
+
+
 class Finish(NamedTuple):
     """The task is over. ``answer`` is how its cancel was answered by that, if there was one; ``tokens`` are those of
     the calls of ``cancel`` that this answers."""
@@ -157,5 +161,16 @@ class Complain(NamedTuple):
 
 
 Instruction = Union[
-    Send, Beat, ConnectStorage, Store, Fetch, Finish, Answered, Log, Informed, ShutdownAnswered, Complain
+    Send,
+    Beat,
+    ConnectStorage,
+    Store,
+    Fetch,
+    ForgetRequests,
+    Finish,
+    Answered,
+    Log,
+    Informed,
+    ShutdownAnswered,
+    Complain,
 ]

@@ -81,11 +81,11 @@ class Uploads:
 
     def abandon(self, out: list[Instruction]) -> None:
         """The scheduler does not know these objects: it has deleted them, or it is another one, which is told of them
-        so that it deletes them. The serializer's id will be used again."""
-        ids = self.objects.ids()
-        self._instruct(ObjectInstructionType.CREATE, ids, out)
+        so that it deletes them; what is on its way to the storage, when this client leaves. The serializer's id will be
+        used again."""
+        self.announce_again(out)
         serializer = serializer_object_id(self._identity)
-        self._instruct(ObjectInstructionType.DELETE, [i for i in ids if i != serializer], out)
+        self._instruct(ObjectInstructionType.DELETE, [i for i in self.objects.ids(stored=True) if i != serializer], out)
 
     def _instruct(self, what: ObjectInstructionType, ids: list[ObjectId], out: list[Instruction]) -> None:
         for i in range(0, len(ids), _ANNOUNCED):

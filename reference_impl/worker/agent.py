@@ -88,13 +88,12 @@ class Serve:
 
 
 class _Slot:
-    def __init__(
-        self, index: int, identity: WorkerId, socket: zmq.Socket[bytes], cuts: CutWatch, core: WorkerCore
-    ) -> None:
+    identity: WorkerId
+    socket: zmq.Socket[bytes]
+    cuts: CutWatch
+
+    def __init__(self, index: int, core: WorkerCore) -> None:
         self.index = index
-        self.identity = identity
-        self.socket = socket
-        self.cuts = cuts
         self.core = core
         self.processor: Processor | None = None
         self.results: list[tuple[TaskId, ObjectId, Buffer]] = []  # to be announced and stored
@@ -138,7 +137,9 @@ class Agent:
         self._context = new_context()
         self._slots: list[_Slot] = []
         for index in range(serve.slots):
-            self._slots.append(self._connect(index, settings))
+            slot = _Slot(index, WorkerCore(settings, time.monotonic()))
+            self._connect(slot)
+            self._slots.append(slot)
         self._do = {
             Send: self._send,
             Fetch: self._fetch,
@@ -159,19 +160,19 @@ class Agent:
         }
         self._pool = Pool(serve.slots + 1, zygote, self._reactor, self)
 
-    def _connect(self, index: int, settings: Settings) -> _Slot:
-        identity = new_worker_id(self._serve.name)
+    def _connect(self, slot: _Slot) -> None:
+        """Under a new name."""
+        slot.identity = new_worker_id(self._serve.name)
         socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, identity)
+        socket.setsockopt(zmq.IDENTITY, slot.identity)
         for option in (zmq.RCVHWM, zmq.SNDHWM):
             socket.setsockopt(option, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        cuts = CutWatch(socket)
+        slot.cuts = CutWatch(socket)
         socket.connect(str(self._serve.scheduler))
-        slot = _Slot(index, identity, socket, cuts, WorkerCore(settings, time.monotonic()))
+        slot.socket = socket
         self._reactor.register(socket, partial(self._receive, slot))
-        return slot
 
     def __enter__(self) -> Agent:
         return self
@@ -252,11 +253,22 @@ class Agent:
             usage = _NO_USAGE
             if slot.core.wants_usage(now):  # a heartbeat is due
                 usage = self._usage(slot, now)
-                if slot.cuts.happened():
-                    self._receive(slot)
-                    self._carry_out(slot, slot.core.cut(now, usage))
-                    self._forget_all(now)
-            self._carry_out(slot, slot.core.tick(now, usage))
+                if slot.cuts.healed():
+                    self._renew(slot, now, usage)
+            self._carry_out(slot, slot.core.tick(now, usage, connected=not slot.cuts.open))
+
+    def _renew(self, slot: _Slot, now: float, usage: Usage) -> None:
+        """Its connection was cut. It leaves under its old name and comes back under a new one (IDN-05): what is on its
+        way to the old one reaches nobody. What was deleted may not have been told."""
+        self._carry_out(slot, slot.core.part())
+        self._reactor.unregister(slot.socket)
+        slot.cuts.close()
+        slot.socket.close(linger=_GOODBYE_MILLISECONDS)
+        self._connect(slot)
+        self._log.note(logging.WARNING, slot.identity, "the connection to the scheduler was cut: registers anew")
+        self._carry_out(slot, slot.core.come_back(now, usage))
+        self._storage.abandon(self._objects.forget_all(), now)
+        self._pool.forget_all()
 
     def _usage(self, slot: _Slot, now: float) -> Usage:
         """What a heartbeat of this slot reports."""
@@ -382,7 +394,9 @@ class Agent:
             self._carry_out(slot, slot.core.objects_arrived(instruction.task_id, time.monotonic(), small))
 
     def _release(self, slot: _Slot, instruction: Release) -> None:
-        self._objects.release((slot.index, instruction.task_id))
+        gone = self._objects.release((slot.index, instruction.task_id))
+        if gone:
+            self._storage.abandon(gone, time.monotonic())
 
     def _start(self, slot: _Slot, instruction: Start) -> None:
         assert slot.processor is not None
@@ -458,11 +472,6 @@ class Agent:
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
         self._pool.forget(instruction.names)
-
-    def _forget_all(self, now: float) -> None:
-        """What was deleted may not have been told."""
-        self._storage.abandon(self._objects.forget_all(), now)
-        self._pool.forget_all()
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
         self._storage.use(instruction.address.host, instruction.address.port, time.monotonic())

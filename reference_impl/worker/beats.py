@@ -23,7 +23,8 @@ class Beats:
         self._settings = settings
         self._unanswered = 0.0  # when the first one was sent that has no answer; 0: the last one is answered
         self._latency = 0
-        self._results: list[TaskResult] = []
+        self.unheard: list[TaskResult] = []
+        """Results that the scheduler may not have."""
         self._handled = 0  # so many of them are, if the scheduler echoes the heartbeat that has no answer
 
     def silence(self, now: float) -> float:
@@ -36,23 +37,18 @@ class Beats:
         self.due = now + self._settings.heartbeat_seconds
         if not self._unanswered:
             self._unanswered = now
-            self._handled = len(self._results)
+            self._handled = len(self.unheard)
 
     def answered(self, now: float) -> None:
         """The scheduler has echoed one: the latency is measured."""
         if self._unanswered:
             self._latency = min(int((now - self._unanswered) * 1e6), _LATENCY_MAX)
             self._unanswered = 0.0
-            del self._results[: self._handled]
+            del self.unheard[: self._handled]
 
     def result(self, result: TaskResult) -> None:
         """A result goes now. It is kept until the echo of a later heartbeat shows that the scheduler has it."""
-        self._results.append(result)
-
-    def cut(self) -> list[TaskResult]:
-        """The connection was cut: returns the results that may be lost."""
-        self._handled = 0
-        return list(self._results)
+        self.unheard.append(result)
 
     def message(self, held: Mapping[TaskId, HeldTask], turns: Turns, usage: Usage, now: float) -> WorkerHeartbeat:
         """What one says."""

@@ -432,8 +432,8 @@ class WorkerCore:
 
     # ---- time ----
 
-    def tick(self, now: float, usage: Usage) -> list[Instruction]:
-        """The ``deadline`` has come."""
+    def tick(self, now: float, usage: Usage, *, connected: bool = True) -> list[Instruction]:
+        """The ``deadline`` has come. ``connected``: False when a heartbeat would only wait to be sent."""
         out: list[Instruction] = []
         if self._next_kill and now >= self._next_kill:
             for held in self._held.values():
@@ -451,18 +451,25 @@ class WorkerCore:
             out.append(Note(logging.WARNING, f"the scheduler has not answered for {silence:.0f} s"))
         self._credit.beat()
         self._beats.sent(now)
-        return [*out, *self._check_memory(usage), Send(self._beats.message(self._held, self._turns, usage, now))]
+        out += self._check_memory(usage)
+        if connected:
+            out.append(Send(self._beats.message(self._held, self._turns, usage, now)))
+        return out
 
-    def cut(self, now: float, usage: Usage) -> list[Instruction]:
-        """The connection to the scheduler was cut, and is there again, or will be: tasks and cancels may be lost, and
-        answers. What is answered is said again; the worker leaves, so that what it holds goes elsewhere, and comes
-        back with nothing (LIV-18). The first heartbeat is for a scheduler that does not know this worker."""
-        beat = Send(self._beats.message(self._held, self._turns, usage, now))
-        out: list[Instruction] = [beat, *map(Send, self._beats.cut()), Send(WorkerDisconnectNotification())]
+    def part(self) -> list[Instruction]:
+        """The connection to the scheduler was cut, and is there again: tasks and cancels may be lost, and answers. What
+        it may not have heard is said again; then this worker leaves, so that what it holds goes elsewhere (LIV-18)."""
+        return [*map(Send, self._beats.unheard), *self.leave()]
+
+    def come_back(self, now: float, usage: Usage) -> list[Instruction]:
+        """It comes back, with another identity and with nothing. To a scheduler that did not know the old one what
+        that has stored is said by this one, too."""
+        unheard = list(self._beats.unheard)
+        self._beats.sent(now)
+        out: list[Instruction] = [Send(self._beats.message({}, self._turns, usage, now)), *map(Send, unheard)]
         for task_id, held in list(self._held.items()):
             if held.state is not Held.FINISHING:
                 out += self._cancel(task_id, True, now)  # the confirm is of no use to anybody, and ignored
-        self._beats.due = now
         return out
 
     def leave(self) -> list[Instruction]:

@@ -90,8 +90,10 @@ class ObjectCache:
         """Whether several tasks have it."""
         return len(self._users.get(name, ())) > 1
 
-    def release(self, holder: Holder) -> None:
-        """``holder`` needs nothing any more. No error if it never did."""
+    def release(self, holder: Holder) -> list[ObjectId]:
+        """``holder`` needs nothing any more. No error if it never did. Returns what was deleted and is on its way, and
+        that nobody waits for any more: it may never come."""
+        gone: list[ObjectId] = []
         self._missing.pop(holder, None)
         for name in self._needs.pop(holder, ()):
             users = self._users[name]
@@ -104,8 +106,13 @@ class ObjectCache:
                     self._drop(name)
                 else:
                     self._idle[name] = None
+            elif name in self._stale:
+                self._stale.discard(name)
+                del self._fetching[name]
+                gone.append(name)
         if self.bytes > self._max:
             self._shrink()
+        return gone
 
     def forget(self, names: Iterable[ObjectId]) -> list[ObjectId]:
         """These were deleted: drop them, those in use after their last use. Returns those that are on their way, and

@@ -26,7 +26,7 @@ from reference_impl.storage_connection import StorageLost
 from tests.faults import work
 from tests.faults.work import Job, Sort
 
-WINDOW = 48
+WINDOW = 16
 TIMEOUT_SECONDS = 6.0
 BEAT_SECONDS = 0.3
 _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
