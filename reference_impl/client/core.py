@@ -54,7 +54,6 @@ from reference_impl.client.instructions import (
     ConnectStorage,
     End,
     Finish,
-    ForgetRequests,
     Informed,
     Instruction,
     Log,
@@ -146,6 +145,8 @@ class ClientCore:
             self._reunion.forget()
         beat = self._liveness.beat(now)
         if beat is not None:
+            if self._liveness.unanswered == 1:
+                self._uploads.beat()
             out.append(beat)
         self._uploads.tick(now, out)
         return out
@@ -171,14 +172,13 @@ class ClientCore:
             out += [Send(self._reunion.ask_for(tasks)) for tasks in self._lives.in_doubt(out)]
         elif verdict is Verdict.UNKNOWN:
             self._cancel_sent(out)
-            self._uploads.abandon(out)
             self._lose_scheduler(out, "the scheduler does not know this client any more: one of the two was away")
             self._resume(out)
 
     def _lose_scheduler(self, out: list[Instruction], text: str) -> None:
+        self._uploads.abandon(out)
         self._break(Broken(SchedulerLost, text), out)
         self._uploads.forget()
-        out.append(ForgetRequests())
 
     def _break(self, broken: Broken, out: list[Instruction]) -> None:
         self._broken = broken
@@ -344,7 +344,6 @@ class ClientCore:
             self._uploads.forget()
             return out
         self._cancel_sent(out)
-        self._uploads.abandon(out)
         self._break(Broken(StorageLost, "the object storage has lost what it held: it was started anew"), out)
         self._uploads.forget()
         self._resume(out)
@@ -450,6 +449,7 @@ class ClientCore:
 
     def _on_echo(self, echo: ClientHeartbeatEcho, now: float, out: list[Instruction]) -> None:
         late = self._liveness.hear_echo(now)
+        self._uploads.echoed()
         self._reunited(self._reunion.echoed(), out)
         if late is not None:
             self._ask_whether_known(now, late, False, out)

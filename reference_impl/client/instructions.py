@@ -110,8 +110,10 @@ class Fetch(NamedTuple):
     object_id: ObjectId
 
 
-class ForgetRequests(NamedTuple):
-    """Nothing that the storage was asked for is wanted any more."""
+class Abandon(NamedTuple):
+    """Nothing that the storage was asked for is wanted any more. Delete that there, and these: no scheduler knows."""
+
+    object_ids: tuple[ObjectId, ...]
 
 
 class Finish(NamedTuple):
@@ -166,7 +168,7 @@ Instruction = Union[
     ConnectStorage,
     Store,
     Fetch,
-    ForgetRequests,
+    Abandon,
     Finish,
     Answered,
     Log,

@@ -162,9 +162,9 @@ class ObjectTable:
         """What no living task names."""
         return [obj.id for obj in self._idle.values()]
 
-    def ids(self, *, stored: bool = False) -> list[ObjectId]:
-        """All that are in the storage or on their way there; or those that are there."""
-        return [oid for oid, obj in self._by_id.items() if obj.stored or not stored]
+    def ids(self) -> list[ObjectId]:
+        """All that are in the storage or on their way there."""
+        return list(self._by_id)
 
     def forget(self) -> None:
         """Nothing is in the storage any more, as far as we know."""

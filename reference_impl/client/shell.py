@@ -29,6 +29,7 @@ from reference_impl.client.core import ClientCore
 from reference_impl.client.dependencies import settle
 from reference_impl.client.future import ScalerFuture
 from reference_impl.client.instructions import (
+    Abandon,
     Answered,
     Beat,
     Broken,
@@ -37,7 +38,6 @@ from reference_impl.client.instructions import (
     ConnectStorage,
     Fetch,
     Finish,
-    ForgetRequests,
     Informed,
     Instruction,
     Log,
@@ -98,7 +98,7 @@ class ClientThread:
             Send: self._send,
             Store: self._storage.store,
             Fetch: self._storage.fetch,
-            ForgetRequests: lambda _: self._storage.forget(time.monotonic()),
+            Abandon: self._storage.abandon,
             Finish: waiting.finish,
             Answered: waiting.answered,
             Log: waiting.log_line,

@@ -15,7 +15,7 @@ from protocol.identifiers import ClientId, ObjectId, serializer_object_id
 from protocol.storage import ResponseType
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore
-from reference_impl.client.instructions import Fetch, Instruction, Store
+from reference_impl.client.instructions import Abandon, Fetch, Instruction, Store
 from reference_impl.storage_connection import StorageConnection, StorageLost
 
 _log = logging.getLogger("reference_impl.client")
@@ -47,7 +47,8 @@ class StorageLink:
         self._answered = False  # this connection has been of use
         self._stores: dict[ObjectId, Store] = {}
         self._fetches: dict[ObjectId, None] = {}
-        self._requests: dict[int, ObjectId] = {}  # sets and gets on this connection
+        self._garbage: dict[ObjectId, bool] = {}  # to be deleted; whether it was awaited
+        self._requests: dict[int, ObjectId] = {}  # on this connection
         self._proof = False  # the serializer is there
         self._probe = 0  # the number of the totals that are asked for after the serializer; 0: nothing is in doubt
         self._lost_at = 0.0
@@ -81,16 +82,27 @@ class StorageLink:
         if self._connection is not None and not self._probe:
             self._send_fetch(self._connection, instruction.object_id)
 
-    def forget(self, now: float) -> None:
-        """Nobody wants any of it any more. What is asked for may never come, and the storage would wait with it as
-        long as this connection lives."""
-        if self._fetches and self._connection is not None:
-            self._disconnect()
-            self._lost_at = self.retry_at = now
+    def abandon(self, instruction: Abandon) -> None:
+        """Deletes these, and what was on its way. What is asked for may never come, and the storage would wait with it,
+        also after this connection: each such request is answered by an empty object, which is then deleted."""
+        garbage = dict.fromkeys((*instruction.object_ids, *self._stores), False)
+        garbage.update(dict.fromkeys(self._fetches, True))
+        garbage.pop(serializer_object_id(self._identity), None)  # the next one has the same id
         self._stores.clear()
         self._fetches.clear()
         self._requests.clear()
         self._proof = False
+        self._garbage.update(garbage)
+        if self._connection is not None and not self._probe:
+            self._delete(self._connection, garbage)
+
+    def _delete(self, connection: StorageConnection, garbage: dict[ObjectId, bool]) -> None:
+        for object_id, awaited in garbage.items():
+            if awaited:
+                connection.send(storage.set_request(connection.next_id(), object_id, b""))
+            number = connection.next_id()
+            self._requests[number] = object_id
+            connection.send(storage.delete_request(number, object_id))
 
     def _send_store(self, connection: StorageConnection, instruction: Store) -> None:
         number = connection.next_id()
@@ -130,6 +142,7 @@ class StorageLink:
     def _back(self, connection: StorageConnection) -> None:
         """It has what it had: what has no answer is asked for again."""
         self._probe = 0
+        self._delete(connection, self._garbage)
         for store in self._stores.values():
             self._send_store(connection, store)
         for object_id in self._fetches:
@@ -158,8 +171,6 @@ class StorageLink:
             return
         for response in responses:
             self._answered, self._failures = True, 0
-            if self._connection is not connection:
-                return  # what came before has led to another one
             if self._probe:
                 if response.type is ResponseType.GET_OK:
                     self._back(connection)
@@ -167,7 +178,7 @@ class StorageLink:
                     self._restarted()
                 continue
             object_id = self._requests.pop(response.response_id, None)
-            if object_id is None:
+            if object_id is None or self._garbage.pop(object_id, None) is not None:
                 continue
             if response.type is ResponseType.GET_OK:
                 self._fetches.pop(object_id, None)
@@ -183,6 +194,7 @@ class StorageLink:
     def _restarted(self) -> None:
         _log.warning("the object storage at %s has lost what it held", self._address)
         self._probe, self._proof = 0, False
+        self._garbage.clear()
         self._stores.clear()
         self._fetches.clear()
         self._execute(self._core.storage_restarted())

@@ -25,7 +25,8 @@ class Beats:
         self._latency = 0
         self.unheard: list[TaskResult] = []
         """Results that the scheduler may not have."""
-        self._handled = 0  # so many of them are, if the scheduler echoes the heartbeat that has no answer
+        self._said = 0  # so many of them before the heartbeat that has no answer
+        self._handled = 0  # and so many before the one that was echoed last
 
     def silence(self, now: float) -> float:
         """For how long there has been no answer, counted from a heartbeat: a worker that was itself stopped for long
@@ -37,7 +38,7 @@ class Beats:
         self.due = now + self._settings.heartbeat_seconds
         if not self._unanswered:
             self._unanswered = now
-            self._handled = len(self.unheard)
+            self._said = len(self.unheard)
 
     def answered(self, now: float) -> None:
         """The scheduler has echoed one: the latency is measured."""
@@ -45,9 +46,11 @@ class Beats:
             self._latency = min(int((now - self._unanswered) * 1e6), _LATENCY_MAX)
             self._unanswered = 0.0
             del self.unheard[: self._handled]
+            self._handled, self._said = max(0, self._said - self._handled), 0
 
     def result(self, result: TaskResult) -> None:
-        """A result goes now. It is kept until the echo of a later heartbeat shows that the scheduler has it."""
+        """A result goes now. It is kept until the echo of a later heartbeat shows that the scheduler has it, and until
+        the next echo shows that it lived on to pass it on."""
         self.unheard.append(result)
 
     def message(self, held: Mapping[TaskId, HeldTask], turns: Turns, usage: Usage, now: float) -> WorkerHeartbeat:

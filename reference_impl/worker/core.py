@@ -466,7 +466,7 @@ class WorkerCore:
         that has stored is said by this one, too."""
         unheard = list(self._beats.unheard)
         self._beats.sent(now)
-        out: list[Instruction] = [Send(self._beats.message({}, self._turns, usage, now)), *map(Send, unheard)]
+        out: list[Instruction] = [Send(self._beats.message(self._held, self._turns, usage, now)), *map(Send, unheard)]
         for task_id, held in list(self._held.items()):
             if held.state is not Held.FINISHING:
                 out += self._cancel(task_id, True, now)  # the confirm is of no use to anybody, and ignored

@@ -47,6 +47,8 @@ class Arena:
         self.storage: subprocess.Popen[bytes] | None = None
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.broken: list[str] = []
+        """Roles that ended though nobody killed them."""
         self.seen: dict[int, psutil.Process] = {}
         """Every process that there was, of which none may be left."""
 
@@ -94,6 +96,7 @@ class Arena:
         """Starts workers in place of those that have ended."""
         for worker in [worker for worker in self.workers if worker.poll() is not None]:
             self.workers.remove(worker)
+            self._note_end("worker", worker)
             assert worker.stdout is not None
             worker.stdout.close()
         while len(self.workers) < self._worker_count:
@@ -106,6 +109,10 @@ class Arena:
                 )
             )
         self._remember()
+
+    def _note_end(self, role: str, child: subprocess.Popen[bytes]) -> None:
+        if child.returncode != -signal.SIGKILL:
+            self.broken.append(f"a {role} ended by itself, with exit code {child.returncode}: see the log")
 
     def _remember(self) -> None:
         for worker in self.workers:

@@ -74,7 +74,7 @@ class Campaign:
             for line in self._lines:
                 self._open(arena, line)
             self._work(arena)
-            self._outcome.left += remains.of_the_work(arena)
+            self._outcome.left += arena.broken + remains.of_the_work(arena)
             self._outcome.left += arena.stop_roles()
             self._outcome.left += remains.of_processes(arena)
         self._outcome.seconds = time.monotonic() - started
