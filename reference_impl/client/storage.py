@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from protocol import storage
 from protocol.identifiers import ClientId, ObjectId, serializer_object_id
@@ -47,7 +47,7 @@ class StorageLink:
         self._answered = False  # this connection has been of use
         self._stores: dict[ObjectId, Store] = {}
         self._fetches: dict[ObjectId, None] = {}
-        self._garbage: dict[ObjectId, bool] = {}  # to be deleted; whether it was awaited
+        self._garbage: dict[ObjectId, None] = {}  # to be deleted
         self._requests: dict[int, ObjectId] = {}  # on this connection
         self._proof = False  # the serializer is there
         self._probe = 0  # the number of the totals that are asked for after the serializer; 0: nothing is in doubt
@@ -83,10 +83,9 @@ class StorageLink:
             self._send_fetch(self._connection, instruction.object_id)
 
     def abandon(self, instruction: Abandon) -> None:
-        """Deletes these, and what was on its way. What is asked for may never come, and the storage would wait with it,
-        also after this connection: each such request is answered by an empty object, which is then deleted."""
-        garbage = dict.fromkeys((*instruction.object_ids, *self._stores), False)
-        garbage.update(dict.fromkeys(self._fetches, True))
+        """Deletes these, and what was on its way. Where somebody waits for one that will never come, the storage would
+        wait, too: each gets an empty object first."""
+        garbage = dict.fromkeys((*instruction.object_ids, *self._stores, *self._fetches))
         garbage.pop(serializer_object_id(self._identity), None)  # the next one has the same id
         self._stores.clear()
         self._fetches.clear()
@@ -96,10 +95,9 @@ class StorageLink:
         if self._connection is not None and not self._probe:
             self._delete(self._connection, garbage)
 
-    def _delete(self, connection: StorageConnection, garbage: dict[ObjectId, bool]) -> None:
-        for object_id, awaited in garbage.items():
-            if awaited:
-                connection.send(storage.set_request(connection.next_id(), object_id, b""))
+    def _delete(self, connection: StorageConnection, garbage: Iterable[ObjectId]) -> None:
+        for object_id in garbage:
+            connection.send(storage.set_request(connection.next_id(), object_id, b""))
             number = connection.next_id()
             self._requests[number] = object_id
             connection.send(storage.delete_request(number, object_id))
@@ -178,7 +176,7 @@ class StorageLink:
                     self._restarted()
                 continue
             object_id = self._requests.pop(response.response_id, None)
-            if object_id is None or self._garbage.pop(object_id, None) is not None:
+            if object_id is None or self._garbage.pop(object_id, object_id) is None:
                 continue
             if response.type is ResponseType.GET_OK:
                 self._fetches.pop(object_id, None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from protocol import storage
 from reference_impl.object_storage.files import SpillError, SpillFiles, default_root
+from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import Limits
 from reference_impl.object_storage.server import BindError, Server
 from reference_impl.options import USAGE_ERROR, RoleParser, address, announce_ready, fail, magic, size
@@ -23,6 +24,16 @@ def _identity(text: str) -> bytes:
     if not 0 < len(identity) <= storage.MAX_IDENTITY_BYTES:
         raise argparse.ArgumentTypeError(f"an identity has 1 to {storage.MAX_IDENTITY_BYTES} bytes")
     return identity
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise ValueError(text)
+    return value
+
+
+_seconds.__name__ = "number from 0"
 
 
 def _parser() -> RoleParser:
@@ -69,6 +80,13 @@ def _parser() -> RoleParser:
         f"choose a real disk (default: {default_root()})",
     )
     parser.add_argument(
+        "--gone-seconds",
+        type=_seconds,
+        default=GONE_SECONDS,
+        metavar="S",
+        help="how long a connection that was lost may come back for the answers to what it asked for",
+    )
+    parser.add_argument(
         "--logging-level",
         "-ll",
         dest="log_level",
@@ -94,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             identity=options.identity,
             magic=options.magic,
             limits=Limits(memory, options.disk_limit),
+            gone_seconds=options.gone_seconds,
             files=files,
         )
     except BindError as error:

@@ -30,6 +30,7 @@ from reference_impl.object_storage.instructions import (
     RespondFrom,
     Resume,
 )
+from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import UNLIMITED, Compare, Limits, Remove, Write
 from reference_impl.options import PeerLog
 
@@ -128,12 +129,13 @@ class Server:
         identity: Identity = storage.SERVER_IDENTITY,
         magic: bytes = storage.MAGIC,
         limits: Limits = UNLIMITED,
+        gone_seconds: float = GONE_SECONDS,
         files: SpillFiles | None = None,
     ) -> None:
         """``files`` is where objects are spilled to, and closed with the server. Raises BindError."""
         self._magic = magic
         self._greeting = storage.greeting(identity, magic)
-        self._core = ObjectStorage(limits)
+        self._core = ObjectStorage(limits, gone_seconds)
         self._connections: dict[int, _Connection] = {}
         self._numbers = count(1)
         self._dirty: dict[_Connection, None] = {}  # has something to send since this pass

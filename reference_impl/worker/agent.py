@@ -37,6 +37,7 @@ from reference_impl.worker.instructions import (
     End,
     Fetch,
     Forget,
+    ForgetAll,
     Instruction,
     Kill,
     Note,
@@ -152,6 +153,7 @@ class Agent:
             Spare: self._spare,
             Store: self._store,
             Forget: self._forget,
+            ForgetAll: self._forget_all,
             UseStorage: self._use_storage,
             ReadOutput: self._read_output,
             Show: self._show,
@@ -162,7 +164,7 @@ class Agent:
 
     def _connect(self, slot: _Slot) -> None:
         """Under a new name."""
-        slot.identity = new_worker_id(self._serve.name)
+        slot.identity = slot.core.identity = new_worker_id(self._serve.name)
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.IDENTITY, slot.identity)
         for option in (zmq.RCVHWM, zmq.SNDHWM):
@@ -259,7 +261,7 @@ class Agent:
 
     def _renew(self, slot: _Slot, now: float, usage: Usage) -> None:
         """Its connection was cut. It leaves under its old name and comes back under a new one (IDN-05): what is on its
-        way to the old one reaches nobody. What was deleted may not have been told."""
+        way to the old one reaches nobody."""
         self._carry_out(slot, slot.core.part())
         self._reactor.unregister(slot.socket)
         slot.cuts.close()
@@ -267,8 +269,6 @@ class Agent:
         self._connect(slot)
         self._log.note(logging.WARNING, slot.identity, "the connection to the scheduler was cut: registers anew")
         self._carry_out(slot, slot.core.come_back(now, usage))
-        self._storage.abandon(self._objects.forget_all(), now)
-        self._pool.forget_all()
 
     def _usage(self, slot: _Slot, now: float) -> Usage:
         """What a heartbeat of this slot reports."""
@@ -472,6 +472,10 @@ class Agent:
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
         self._pool.forget(instruction.names)
+
+    def _forget_all(self, slot: _Slot, instruction: ForgetAll) -> None:
+        self._storage.abandon(self._objects.forget_all(), time.monotonic())
+        self._pool.forget_all()
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
         self._storage.use(instruction.address.host, instruction.address.port, time.monotonic())

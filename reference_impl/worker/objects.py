@@ -91,8 +91,8 @@ class ObjectCache:
         return len(self._users.get(name, ())) > 1
 
     def release(self, holder: Holder) -> list[ObjectId]:
-        """``holder`` needs nothing any more. No error if it never did. Returns what was deleted and is on its way, and
-        that nobody waits for any more: it may never come."""
+        """``holder`` needs nothing any more. No error if it never did. Returns what is on its way, and that nobody
+        waits for any more: it may never come."""
         gone: list[ObjectId] = []
         self._missing.pop(holder, None)
         for name in self._needs.pop(holder, ()):
@@ -106,7 +106,7 @@ class ObjectCache:
                     self._drop(name)
                 else:
                     self._idle[name] = None
-            elif name in self._stale:
+            else:
                 self._stale.discard(name)
                 del self._fetching[name]
                 gone.append(name)

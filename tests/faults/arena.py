@@ -23,7 +23,7 @@ from tests.faults.proxy import Proxy
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
-TIMEOUT_SECONDS = 6.0
+TIMEOUT_SECONDS = 3.0
 """After which the scheduler gives up a client or a worker."""
 SLOTS = 2
 QUEUE_SIZE = 8
@@ -77,7 +77,7 @@ class Arena:
             _wait_ready(worker)
 
     def start_storage(self) -> None:
-        self.storage = self._spawn("object_storage", str(self.storage_address))
+        self.storage = self._spawn("object_storage", str(self.storage_address), "--gone-seconds", str(TIMEOUT_SECONDS))
         _wait_ready(self.storage)
 
     def start_scheduler(self) -> None:

@@ -27,7 +27,7 @@ from tests.faults import work
 from tests.faults.work import Job, Sort
 
 WINDOW = 16
-TIMEOUT_SECONDS = 6.0
+TIMEOUT_SECONDS = 3.0
 BEAT_SECONDS = 0.3
 _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
     (CancelledError, "canceled"),

@@ -44,7 +44,10 @@ class Fault(NamedTuple):
 
 RESTARTS = frozenset({Kind.RESTART_SCHEDULER, Kind.RESTART_STORAGE})
 _WEIGHTS = {Kind.KILL_PROCESSOR: 3.0, Kind.KILL_WORKER: 1.0, Kind.KILL_CLIENT: 1.0}
-_LONGEST_SECONDS = 1.5
+_SHORT_SECONDS = (0.02, 1.5)
+_LONG_SECONDS = (4.0, 5.0)
+"""Longer than the timeouts of all (see ``arena``): who was stopped so long has been given up."""
+_LONG_SHARE = 0.2
 
 
 def plan(seed: int, tasks: int, per_fault: int, kinds: frozenset[Kind]) -> list[Fault]:
@@ -60,7 +63,8 @@ def plan(seed: int, tasks: int, per_fault: int, kinds: frozenset[Kind]) -> list[
     chosen[: len(head)] = head[:count]
     source.shuffle(chosen)
     times = sorted(source.randrange(tasks // 10, max(tasks // 10 + 1, tasks * 9 // 10)) for _ in chosen)
-    return [
-        Fault(at, kind, source.random(), round(source.uniform(0.02, _LONGEST_SECONDS), 3))
-        for at, kind in zip(times, chosen, strict=True)
-    ]
+    return [Fault(at, kind, source.random(), _seconds(source)) for at, kind in zip(times, chosen, strict=True)]
+
+
+def _seconds(source: random.Random) -> float:
+    return round(source.uniform(*(_LONG_SECONDS if source.random() < _LONG_SHARE else _SHORT_SECONDS)), 3)
