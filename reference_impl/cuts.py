@@ -21,19 +21,27 @@ class CutWatch:
         self._socket = socket
         self._events = socket.get_monitor_socket(_WATCHED)
 
+    def cut(self) -> bool:
+        """Whether it was cut since it was made."""
+        self._read()
+        return self.open or self._healed
+
     def healed(self) -> bool:
         """Whether it was cut since the last True, and is there again."""
+        self._read()
+        healed, self._healed = self._healed, False
+        return healed
+
+    def _read(self) -> None:
         while True:
             try:
                 frames = self._events.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                break
+                return
             if parse_monitor_message(frames)["event"] == zmq.EVENT_DISCONNECTED:
                 self.open, self._healed = True, False
             elif self.open:
                 self.open, self._healed = False, True
-        healed, self._healed = self._healed, False
-        return healed
 
     def close(self) -> None:
         self._socket.disable_monitor()

@@ -2,7 +2,7 @@
 
 The scheduler's actor answers heartbeats by itself and does not show them, unless the scenario's actor says
 ``heartbeats: true`` (show them) or ``echo: false`` (don't answer them). The same holds for the announcements of objects
-(``instructions: true`` shows them).
+(``instructions: true`` shows them). Questions are neither shown nor answered: not every scheduler does (INF-01).
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Router:
         self.storage = storage
         self.subject: Identity = b""
         """The implementation's identity, once it has spoken."""
+        self._left = False  # it has said so; should it come back with another identity, that is the implementation
         self.echo = True
         self.tasks: set[bytes] = set()
         """Those that it was ever sent: what is said of them in a later run is no business of that one."""
@@ -127,10 +128,12 @@ class Router:
 
     def _handle(self, sender: Identity, frames: list[bytes]) -> None:
         came = decode_message(frames)
-        if sender not in self._known and sender.startswith(self._prefix):
-            self._known.add(sender)
-            if not self.subject:
+        if sender.startswith(self._prefix):
+            if self._left and sender != self.subject:
+                self.subject, self._left = sender, False
+            elif sender not in self._known and not self.subject:
                 self.subject = sender
+            self._known.add(sender)
         answer = _ECHOES.get(came.kind)
         echoed = answer is not None and (self.echo or sender != self.subject)
         if answer is not None and echoed:
@@ -141,6 +144,7 @@ class Router:
             for name in came.fields["objectMetadata"]["objectIds"]:  # as a scheduler does (OBJ-05)
                 self.storage.delete(name)
         if sender == self.subject:
+            self._left = came.kind == "workerDisconnectNotification"
             self._came.put((echoed, came))
             self._met.set()
 
@@ -254,6 +258,8 @@ class _SchedulerChannel(Channel):
     def _is_shown(self, echoed: bool, message: Incoming) -> bool:
         if message.kind in _ECHOES:
             return bool(self._shows_heartbeats)
+        if message.kind == "informationRequest":
+            return False  # whoever wants to know something may ask, and no scheduler has to answer
         return message.kind != "objectInstruction" or bool(self._shows_instructions)
 
     def mute(self, muted: bool) -> None:

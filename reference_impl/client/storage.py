@@ -21,6 +21,8 @@ from reference_impl.storage_connection import StorageConnection, StorageLost
 _log = logging.getLogger("reference_impl.client")
 
 _CONNECT_SECONDS = 1.0
+_REFUSED_SECONDS = 2.0
+"""If nobody listens for so long, there is no storage any more, and what it held is gone."""
 _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -210,7 +212,9 @@ class StorageLink:
             _log.info("%s; trying again", error)
         self._failures += 1
         # One that never says anything does not understand us: who waits is told at once.
-        if not self._gone and ((useless and not self._proof) or now - self._lost_at > self._timeout):
+        refused = isinstance(error.__cause__, ConnectionRefusedError)
+        patience = min(self._timeout, _REFUSED_SECONDS) if refused else self._timeout
+        if not self._gone and ((useless and not self._proof) or now - self._lost_at > patience):
             self._gone, self._proof = True, False
             self._stores.clear()
             self._fetches.clear()

@@ -165,16 +165,22 @@ class Agent:
     def _connect(self, slot: _Slot) -> None:
         """Under a new name."""
         slot.identity = slot.core.identity = new_worker_id(self._serve.name)
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, slot.identity)
-        for option in (zmq.RCVHWM, zmq.SNDHWM):
-            socket.setsockopt(option, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        slot.cuts = CutWatch(socket)
-        socket.connect(str(self._serve.scheduler))
-        slot.socket = socket
-        self._reactor.register(socket, partial(self._receive, slot))
+        slot.socket = self._socket(slot.identity)
+        slot.cuts = CutWatch(slot.socket)
+        slot.socket.connect(str(self._serve.scheduler))
+        self._reactor.register(slot.socket, partial(self._receive, slot))
+
+    def _socket(self, identity: WorkerId) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        for option, value in (
+            (zmq.RCVHWM, 0),
+            (zmq.SNDHWM, 0),
+            (zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES),
+            (zmq.TCP_KEEPALIVE, 1),
+        ):
+            socket.setsockopt(option, value)
+        socket.setsockopt(zmq.IDENTITY, identity)
+        return socket
 
     def __enter__(self) -> Agent:
         return self
@@ -255,16 +261,19 @@ class Agent:
             usage = _NO_USAGE
             if slot.core.wants_usage(now):  # a heartbeat is due
                 usage = self._usage(slot, now)
-                if slot.cuts.healed():
+                if slot.cuts.cut():
                     self._renew(slot, now, usage)
-            self._carry_out(slot, slot.core.tick(now, usage, connected=not slot.cuts.open))
+            self._carry_out(slot, slot.core.tick(now, usage))
 
     def _renew(self, slot: _Slot, now: float, usage: Usage) -> None:
         """Its connection was cut. It leaves under its old name and comes back under a new one (IDN-05): what is on its
         way to the old one reaches nobody."""
-        self._carry_out(slot, slot.core.part())
         self._reactor.unregister(slot.socket)
         slot.cuts.close()
+        slot.socket.close(linger=0)
+        slot.socket = self._socket(slot.identity)  # libzmq may not connect the other one again
+        slot.socket.connect(str(self._serve.scheduler))
+        self._carry_out(slot, slot.core.part())
         slot.socket.close(linger=_GOODBYE_MILLISECONDS)
         self._connect(slot)
         self._log.note(logging.WARNING, slot.identity, "the connection to the scheduler was cut: registers anew")

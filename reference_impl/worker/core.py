@@ -454,8 +454,8 @@ class WorkerCore:
 
     # ---- time ----
 
-    def tick(self, now: float, usage: Usage, *, connected: bool = True) -> list[Instruction]:
-        """The ``deadline`` has come. ``connected``: False when a heartbeat would only wait to be sent."""
+    def tick(self, now: float, usage: Usage) -> list[Instruction]:
+        """The ``deadline`` has come."""
         out: list[Instruction] = []
         if self._next_kill and now >= self._next_kill:
             for held in self._held.values():
@@ -473,14 +473,11 @@ class WorkerCore:
             out.append(Note(logging.WARNING, f"the scheduler has not answered for {silence:.0f} s"))
         self._credit.beat()
         self._beats.sent(now)
-        out += self._check_memory(usage)
-        if connected:
-            out.append(Send(self._beats.message(self._held, self._turns, usage, now)))
-        return out
+        return [*out, *self._check_memory(usage), Send(self._beats.message(self._held, self._turns, usage, now))]
 
     def part(self) -> list[Instruction]:
-        """The connection to the scheduler was cut, and is there again: tasks and cancels may be lost, and answers. What
-        it may not have heard is said again; then this worker leaves, so that what it holds goes elsewhere (LIV-18)."""
+        """The connection to the scheduler was cut: tasks and cancels may be lost, and answers. What it may not have
+        heard is said again; then this worker leaves, so that what it holds goes elsewhere (LIV-18)."""
         return [*map(Send, self._beats.unheard), *self.leave()]
 
     def come_back(self, now: float, usage: Usage) -> list[Instruction]:
