@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from reference_impl.addresses import Address
+from tests.faults import session
 from tests.faults.driver import BEAT_SECONDS
 from tests.faults.proxy import Proxy
 
@@ -49,6 +50,7 @@ class Arena:
         self.workers: list[subprocess.Popen[bytes]] = []
         self.broken: list[str] = []
         """Roles that ended though nobody killed them."""
+        self.sessions: list[Path] = []
         self.seen: dict[int, psutil.Process] = {}
         """Every process that there was, of which none may be left."""
 
@@ -139,6 +141,24 @@ class Arena:
         """A driver (see there) that submits these tasks."""
         arguments = [str(self.scheduler_proxy.address), *(str(n) for n in (seed, first, step, count))]
         return self._popen("tests.faults.driver", *arguments)
+
+    def session(self, first: int, count: int, retries: int) -> subprocess.Popen[bytes]:
+        """A user of the command line (see there), with a directory of its own."""
+        directory = self._directory / f"session-{retries}"
+        self.sessions.append(directory)
+        arguments = (str(self.scheduler_proxy.address), str(directory), str(first), str(count), str(retries))
+        return self._popen("tests.faults.session", *arguments)
+
+    def agents(self) -> list[psutil.Process]:
+        """The session agents that are there."""
+        found = []
+        for pid in filter(None, map(session.agent, self.sessions)):
+            with suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if "scalercli.agent" in process.cmdline():
+                    self.seen[pid] = process
+                    found.append(process)
+        return found
 
     def _spawn(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
         return self._popen(f"reference_impl.{role}", *arguments, "--die-with-parent", str(os.getpid()))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import selectors
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,29 @@ import psutil
 
 from tests.faults import remains
 from tests.faults.arena import Arena
-from tests.faults.plan import Fault, Kind, plan
+from tests.faults.plan import RESTARTS, Fault, Kind, plan
 from tests.faults.truth import Truth
 
 HANG_SECONDS = 60.0
 """So long without a word of any client is a hang."""
 CLIENTS = 3
+_RETRIES = (0, 3)
+"""A user of the command line with each of these ``--retries``."""
+_SESSION_SHARE = 20
+"""Each has so much less to do than all clients together."""
 
 
 @dataclass
 class Outcome:
     """What came of a run."""
 
+    name: str
     seed: int
     truth: Truth
     faults: Counter[Kind] = field(default_factory=Counter)
-    missed: Counter[Kind] = field(default_factory=Counter)  # there was nothing to hit at that moment
     left: list[str] = field(default_factory=list)
+    forgotten: int = 0
+    """Objects that only schedulers knew of that were killed: they stay in the storage (SPEC section 8.2)."""
     seconds: float = 0.0
     log: str = ""
 
@@ -46,8 +53,8 @@ class Outcome:
 class _Line:
     """A client's place: a driver, and the next one when it was killed."""
 
-    def __init__(self, index: int, first: int) -> None:
-        self.index = index
+    def __init__(self, first: int) -> None:
+        self.index = 0  # of the process
         self.next = first
         self.process: subprocess.Popen[bytes] | None = None
         self.buffer = b""
@@ -56,13 +63,18 @@ class _Line:
 class Campaign:
     """``run`` does it. ``directory`` is for logs."""
 
-    def __init__(self, seed: int, tasks: int, per_fault: int, kinds: frozenset[Kind], workers: int = 2) -> None:
+    def __init__(
+        self, name: str, seed: int, tasks: int, per_fault: int, kinds: frozenset[Kind], workers: int = 2
+    ) -> None:
         self._seed = seed
         self._workers = workers
         self._plan = plan(seed, tasks, per_fault, kinds)
-        self._truth = Truth(tasks)
-        self._outcome = Outcome(seed, self._truth)
-        self._lines = [_Line(index, index) for index in range(CLIENTS)]
+        self._tasks = tasks
+        self._session_tasks = tasks // _SESSION_SHARE
+        self._truth = Truth(tasks + len(_RETRIES) * self._session_tasks)
+        self._outcome = Outcome(name, seed, self._truth)
+        self._lines = [_Line(index) for index in range(CLIENTS)]
+        self._sessions: list[_Line] = []
         self._number = 0  # of the next client
         self._later: list[tuple[float, psutil.Process]] = []  # who is to be continued, and when
         self._selector = selectors.DefaultSelector()
@@ -73,8 +85,13 @@ class Campaign:
         with Arena(directory, self._workers) as arena, self._selector:
             for line in self._lines:
                 self._open(arena, line)
+            for retries in _RETRIES:
+                self._open_session(arena, retries)
             self._work(arena)
-            self._outcome.left += arena.broken + remains.of_the_work(arena)
+            left, self._outcome.forgotten = remains.of_the_work(
+                arena, forgotten=bool(self._outcome.faults[Kind.RESTART_SCHEDULER])
+            )
+            self._outcome.left += arena.broken + left
             self._outcome.left += arena.stop_roles()
             self._outcome.left += remains.of_processes(arena)
         self._outcome.seconds = time.monotonic() - started
@@ -83,10 +100,19 @@ class Campaign:
     # ---- clients ----
 
     def _open(self, arena: Arena, line: _Line) -> None:
-        line.process = arena.client(self._seed, line.next, CLIENTS, self._truth.tasks)
+        line.process = arena.client(self._seed, line.next, CLIENTS, self._tasks)
+        self._watch(line)
+
+    def _open_session(self, arena: Arena, retries: int) -> None:
+        line = _Line(self._tasks + _RETRIES.index(retries) * self._session_tasks)
+        line.process = arena.session(line.next, self._session_tasks, retries)
+        self._sessions.append(line)
+        self._watch(line)
+
+    def _watch(self, line: _Line) -> None:
+        assert line.process is not None and line.process.stdout is not None
         line.index, line.buffer = self._number, b""
         self._number += 1
-        assert line.process.stdout is not None
         self._selector.register(line.process.stdout, selectors.EVENT_READ, line)
 
     def _read(self, arena: Arena, line: _Line) -> None:
@@ -107,7 +133,7 @@ class Campaign:
         line.process = None
         if code == -signal.SIGKILL:
             self._truth.client_killed(line.index)
-            if line.next < self._truth.tasks:
+            if line.next < self._tasks:
                 self._open(arena, line)
         elif code:
             self._outcome.left.append(f"a client ended with exit code {code}, see the log")
@@ -115,16 +141,16 @@ class Campaign:
     # ---- the work ----
 
     def _work(self, arena: Arena) -> None:
-        faults = iter(self._plan)
-        fault = next(faults, None)
+        faults = deque(self._plan)
+        due: list[Fault] = []
         heard = time.monotonic()
-        while any(line.process for line in self._lines):
+        while any(line.process for line in (*self._lines, *self._sessions)):
             for key, _ in self._selector.select(0.05):
                 heard = time.monotonic()
                 self._read(arena, key.data)
-            while fault is not None and len(self._truth.over) >= fault.at:
-                self._outcome.faults[fault.kind] += self._inject(arena, fault)
-                fault = next(faults, None)
+            while faults and len(self._truth.over) >= faults[0].at:
+                due.append(faults.popleft())
+            due = [fault for fault in due if not self._inject(arena, fault)]  # those wait for somebody to hit
             self._continue(time.monotonic())
             arena.tend()
             if time.monotonic() - heard > HANG_SECONDS:
@@ -135,7 +161,7 @@ class Campaign:
     def _give_up(self) -> None:
         self._outcome.left.append(f"hang: nobody said anything for {HANG_SECONDS:g} s")
         self._continue(float("inf"))
-        for line in self._lines:
+        for line in (*self._lines, *self._sessions):
             if line.process is not None:
                 line.process.kill()
                 line.process.wait()
@@ -150,17 +176,18 @@ class Campaign:
             before, what = _CUTS[kind]
             proxy = arena.scheduler_proxy if before == "scheduler" else arena.storage_proxy
             hit = bool(getattr(proxy, what)(fault.where, fault.seconds))
-        elif kind in (Kind.RESTART_SCHEDULER, Kind.RESTART_STORAGE):
+        elif kind in RESTARTS:
             hit = self._restart(arena, kind)
         else:
             hit = self._signal(fault, self._victims(arena, kind))
-        if not hit:
-            self._outcome.missed[kind] += 1
+        self._outcome.faults[kind] += hit
         return hit
 
     def _victims(self, arena: Arena, kind: Kind) -> list[psutil.Process]:
         if kind in (Kind.KILL_PROCESSOR, Kind.PAUSE_PROCESSOR):
             return arena.processors()
+        if kind is Kind.KILL_AGENT:
+            return arena.agents()
         if kind is Kind.KILL_ZYGOTE:
             return arena.zygotes()
         if kind in (Kind.KILL_CLIENT, Kind.PAUSE_CLIENT):
@@ -212,11 +239,10 @@ _CUTS = {
 }
 
 
-def run(seed: int, tasks: int, per_fault: int, kinds: frozenset[Kind]) -> Outcome:
-    """A run whose log stays only if something was found."""
+def run(name: str, seed: int, tasks: int, per_fault: int, kinds: frozenset[Kind]) -> Outcome:
+    """A run, called ``name`` in the report, whose log stays only if something was found."""
     directory = Path(tempfile.mkdtemp(prefix=f"faults-{seed}-"))
-    outcome = Campaign(seed, tasks, per_fault, kinds).run(directory)
+    outcome = Campaign(name, seed, tasks, per_fault, kinds).run(directory)
     if outcome.passed:
-        (directory / "log").unlink()
-        directory.rmdir()
+        shutil.rmtree(directory)
     return outcome

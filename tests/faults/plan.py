@@ -18,6 +18,7 @@ class Kind(str, enum.Enum):
     KILL_PROCESSOR = "kill a processor"
     KILL_ZYGOTE = "kill a zygote"
     KILL_CLIENT = "kill a client"
+    KILL_AGENT = "kill a session agent"
     PAUSE_WORKER = "stop and continue a worker"
     PAUSE_PROCESSOR = "stop and continue a processor"
     PAUSE_CLIENT = "stop and continue a client"

@@ -54,27 +54,30 @@ class _Observer:
         self._context.term()
 
 
-def of_the_work(arena: Arena) -> list[str]:
-    """Waits until scheduler and storage hold nothing, for a bounded time; what they hold after that."""
+def of_the_work(arena: Arena, *, forgotten: bool) -> tuple[list[str], int]:
+    """Waits until scheduler and storage hold nothing, for a bounded time: what they hold after that, and how many
+    objects in the storage are excused, because a scheduler was killed (``forgotten``) that alone knew of them."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
         observer = _Observer(arena)
     except StorageLost as error:
-        return [str(error)]
+        return [str(error)], 0
     try:
         while True:
-            try:
-                left = _held(observer)
-            except (TimeoutError, StorageLost) as error:
-                return [str(error)]
-            if not left or time.monotonic() > deadline:
-                return left
+            left, total = _held_by_scheduler(observer), observer.total()
+            late = time.monotonic() > deadline
+            if not left and (not any(total) or (late and forgotten and not total.pending_requests)):
+                return [], total.object_count
+            if late:
+                return [*left, *([f"storage: {total}"] if any(total) else [])], 0
             time.sleep(_PAUSE_SECONDS)  # between two looks at what goes away by itself
+    except (TimeoutError, StorageLost) as error:
+        return [str(error)], 0
     finally:
         observer.close()
 
 
-def _held(observer: _Observer) -> list[str]:
+def _held_by_scheduler(observer: _Observer) -> list[str]:
     left = []
     tasks = observer.ask("tasks", TaskFilter((), False, 5))
     assert isinstance(tasks, TaskList)
@@ -89,9 +92,6 @@ def _held(observer: _Observer) -> list[str]:
         for worker in workers
         if worker.held or worker.queued
     ]
-    total = observer.total()
-    if any(total):
-        left.append(f"storage: {total}")
     return left
 
 

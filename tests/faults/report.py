@@ -20,6 +20,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
     truth = outcome.truth
     return {
         "seed": outcome.seed,
+        "campaign": outcome.name,
         "tasks": truth.tasks,
         "passed": outcome.passed,
         "seconds": round(outcome.seconds, 1),
@@ -29,6 +30,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "doubled": truth.doubled,
         "wrong": truth.wrong,
         "left": outcome.left,
+        "forgotten": outcome.forgotten,
     }
 
 
@@ -41,7 +43,7 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
     table = Table(title="Fault campaign")
     table.add_column("seed")
     for outcome in outcomes:
-        table.add_column(str(outcome.seed), justify="right")
+        table.add_column(outcome.name, justify="right")
 
     def row(name: str, values: Sequence[object]) -> None:
         table.add_row(name, *[str(value) if value else "-" for value in values])
@@ -58,13 +60,15 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
     table.add_section()
     for name in ("lost", "doubled", "wrong"):
         table.add_row(f"[bold]{name}", *[str(len(getattr(outcome.truth, name))) for outcome in outcomes])
+    if any(outcome.forgotten for outcome in outcomes):
+        row("objects only killed schedulers knew", [outcome.forgotten for outcome in outcomes])
     table.add_row("[bold]left behind", *[str(len(outcome.left)) for outcome in outcomes])
     console.print(table)
     for outcome in outcomes:
         if outcome.passed:
             continue
         truth = outcome.truth
-        console.print(f"seed {outcome.seed}: its log is {outcome.log}", markup=False, soft_wrap=True)
+        console.print(f"{outcome.name}: its log is {outcome.log}", markup=False, soft_wrap=True)
         examples = [f"lost: task {number}" for number in truth.lost]
         examples += [f"doubled: {text}" for text in truth.doubled] + [f"wrong: {text}" for text in truth.wrong]
         for text in [*examples[:_EXAMPLES], *[f"left behind: {text}" for text in outcome.left]]:

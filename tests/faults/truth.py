@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.driver import LOST_WITH_REASON
+from tests.faults.driver import LOST_WITH_REASON as _LOST
+from tests.faults.session import PREFIX
 
 CLIENT_KILLED = "its client was killed"
+LOST_WITH_REASON = _LOST | {f"{PREFIX}lost", f"{PREFIX}worker-died", CLIENT_KILLED}
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Truth:
             if not line["right"]:
                 self.wrong.append(f"task {number}: {outcome}: {line['why']}")
             self.end(number, outcome)
+        elif "wrong" in line:
+            self.wrong += line["wrong"]
         elif line.get("doubled"):
             self.doubled.append(f"client {client} got {line['doubled']} results for tasks that were answered")
 
