@@ -142,6 +142,9 @@ class StorageLink:
                 self._connection.flush()
             except StorageLost as error:
                 self._lost(error, now)
+                return
+            if self._abandoned:
+                self._renew(now)
 
     def _lost(self, error: StorageLost, now: float) -> None:
         self._disconnect()

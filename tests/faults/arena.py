@@ -94,6 +94,16 @@ class Arena:
         )
         _wait_ready(self.scheduler)
 
+    def restart_scheduler(self) -> None:
+        """It is killed, and comes back with nothing at its address."""
+        _end(self.scheduler)
+        self.start_scheduler()
+
+    def restart_storage(self) -> None:
+        """The same."""
+        _end(self.storage)
+        self.start_storage()
+
     def tend(self) -> None:
         """Starts workers in place of those that have ended."""
         for worker in [worker for worker in self.workers if worker.poll() is not None]:
@@ -206,6 +216,13 @@ class Arena:
             if hasattr(self, name):
                 getattr(self, name).close()
         self._log.close()
+
+
+def _end(child: subprocess.Popen[bytes] | None) -> None:
+    assert child is not None and child.stdout is not None
+    child.kill()
+    child.wait()
+    child.stdout.close()
 
 
 def _wait_ready(child: subprocess.Popen[bytes]) -> None:

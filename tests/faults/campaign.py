@@ -177,7 +177,8 @@ class Campaign:
             proxy = arena.scheduler_proxy if before == "scheduler" else arena.storage_proxy
             hit = bool(getattr(proxy, what)(fault.where, fault.seconds))
         elif kind in RESTARTS:
-            hit = self._restart(arena, kind)
+            arena.restart_scheduler() if kind is Kind.RESTART_SCHEDULER else arena.restart_storage()
+            hit = True
         else:
             hit = self._signal(fault, self._victims(arena, kind))
         self._outcome.faults[kind] += hit
@@ -212,19 +213,6 @@ class Campaign:
             self._later.remove(entry)
             with contextlib.suppress(psutil.NoSuchProcess):
                 entry[1].send_signal(signal.SIGCONT)
-
-    @staticmethod
-    def _restart(arena: Arena, kind: Kind) -> bool:
-        child = arena.scheduler if kind is Kind.RESTART_SCHEDULER else arena.storage
-        assert child is not None and child.stdout is not None
-        child.kill()
-        child.wait()
-        child.stdout.close()
-        if kind is Kind.RESTART_SCHEDULER:
-            arena.start_scheduler()
-        else:
-            arena.start_storage()
-        return True
 
 
 _CUTS = {

@@ -29,6 +29,7 @@ from tests.faults.work import Job, Sort
 WINDOW = 16
 TIMEOUT_SECONDS = 3.0
 BEAT_SECONDS = 0.3
+_PAUSE_SECONDS = 0.3
 _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
     (CancelledError, "canceled"),
     (WorkerDiedError, "worker died"),
@@ -59,6 +60,7 @@ class Driver:
         self._client = client
         self._room = threading.Semaphore(WINDOW)
         self._say = threading.Lock()
+        self._pause = False  # something is away: who goes on at once gets the same error
         self._to_cancel: deque[tuple[float, ScalerFuture]] = deque()
 
     def say(self, **facts: Any) -> None:
@@ -71,6 +73,9 @@ class Driver:
             while not self._room.acquire(timeout=0.05):
                 self._cancel_due()
             self._cancel_due()
+            if self._pause:
+                self._pause = False
+                time.sleep(_PAUSE_SECONDS)
             self.say(submitted=each.number)
             future = self._submit(each)
             future.add_done_callback(lambda future, each=each: self._ended(each, future))
@@ -115,6 +120,7 @@ class Driver:
             why = "" if right else repr(value)[:200]
         if outcome == "canceled" and job.sort not in (Sort.CANCELED, Sort.CANCELED_QUICK):
             right, why = False, "canceled, and nobody asked for it"
+        self._pause |= outcome in ("scheduler lost", "storage lost")
         self.say(ended=job.number, **{"as": outcome}, right=right, why=why)
         self._room.release()
 
