@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check unit conformance format interop bench faults growth fuzz generate screenshots clean
+.PHONY: help demo test check unit conformance format interop bench faults growth floods fuzz generate screenshots clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -65,6 +65,9 @@ $(VENV)/.fuzz: $(STAMP)
 
 fuzz: $(VENV)/.fuzz  ## every decoder and core, guided by coverage; ARGS="--minutes 30 --target scheduler-core"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+floods: $(STAMP)  ## memory, and others' round trip, while peers send without end or read nothing
+	@$(BIN)/python -m benchmarks.floods $(ARGS)
 
 screenshots: $(STAMP)  ## the pictures of the documentation, from what the commands really print
 	@$(BIN)/python docs/screenshots/make.py

@@ -7,6 +7,7 @@ worst and best round; the ratio is the median of the ratios of neighbouring roun
 from __future__ import annotations
 
 import argparse
+import compileall
 import datetime
 import importlib.metadata
 import os
@@ -23,7 +24,8 @@ from benchmarks import report
 from benchmarks.candidates import THIS_PYTHON, Candidate, CandidateFailed, candidates
 from benchmarks.rows import FULL, MEASUREMENTS, NORMAL, QUICK, ROWS, Clusters, Measurement, Sizes, one_round
 
-_README = Path(__file__).parents[1] / "README.md"
+_ROOT = Path(__file__).parents[1]
+_README = _ROOT / "README.md"
 _PIPE_WIDTH = 160
 
 
@@ -34,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add("--only", action="append", metavar="ROW", choices=sorted(ROWS), help="only this row; again for more")
     add("--candidates", metavar="A,B", help="only these, of ours, peer, dask, pool, bare")
     add("--quick", action="store_true", help="a little of everything: that it works, not how fast it is")
-    add("--full", action="store_true", help="all of 100,000 queued and 10,000 sharing tasks for the peer, too; an hour")
+    add("--full", action="store_true", help="10,000 tasks that share an argument, and more of each: takes long")
     add("--jsonl", type=Path, metavar="FILE", help="write what was measured, a line for each row")
     add("--svg", type=Path, metavar="FILE", help="write a chart")
     add("--readme", action="store_true", help="write the table into README.md, between its marks")
@@ -79,15 +81,21 @@ def _chosen(options: argparse.Namespace) -> list[str]:
     return words + [f"--{name}" for name in ("quick", "full") if getattr(options, name)]
 
 
+def _compile() -> None:
+    """What is measured has its bytecode, as pip makes it for the others when it installs them."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for package in ("protocol", "reference_impl", "benchmarks"):
+        compileall.compile_dir(_ROOT / package, quiet=1)
+
+
 def _notes(sizes: Sizes) -> dict[str, list[str]]:
-    queued = f"{sizes.queued:,} tasks are queued"
-    if sizes.queued_peer != sizes.queued:
-        queued += f", in opengris-scaler {sizes.queued_peer:,}: it takes 44 s to accept 100,000"
+    queued = f"{sizes.queued:,} tasks are queued; in opengris-scaler once, since it takes long to accept them."
     return {
         "map": [f"The map has {sizes.map:,} tasks."],
         "cancel-running": ["* dask.distributed cancels the future only: the task runs on, and its slot is not free."],
-        "cancel-queued": [queued + ".", "bare pyzmq sends a cancel back at once: the limit of any answer."],
-        "memory": [queued + "."],
+        "cancel-queued": [queued, "bare pyzmq sends a cancel back at once: the limit of any answer."],
+        "memory": [queued],
+        "accept": [queued],
         "shared": [f"{sizes.shared:,} tasks share the argument, sent once with what the candidate has for that."],
         "scheduler": ["bare pyzmq: a ROUTER that decodes each message once, with pycapnp, and passes it on."],
     }
@@ -104,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             parser().error(f"{path} can't be written")
     sizes = QUICK if options.quick else FULL if options.full else NORMAL
     rounds = options.rounds or (1 if options.quick else 3)
+    _compile()
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
     progress = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="bench-") as logs:
@@ -140,8 +149,9 @@ def main(argv: list[str] | None = None) -> int:
                     if wanted and (measurement.alone is not None) is alone:
                         status.update(f"{wanted[0]} …")
                         measure(measurement, present, sizes, rounds, clusters, figures)
-                if not alone:
-                    clusters.stop()  # what follows is measured without them
+                        if alone:
+                            clusters.stop()
+                clusters.stop()  # what follows is measured without them
         environment.seconds = time.monotonic() - began
         environment.load_after = os.getloadavg()[0]
     done = list(figures.values())

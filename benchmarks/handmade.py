@@ -21,6 +21,7 @@ from protocol.messages import (
     Kind,
     Task,
     TaskCancel,
+    TaskCancelConfirmType,
     TaskCancelFlags,
     TaskResult,
     TaskResultType,
@@ -29,6 +30,10 @@ from protocol.messages import (
 from protocol.payloads import TaskMetadata
 
 _QUEUE_SIZE = 1000
+_CANCELED = (
+    (Kind.TASK_CANCEL_CONFIRM, int(TaskCancelConfirmType.CANCELED)),
+    (Kind.TASK_CANCEL, 1),  # of a bare router: what it was sent
+)
 _PATIENCE_SECONDS = 120
 _BEAT_SECONDS = 5.0
 
@@ -155,7 +160,7 @@ class HandMade:
             self._client.send(frame)
             answer = Envelope.parse(self._receive(self._client))
             times.append(time.perf_counter() - start)
-            if answer.kind not in (Kind.TASK_CANCEL_CONFIRM, Kind.TASK_CANCEL) or answer.task_id != task_id:
+            if (answer.kind, answer.detail) not in _CANCELED or answer.task_id != task_id:
                 raise NoAnswer(f"{answer!r} instead of the confirm of a cancel")
         return times
 

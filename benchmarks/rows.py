@@ -4,6 +4,7 @@ what each row is, and what is aimed at, as a ratio to opengris-scaler 2.9.0 in t
 from __future__ import annotations
 
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from benchmarks.candidates import Candidate, CandidateFailed, Driver, Roles
-from benchmarks.handmade import NoAnswer, cpu_seconds, hand_made, memory
+from benchmarks.handmade import HandMade, NoAnswer, cpu_seconds, hand_made, memory
 from protocol.identifiers import TaskId
 from reference_impl.cluster import ClusterFailed
 
@@ -69,8 +70,8 @@ class Sizes:
     trips: int = 200
     cancels: int = 5
     queued: int = 100_000
-    queued_peer: int = 10_000  # it takes 44 s to accept 100,000
     queued_cancels: int = 300
+    queued_cancels_peer: int = 50  # each takes it some 20 ms
     alone: int = 20_000
     alone_peer: int = 5000
     large: int = 64 * _MIB
@@ -80,8 +81,8 @@ class Sizes:
 
 
 NORMAL = Sizes()
-FULL = Sizes(queued_peer=100_000, shared=10_000, trips=1000, cancels=20)
-QUICK = Sizes(200, 20, 2, 2000, 1000, 50, 1000, 500, _MIB, 10, _MIB, 0.3)
+FULL = Sizes(shared=10_000, trips=1000, cancels=20)
+QUICK = Sizes(200, 20, 2, 1000, 50, 50, 1000, 500, _MIB, 10, _MIB, 0.3)
 
 Values = dict[str, float]
 
@@ -133,19 +134,28 @@ def _alone(candidate: Candidate, sizes: Sizes) -> Values:
     return {"scheduler": count / elapsed, "scheduler-cpu": spent / count * 1e6}
 
 
+def _fill(roles: Roles, peers: HandMade, count: int) -> tuple[list[TaskId], Values]:
+    """The ids of ``count`` queued tasks, and what it took to accept and to keep them."""
+    peers.queue(count // 50)  # what is there once, whatever the number of tasks
+    before = memory(roles.processes["scheduler"])
+    ids, elapsed = peers.queue(count)
+    grown = memory(roles.processes["scheduler"]) - before
+    return ids, {"memory": grown / count, "accept": count / elapsed}
+
+
 def _queued(candidate: Candidate, sizes: Sizes) -> Values:
-    count = sizes.queued_peer if candidate.key == "peer" else sizes.queued
     with candidate.roles(0) as roles, hand_made(roles.address, 0) as peers:
-        peers.queue(count // 50)  # what is there once, whatever the number of tasks
-        before = memory(roles.processes["scheduler"])
-        ids, elapsed = peers.queue(count)
-        grown = memory(roles.processes["scheduler"]) - before
-        cancels = peers.cancel(ids[:: max(1, count // sizes.queued_cancels)][: sizes.queued_cancels])
-    return {
-        "cancel-queued": 1e3 * statistics.median(cancels),
-        "memory": grown / count,
-        "accept": count / elapsed,
-    }
+        ids, values = _fill(roles, peers, sizes.queued)
+        cancels = peers.cancel(ids[:: sizes.queued // sizes.queued_cancels][: sizes.queued_cancels])
+    return {"cancel-queued": 1e3 * statistics.median(cancels), **values}
+
+
+def _queued_once(candidate: Candidate, sizes: Sizes, clusters: Clusters) -> Values:
+    """The same for a candidate that needs a minute to accept so many: each round cancels others of the same tasks."""
+    queue = clusters.queue_of(candidate, sizes.queued)
+    cancels = queue.peers.cancel(queue.take(sizes.queued_cancels_peer))
+    values, queue.values = queue.values, {}
+    return {"cancel-queued": 1e3 * statistics.median(cancels), **values}
 
 
 def _bare_trips(candidate: Candidate, sizes: Sizes) -> Values:
@@ -175,6 +185,7 @@ class Measurement:
     driven: Callable[[Driver, Roles, Candidate, Sizes], Values] | None = None
     alone: Callable[[Candidate, Sizes], Values] | None = None
     bare: Callable[[Candidate, Sizes], Values] | None = None  # instead, for bare pyzmq
+    peer: Callable[[Candidate, Sizes, Clusters], Values] | None = None  # instead, for opengris-scaler
 
 
 _ALL = ("ours", "peer", "dask", "pool")
@@ -187,18 +198,40 @@ MEASUREMENTS = (
     Measurement(("argument", "result"), _ALL, _move),
     Measurement(("shared",), _CLUSTERS, _shared),
     Measurement(("idle",), _CLUSTERS, _idle),
-    Measurement(("cancel-queued", "memory", "accept"), (*_SCHEDULERS, "bare"), alone=_queued, bare=_bare_cancels),
+    Measurement(
+        ("cancel-queued", "memory", "accept"),
+        (*_SCHEDULERS, "bare"),
+        alone=_queued,
+        bare=_bare_cancels,
+        peer=_queued_once,
+    ),
     Measurement(("scheduler", "scheduler-cpu"), (*_SCHEDULERS, "bare"), alone=_alone),
     Measurement(("start",), _ALL, alone=_start),
 )
 
 
+class Queue:
+    """A scheduler with many queued tasks. ``values`` say what it took to fill it."""
+
+    def __init__(self, roles: Roles, peers: HandMade, count: int) -> None:
+        self.peers = peers
+        ids, self.values = _fill(roles, peers, count)
+        self._ids = random.Random(0).sample(ids, len(ids))
+
+    def take(self, count: int) -> list[TaskId]:
+        """Tasks from anywhere in the queue, others each time."""
+        taken, self._ids = self._ids[:count], self._ids[count:]
+        return taken
+
+
 class Clusters:
-    """The clusters of the driven measurements: each is started when it is first needed, and kept until the end."""
+    """What measurements keep running through their rounds: each is started when it is first needed, and kept until
+    ``stop``."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._running: dict[str, tuple[Roles, Driver]] = {}
+        self._queues: dict[str, Queue] = {}
 
     def __enter__(self) -> Clusters:
         return self
@@ -209,6 +242,7 @@ class Clusters:
     def stop(self) -> None:
         """Ends them all."""
         self._running.clear()
+        self._queues.clear()
         self._stack.close()
 
     def of(self, candidate: Candidate) -> tuple[Roles, Driver]:
@@ -218,10 +252,20 @@ class Clusters:
             self._running[candidate.key] = roles, self._stack.enter_context(candidate.client(roles, WORKERS))
         return self._running[candidate.key]
 
+    def queue_of(self, candidate: Candidate, count: int) -> Queue:
+        """A scheduler of its own. Raises CandidateFailed, NoAnswer."""
+        if candidate.key not in self._queues:
+            roles = self._stack.enter_context(candidate.roles(0))
+            peers = self._stack.enter_context(hand_made(roles.address, 0))
+            self._queues[candidate.key] = Queue(roles, peers, count)
+        return self._queues[candidate.key]
+
 
 def one_round(measurement: Measurement, candidate: Candidate, sizes: Sizes, clusters: Clusters) -> Values:
     """Raises CandidateFailed."""
     try:
+        if candidate.key == "peer" and measurement.peer is not None:
+            return measurement.peer(candidate, sizes, clusters)
         alone = measurement.bare if candidate.key == "bare" and measurement.bare else measurement.alone
         if alone is None:
             assert measurement.driven is not None

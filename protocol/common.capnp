@@ -11,7 +11,7 @@ struct ObjectStorageAddress {
   # Where the object storage listens, as peers of the scheduler reach it. SPEC section 7.
   host @0 :Text;     # name or address
   port @1 :UInt16;   # TCP
-  scheme @2 :Text;   # "tcp"
+  scheme @2 :Text;   # "tcp", or "tls" (SPEC 11.2)
 }
 
 struct ObjectMetadata {

@@ -7,10 +7,11 @@ reads without decoding the rest: the kind, the ids, and one small field.
 from __future__ import annotations
 
 import struct as _struct
+from typing import Any
 
 from protocol import codec
 from protocol.errors import MalformedMessage
-from protocol.identifiers import TASK_ID_BYTES, ClientId, TaskId
+from protocol.identifiers import TASK_ID_BYTES, ClientId, ObjectId, TaskId
 from protocol.messages import (
     KIND_OF,
     GraphTask,
@@ -20,6 +21,7 @@ from protocol.messages import (
     TaskCancel,
     TaskCancelConfirm,
     TaskCancelConfirmType,
+    TaskCapability,
     TaskResult,
     TaskResultType,
 )
@@ -107,7 +109,9 @@ class Envelope:
             detail = _U16(frame, detail_at)[0]
             if detail > most:
                 raise MalformedMessage(f"unknown value {detail} in a {kind.name}")
-        return cls(kind, TaskId(frame[task_id]), ClientId(frame[source]), detail, frame, None, shape)
+        the_id: TaskId = frame[task_id]  # type: ignore[assignment] # to call a NewType takes time
+        client: ClientId = frame[source]  # type: ignore[assignment]
+        return cls(kind, the_id, client, detail, frame, None, shape)
 
     @property
     def frame(self) -> bytes:
@@ -131,6 +135,34 @@ class Envelope:
             return self._message
         assert self._frame is not None
         return codec.decode_as(self._shape, self._frame)
+
+    def check_task(self) -> tuple[bytes, tuple[TaskCapability, ...]]:
+        """Of a Task: (metadata, capabilities), after the same checks."""
+        seen = self._glance()
+        if seen is not None:
+            return seen[0], seen[1]
+        message = self.check()
+        assert isinstance(message, Task)
+        return message.metadata, message.capabilities
+
+    def check_result(self) -> tuple[ObjectId, ...]:
+        """Of a TaskResult: its results, after the same checks."""
+        seen = self._glance()
+        if seen is not None:
+            results: tuple[ObjectId, ...] = seen[0]
+            return results
+        message = self.check()
+        assert isinstance(message, TaskResult)
+        return message.results
+
+    def _glance(self) -> tuple[Any, ...] | None:
+        """What the shape shows without a message being made; None where it is not that easy."""
+        if self._shape is None or self._frame is None:
+            return None
+        try:
+            return self._shape.glance(self._frame)
+        except (IndexError, UnicodeDecodeError):
+            return None
 
     def __repr__(self) -> str:
         return f"Envelope({self._message!r})" if self._message else f"Envelope({self.kind.name}, {self.task_id.hex()})"

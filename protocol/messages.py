@@ -1,17 +1,18 @@
 """The messages of ``message.capnp`` as Python values, field for field (SPEC section 4).
 
 Names are those of the schema in Python's spelling (``taskId`` is ``task_id``); lists are tuples, enums are
-``IntEnum`` with the schema's ordinals. Values are immutable and compare by content. What a message means, who
-sends it and what must follow stands beside its struct in the schema.
+``IntEnum`` with the schema's ordinals. Values are immutable (``protocol.values`` says how) and compare by content.
+What a message means, who sends it and what must follow stands beside its struct in the schema.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Union
 
 from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
+from protocol.values import dataclass
 
 # ---- enums ----
 

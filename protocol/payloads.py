@@ -1,4 +1,4 @@
-"""The small payloads inside messages that are not Cap'n Proto (SPEC section 5.5)."""
+"""The small payloads that are not Cap'n Proto (SPEC section 5.5), and the one that a scheduler stores (14)."""
 
 from __future__ import annotations
 
@@ -55,3 +55,9 @@ class ResultMetadata:
         if len(raw) != _RESULT.size:
             raise MalformedMessage(f"result metadata has {_RESULT.size} bytes or none, not {len(raw)}")
         return cls(*_RESULT.unpack(raw))
+
+
+def exception(text: str) -> bytes:
+    """A Python pickle (protocol 0) of ``RuntimeError(text)``, written without pickle: SPEC section 14 has its form."""
+    escaped = text.replace("\\", "\\u005c").replace("\n", "\\u000a").encode("raw-unicode-escape")
+    return b"cbuiltins\nRuntimeError\n(V%b\ntR." % escaped

@@ -24,6 +24,8 @@ from protocol.wire import FORMATS, default_of
 
 MAX_BYTES = 1024
 MAX_SHAPES = 256
+GLANCED = {"Task": ("metadata", "capabilities"), "TaskResult": ("results",)}
+"""Of messages that are passed on by the thousand, what has to be known of each."""
 _LEARN_AFTER = 8
 """So many messages of one length and variant are decoded in full before a shape is made, and twice as many before each
 next one: making one costs as much as a hundred messages."""
@@ -42,7 +44,7 @@ class _NotPlain(Exception):
 class Shape:
     """Messages that are laid out as one that was decoded."""
 
-    __slots__ = ("const", "discriminant", "head", "mask", "read", "where")
+    __slots__ = ("const", "discriminant", "glance", "head", "mask", "read", "where")
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Shape:
         mask: int,
         const: int,
         read: Callable[[bytes], Any],
+        glance: Callable[[bytes], tuple[Any, ...]],
         where: dict[str, tuple[int, int]],
     ) -> None:
         self.discriminant = discriminant
@@ -57,6 +60,8 @@ class Shape:
         self.const = const
         self.read = read
         """The member that a frame of this shape holds; IndexError, UnicodeDecodeError if a value is not one."""
+        self.glance = glance
+        """Those of its fields that ``GLANCED`` names, and more; it raises where ``read`` does."""
         self.where = where
         """By the member's field, ``field.field`` inside another struct: (first byte, end) of a Data, (byte, bit) of a
         Bool, (byte, end) of a number. Null fields are missing."""
@@ -123,6 +128,8 @@ class _Reader:
         self._mask = bytearray(len(frame))
         self._names: dict[str, Any] = {}
         self._where: dict[str, tuple[int, int]] = {}
+        self._glanced: list[str] = []
+        self._fallible: list[str] = []  # the sources that raise where a value is not one
 
     def shape(self, discriminant: int, struct: str) -> Shape:
         frame = self._frame
@@ -137,8 +144,10 @@ class _Reader:
         self._fix(start, 2)
         source = self._struct_source(struct, start + 8 * data_words, "")
         read: Callable[[bytes], Any] = eval(f"lambda f: {source}", self._names)
+        glanced = "".join(f"{part}, " for part in self._glanced + self._fallible)
+        glance: Callable[[bytes], tuple[Any, ...]] = eval(f"lambda f: ({glanced})", self._names)
         mask = int.from_bytes(self._mask, "little")
-        return Shape(discriminant, mask, int.from_bytes(frame, "little") & mask, read, self._where)
+        return Shape(discriminant, mask, int.from_bytes(frame, "little") & mask, read, glance, self._where)
 
     def _fix(self, at: int, size: int) -> None:
         """These bytes must be the same in every frame of the shape."""
@@ -187,6 +196,9 @@ class _Reader:
                 parts.append(self._number(kind, start, offset, name))
             else:
                 parts.append(self._pointed(kind, base + 8 * offset, name))
+        if path == "":
+            by_name = dict(zip([row["name"] for row in spec["fields"]], parts, strict=True))
+            self._glanced = [by_name[field] for field in GLANCED.get(struct, ())]
         return f"{self._name('C', self._shapes.classes[struct])}({', '.join(parts)})"
 
     def _number(self, kind: str, start: int, offset: int, name: str | None) -> str:
@@ -195,7 +207,10 @@ class _Reader:
         at = start + offset * size
         self._note(name, at, at + size)
         source = f"{self._name('u', _READERS[form])}(f, {at})[0]"
-        return f"{self._name('E', self._shapes.enums[kind])}[{source}]" if kind in self._shapes.enums else source
+        if kind in self._shapes.enums:
+            source = f"{self._name('E', self._shapes.enums[kind])}[{source}]"
+            self._fallible.append(source)
+        return source
 
     def _note(self, name: str | None, at: int, end: int) -> None:
         if name is not None:
@@ -243,7 +258,9 @@ class _Reader:
         if not count:
             return "''"
         self._fix(start + count - 1, 1)
-        return f"str(f[{start}:{start + count - 1}], 'utf-8')"
+        source = f"str(f[{start}:{start + count - 1}], 'utf-8')"
+        self._fallible.append(source)
+        return source
 
     def _struct_list(self, element: str, start: int) -> str:
         self._fix(start, 8)

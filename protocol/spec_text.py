@@ -30,11 +30,12 @@ PATH = _INSTALLED if _INSTALLED.exists() else _SOURCE
 
 ROLES = ("client", "scheduler", "worker", "storage", "manager", "all")
 CAPABILITIES = (
-    "balancing", "bounded", "dependencies", "graphs", "information", "managers", "monitor", "placement", "priorities",
+    "balancing", "bounded", "dependencies", "graphs", "information", "keys", "limits", "managers", "monitor",
+    "placement", "priorities",
 )  # fmt: skip
 PREFIXES = (
     *("TRN", "IDN", "MSG", "TSK", "WRK", "PRI", "GRA", "CAN", "BAL", "OBJ"),
-    *("STO", "LIV", "MAN", "FUT", "MAL", "SEC", "MON", "INF"),
+    *("STO", "LIV", "MAN", "FUT", "MAL", "SEC", "MON", "INF", "LIM"),
 )
 
 _STATEMENT = re.compile(r"^\*\*([A-Z]{3}-\d{2})\*\* \(([^)]*)\) (.*)$")

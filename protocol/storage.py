@@ -47,6 +47,10 @@ _TABLE, _ROOT = struct.unpack("<QQ", struct.pack("<IIIHH", 0, 9, 0, 3, 1))
 (_ID_POINTER,) = struct.unpack("<Q", struct.pack("<IHH", 0, 4, 0))
 _DUPLICATE = struct.Struct("<16s4Q")
 _DUPLICATE_START = struct.pack("<IIIHH", 0, 5, 0, 4, 0)
+# The same for reading, with what is always the same as bytes.
+_WHOLE = struct.Struct("<24sQQH6x8s4QQ")
+_WHOLE_START = struct.pack("<QQQ", _HEADER_BYTES, _TABLE, _ROOT)
+_WHOLE_POINTER = struct.pack("<Q", _ID_POINTER)
 _ID = struct.Struct(">4Q")
 _LENGTH = struct.Struct("<Q")
 _TOTAL = struct.Struct("<6Q")
@@ -256,6 +260,11 @@ class _Side(ABC, Generic[Message]):
             self._start, self._end = 0, left
         return self._small[self._end :]
 
+    @property
+    def incoming(self) -> int:
+        """Bytes that are there of a payload that has memory of its own, 0 if none is on its way."""
+        return self._large_end if self._large is not None else 0
+
     def feed(self, data: Buffer) -> None:
         """Puts bytes in by copying them, for callers that hold them already. Collect with ``received(0)`` after
         each piece of at most 64 KiB."""
@@ -284,9 +293,24 @@ class _Side(ABC, Generic[Message]):
         if self.peer is None and not self._greet():
             return
         small, end = self._small, self._end
+        whole, id_of, has_payload, message = _WHOLE.unpack_from, _ID.pack, self._has_payload, self._message
         while True:
             start = self._start
             if self._header is None:
+                if end - start >= _WHOLE.size:  # nearly always what it should be, and here as a whole
+                    begins, length, number, kind, leads, a, b, c, d, announced = whole(small, start)
+                    if begins == _WHOLE_START and leads == _WHOLE_POINTER:
+                        if not has_payload(kind, length):
+                            self._start = start + _FRAMED_BYTES
+                            yield message(length, number, kind, ObjectId(id_of(a, b, c, d)), b"")
+                            continue
+                        start += _WHOLE.size
+                        if announced == length <= end - start and length <= self._max:
+                            self._start = start + length
+                            payload = small[start : start + length].tobytes()
+                            yield message(length, number, kind, ObjectId(id_of(a, b, c, d)), payload)
+                            continue
+                        start = self._start
                 if end - start < _FRAMED_BYTES:
                     if end - start >= 8:
                         self._check_header_length(*_LENGTH.unpack_from(small, start))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from reference_impl.access.keys import ClusterKeys
 from reference_impl.addresses import Address
 from reference_impl.options import FROM_STDIN
 
@@ -25,6 +26,7 @@ _ANY_PORT = Address("127.0.0.1", 0)
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _LOG_TAIL_LINES = 5
+_SERVERS = ("object_storage", "scheduler")
 
 
 class ClusterFailed(RuntimeError):
@@ -40,6 +42,7 @@ class EmbeddedCluster:
     scheduler_address: str = ""
     object_storage_address: str = ""
     monitor_address: str = ""
+    keys: ClusterKeys | None = None
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @classmethod
@@ -49,17 +52,20 @@ class EmbeddedCluster:
         log_directory: Path,
         *,
         scheduler_options: Sequence[str] = (),
+        storage_options: Sequence[str] = (),
         worker_options: Sequence[str] = (),
+        keys: ClusterKeys | None = None,
     ) -> EmbeddedCluster:
         """Starts everything and returns when every worker is registered.
 
-        ``workers`` is the number of slots; each role logs to ``<log_directory>/<role>.log``. Call it from a thread
+        ``workers`` is the number of slots; each role logs to ``<log_directory>/<role>.log``. With ``keys`` nobody
+        else gets in, not even from this machine. Call it from a thread
         that lives as long as the cluster. Raises ClusterFailed.
         """
         log_directory.mkdir(parents=True, exist_ok=True)
-        cluster = cls(workers, log_directory)
+        cluster = cls(workers, log_directory, keys=keys)
         try:
-            cluster._spawn("object_storage", str(_ANY_PORT))
+            cluster._spawn("object_storage", str(_ANY_PORT), *storage_options)
             cluster._spawn("scheduler", str(_ANY_PORT), "--object-storage-address", FROM_STDIN, *scheduler_options)
             if workers:
                 cluster._spawn("worker", FROM_STDIN, "--concurrency", str(workers), *worker_options)
@@ -117,6 +123,8 @@ class EmbeddedCluster:
     def _spawn(self, role: str, *arguments: str, module: str = "") -> None:
         """Starts a role; ``_ready`` must follow."""
         command = [sys.executable, "-m", f"reference_impl.{module or role}", *arguments]
+        if self.keys is not None:
+            command += self.keys.of_server() if role in _SERVERS else self.keys.of_peer()
         command += ["--die-with-parent", str(os.getpid())]
         with self._log_path(role).open("ab") as log:
             self._children[role] = subprocess.Popen(

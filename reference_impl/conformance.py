@@ -16,7 +16,8 @@ from protocol.errors import MalformedMessage
 from protocol.messages import ClientHeartbeat, Message, ObjectStorageAddress, WorkerHeartbeat
 from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.graphs import Graph
-from reference_impl.scheduler.instructions import Instruction, Publish, Send
+from reference_impl.scheduler.instructions import Instruction, Publish, Send, StoreThenSend
+from reference_impl.scheduler.limits import Limits
 from reference_impl.scheduler.settings import Settings
 
 Sent = list[tuple[bytes, bytes]]
@@ -28,6 +29,12 @@ _SETTINGS = {
     "workerTimeoutSeconds": "worker_timeout",
     "lostWorkersLimit": "lost_workers_limit",
     "protected": "protected",
+}
+_LIMITS = {
+    "maxTasks": "tasks",
+    "maxTasksPerClient": "tasks_per_client",
+    "maxObjectsPerClient": "objects_per_client",
+    "maxPeers": "peers",
 }
 
 
@@ -64,6 +71,8 @@ def _sent(instructions: list[Instruction]) -> Sent:
     for instruction in instructions:
         if isinstance(instruction, Send):
             sent.append((instruction.to, instruction.envelope.frame))
+        elif isinstance(instruction, StoreThenSend):
+            sent.append((instruction.to, instruction.named.frame))
         elif isinstance(instruction, Publish):
             sent.append((_MONITOR, codec.encode(instruction.message)))
     return sent
@@ -75,10 +84,11 @@ def scheduler(settings: dict[str, Any], now: float) -> SchedulerUnderTest:
 
 
 def _core(settings: dict[str, Any], now: float, **more: Any) -> SchedulerCore:
-    chosen = {_SETTINGS[name]: value for name, value in settings.items()}
+    chosen = {_SETTINGS[name]: value for name, value in settings.items() if name not in _LIMITS}
+    limits = Limits(**{_LIMITS[name]: value for name, value in settings.items() if name in _LIMITS})
     chosen.setdefault("load_balance", -1.0)
     address = ObjectStorageAddress("127.0.0.1", 1, "tcp")
-    return SchedulerCore(Settings(address, version="core", **more, **chosen), now)
+    return SchedulerCore(Settings(address, version=lambda: "core", limits=limits, **more, **chosen), now)
 
 
 # ---- for the explorer (conformance_tests.explorer): a core that can go back, with messages that are not encoded ----
@@ -106,7 +116,7 @@ class ExploredScheduler:
         """Everything that the core holds, for ``restore`` in this process."""
         buffer = io.BytesIO()
         pickler = pickle.Pickler(buffer, 5)
-        pickler.dispatch_table = dict.fromkeys((Envelope, Settings, ClientHeartbeat, WorkerHeartbeat), _reduce)
+        pickler.dispatch_table = dict.fromkeys((Envelope, Settings, Limits, ClientHeartbeat, WorkerHeartbeat), _reduce)
         pickler.dump(self.core)
         return buffer.getvalue()
 

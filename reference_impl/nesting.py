@@ -18,6 +18,8 @@ from protocol.payloads import MAX_PRIORITY, TaskMetadata
 
 SCHEDULER_VARIABLE = "SCALER_TASK_SCHEDULER"
 PRIORITY_VARIABLE = "SCALER_TASK_PRIORITY"
+KEY_FILE_VARIABLE, SERVER_KEY_VARIABLE = "SCALER_TASK_KEY_FILE", "SCALER_TASK_SERVER_KEY"
+"""The paths of the worker's key and of the cluster's public key, where there are keys."""
 _PEER_MODULE = "scaler.worker.agent.processor.processor"
 
 
@@ -46,6 +48,12 @@ def enter(inside: Inside) -> None:
 def surroundings() -> Inside | None:
     """Where this runs; None outside of a task."""
     return _inside or _inside_peer() or _inside_environment()
+
+
+def key_files() -> tuple[str, str] | None:
+    """The key that a client inside of a task uses, which is the worker's, and the cluster's public key: their paths."""
+    key, server = os.environ.get(KEY_FILE_VARIABLE), os.environ.get(SERVER_KEY_VARIABLE)
+    return (key, server) if key and server else None
 
 
 def nested_priority() -> int:

@@ -125,15 +125,17 @@ class PeerLog:
         self._peers = peers
         self._seen: dict[bytes, tuple[float, int]] = {}
 
-    def note(self, level: int, peer: bytes, text: str) -> None:
+    def note(self, level: int, peer: bytes, text: str, about: bytes = b"") -> None:
+        """``about``: what is noted of a peer about one thing is not left out for another."""
         now = time.monotonic()
-        last, suppressed = self._seen.get(peer, (-self._interval, 0))
+        key = peer + about
+        last, suppressed = self._seen.get(key, (-self._interval, 0))
         if now - last < self._interval:
-            self._seen[peer] = (last, suppressed + 1)
+            self._seen[key] = (last, suppressed + 1)
             return
-        if len(self._seen) >= self._peers and peer not in self._seen:
+        if len(self._seen) >= self._peers and key not in self._seen:
             self._seen.clear()
-        self._seen[peer] = (now, 0)
+        self._seen[key] = (now, 0)
         more = f" (and {suppressed} more like it)" if suppressed else ""
         self._logger.log(level, "%s: %s%s", peer.decode("ascii", "backslashreplace"), text, more)
 

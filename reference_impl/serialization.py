@@ -25,6 +25,7 @@ from tblib.pickling_support import pickle_exception, pickle_traceback
 from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
+_LARGE_BYTES = 1 << 16  # what a pickle has in no frame
 _PORTABLE = 4  # understood by every Python that we meet
 _PLAIN = frozenset((int, float, bool, str, bytes, type(None)))
 _OWN_PACKAGES = frozenset(("protocol", "reference_impl", "scalercli", "conformance_tests"))
@@ -57,6 +58,25 @@ def serialize(obj: object, *, by_value: bool = False) -> bytes:
                 for module in added:
                     cloudpickle.unregister_pickle_by_value(module)
     return bytes(cloudpickle.dumps(obj, _PROTOCOL))
+
+
+def serialize_in_pieces(obj: object) -> list[bytes | memoryview]:
+    """The same as buffers, one behind the other: a large ``bytes`` is not copied."""
+    if type(obj) is bytes and len(obj) > _LARGE_BYTES:
+        pieces = _Pieces()
+        pickle.Pickler(pieces, _PROTOCOL).dump(obj)
+        return pieces.found
+    return [serialize(obj)]
+
+
+class _Pieces:
+    """A file that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.found: list[bytes | memoryview] = []
+
+    def write(self, piece: bytes) -> None:
+        self.found.append(piece)
 
 
 def deserialize(payload: bytes | bytearray | memoryview) -> Any:
@@ -218,6 +238,10 @@ class PlainSerializer:
     @staticmethod
     def serialize(obj: object) -> bytes:
         return serialize(obj)
+
+    @staticmethod
+    def serialize_in_pieces(obj: object) -> list[bytes | memoryview]:
+        return serialize_in_pieces(obj)
 
     @staticmethod
     def deserialize(payload: bytes | bytearray | memoryview) -> Any:

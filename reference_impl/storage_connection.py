@@ -9,6 +9,8 @@ from protocol import storage
 from protocol.errors import ProtocolError
 from protocol.identifiers import Identity
 from protocol.storage import Buffer, Response
+from reference_impl.access.settings import PeerAccess
+from reference_impl.access.stream import Stream
 from reference_impl.addresses import Address
 
 _MAX_IOV = 64
@@ -18,6 +20,15 @@ class StorageLost(ConnectionError):
     """The object storage closed the connection, or broke the protocol."""
 
 
+def _by_tls(connected: socket.socket, access: PeerAccess, address: Address) -> Stream:
+    from reference_impl.access import tls  # OpenSSL takes time to load, and most have no keys
+
+    try:
+        return tls.connect(connected, access, str(address))
+    except tls.TlsRefused as error:
+        raise StorageLost(str(error)) from None
+
+
 class StorageConnection:
     """Requests queue up in ``send`` and leave in ``flush``; responses come from ``receive``.
 
@@ -25,14 +36,21 @@ class StorageConnection:
     """
 
     def __init__(
-        self, address: Address, identity: Identity, *, magic: bytes = storage.MAGIC, timeout_seconds: float = 10.0
+        self,
+        address: Address,
+        identity: Identity,
+        *,
+        magic: bytes = storage.MAGIC,
+        timeout_seconds: float = 10.0,
+        access: PeerAccess | None = None,
     ) -> None:
-        """Connects, blocking at most ``timeout_seconds``; raises StorageLost."""
+        """Connects, by TLS if there is ``access``, blocking at most ``timeout_seconds``; raises StorageLost."""
         try:
-            self._socket = socket.create_connection(address, timeout_seconds)
+            connected = socket.create_connection(address, timeout_seconds)
         except OSError as error:
             raise StorageLost(f"no object storage at {address}: {error}") from error
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket: Stream = connected if access is None else _by_tls(connected, access, address)
         self._socket.setblocking(False)
         self._side = storage.ClientSide(magic)
         self._out: deque[Buffer] = deque([storage.greeting(identity, magic)])

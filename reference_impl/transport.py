@@ -7,6 +7,8 @@ from functools import lru_cache
 
 import zmq
 
+_READABLE = int(zmq.POLLIN)  # a plain number: pyzmq's own costs as much as receiving a message
+
 
 def new_context() -> zmq.Context[zmq.Socket[bytes]]:
     """A context whose I/O thread, where the system can do that, does not interrupt who wakes it.
@@ -18,6 +20,11 @@ def new_context() -> zmq.Context[zmq.Socket[bytes]]:
     if _can_be_batch():
         context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)
     return context
+
+
+def has_message(socket: zmq.Socket[bytes]) -> bool:
+    """Whether something can be received: costs less than to try, when there is nothing."""
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & _READABLE)
 
 
 @lru_cache(maxsize=1)

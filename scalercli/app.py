@@ -36,6 +36,7 @@ COMMANDS = {
     "top": "scalercli.commands.top",
     "cluster": "scalercli.commands.cluster",
     "config": "scalercli.commands.config",
+    "keys": "scalercli.commands.keys",
     "doctor": "scalercli.commands.doctor",
     "completion": "scalercli.commands.completion",
     "help": "scalercli.commands.help",
@@ -98,9 +99,13 @@ def root(
         False, "--version", callback=_version, is_eager=True, help="The version, and no more."
     ),
     cluster: options.ClusterOption = None,
+    key_file: options.KeyFileOption = None,
+    server_key: options.ServerKeyOption = None,
 ) -> None:
-    if cluster is not None:  # before the command's name it counts as it does after it
-        os.environ["SCALERCLI_CLUSTER"] = cluster
+    # Before the command's name they count as they do after it.
+    for name, value in (("CLUSTER", cluster), ("KEY_FILE", key_file), ("SERVER_KEY", server_key)):
+        if value is not None:
+            os.environ[f"SCALERCLI_{name}"] = value
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -191,6 +191,12 @@ def _topics(ctx: Any, incomplete: str) -> Words:
     return ((topic.name, topic.title) for topic in topics.TOPICS.values())
 
 
+def _allowed_keys(ctx: Any, incomplete: str) -> Words:
+    from scalercli.commands import keys
+
+    return ((name, "an allowed key") for name in keys.allowed_names(ctx.params.get("allow")))
+
+
 _KINDS: dict[str, Callable[[Any, str], Words]] = {
     "task": _tasks,
     "state": _states,
@@ -203,4 +209,6 @@ _KINDS: dict[str, Callable[[Any, str], Words]] = {
     "shell": _plain(*SHELLS),
     "setting": _settings,
     "topic": _topics,
+    "key_role": _plain("client", "worker", "manager", "monitor"),
+    "allowed_key": _allowed_keys,
 }

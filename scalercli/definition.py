@@ -19,13 +19,15 @@ class Definition(NamedTuple):
     """0: one per processor core."""
     idle_seconds: float = 0.0
     """0: it never ends by itself."""
+    secure: bool = False
+    """It has keys, so that no other user of this machine can use it."""
 
 
 def load(places: Places) -> Definition | None:
     """None where there is none, or none that can be read."""
     try:
         found = json.loads(places.definition.read_text())
-        return Definition(int(found["workers"]), float(found["idle_seconds"]))
+        return Definition(int(found["workers"]), float(found["idle_seconds"]), bool(found.get("secure")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -82,6 +82,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "cluster up": (
         Example("scalercli cluster up --workers auto", "one slot per core"),
+        Example("scalercli cluster up --name mine --workers 1 --secure", "which no other user of the machine can use"),
         Example("scalercli cluster up --name lab --workers 1 --idle-timeout 1h", "another one beside it"),
     ),
     "cluster status": (
@@ -109,6 +110,20 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "config path": (Example("scalercli config path", "which files are read"),),
     "config set": (Example("scalercli config set timeout 30s", "for all commands of this user"),),
     "config get": (Example("scalercli config get timeout", "one value"),),
+    "keys new": (
+        Example("scalercli keys new lab", "of a cluster, or of a person or machine that uses it"),
+        Example("scalercli keys new ada -d ./ada", "somewhere else: ./ada/ada.key and ./ada/ada.pub"),
+    ),
+    "keys list": (Example("scalercli keys list -o jsonl | jq -r .name", "yours, and those that are allowed"),),
+    "keys show": (
+        Example("scalercli keys show lab", "one of yours"),
+        Example("scalercli keys show ada/ada.pub", "any key file: compare the fingerprint"),
+    ),
+    "keys allow": (
+        Example("scalercli keys allow ada/ada.pub", "its owner may submit tasks from now on"),
+        Example("scalercli keys allow w1.pub --role worker", "a worker", FILES),
+    ),
+    "keys revoke": (Example("scalercli keys revoke ada", "and not any more"),),
     "doctor": (
         Example("scalercli doctor", "what is wrong, and what to do"),
         Example("scalercli doctor --cluster tcp://10.0.0.5:6378", "of a cluster elsewhere", REMOTE),

@@ -7,7 +7,7 @@ import select
 import sys
 import time
 
-from scalercli import definition, locks
+from scalercli import definition, locks, settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.link import AgentLink, find_agent
@@ -18,7 +18,13 @@ _START_SECONDS = 60.0
 
 
 def open_link(
-    cluster: str, *, workers: int = 0, idle_seconds: float, keep: bool = False, announce: bool = True
+    cluster: str,
+    *,
+    workers: int = 0,
+    idle_seconds: float,
+    keep: bool = False,
+    secure: bool = False,
+    announce: bool = True,
 ) -> AgentLink:
     """A connection to the agent of this cluster, which is started if there is none; raises CliError."""
     places = Places(cluster)
@@ -36,7 +42,8 @@ def open_link(
             return link
         defined = definition.load(places) if is_local(cluster) else None
         if defined is not None:
-            workers, idle_seconds, keep = defined.workers, defined.idle_seconds, not defined.idle_seconds
+            workers, idle_seconds, secure = defined
+            keep = not idle_seconds
         elif is_local(cluster) and cluster != EMBEDDED:
             raise CliError(
                 f"the cluster {cluster!r} is down", f"scalercli cluster up --name {cluster}", ExitCode.UNREACHABLE
@@ -47,7 +54,7 @@ def open_link(
         elif is_local(cluster) and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
             down = "scalercli cluster down" + ("" if cluster == EMBEDDED else f" {cluster}")
             message(f"note: starting a cluster on this machine ({down} ends it)")
-        lost = _start_agent(places, workers, idle_seconds, keep)
+        lost = _start_agent(places, workers, idle_seconds, keep, secure)
         if lost:
             message(f"note: {tasks(lost)} lost with it: scalercli status --state lost")
     link = find_agent(places)
@@ -56,7 +63,7 @@ def open_link(
     return link
 
 
-def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) -> int:
+def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool, secure: bool) -> int:
     """Returns when it is ready: how many tasks of an earlier one are lost."""
     import json
     import subprocess
@@ -65,6 +72,10 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, keep: bool) 
     command = [sys.executable, "-m", "scalercli.agent", "--cluster", places.cluster, "--ready-fd", str(writer)]
     command += ["--idle-seconds", str(idle_seconds), "--workers", str(workers)]
     command += ["--keep"] if keep else []
+    command += ["--secure"] if secure else []
+    keys = settings.keys(places.cluster)
+    if any(keys) and not is_local(places.cluster):  # their paths: the keys themselves never leave their files
+        command += ["--key-file", keys.key_file, "--server-key", keys.server_key]
     environment = {**os.environ, "PYTHONPATH": python_path()}
     # What the user's directory holds must not shadow the modules of the agent.
     command[1:1] = ["-P"] if sys.version_info >= (3, 11) else []

@@ -6,6 +6,7 @@ ledger alone.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import sys
@@ -273,7 +274,8 @@ def find_agent(
         link = AgentLink(sock, places)
         try:
             sock.connect(path)
-            link.send(greeting)
+            with contextlib.suppress(AgentGone):  # one that turns us away has said why
+                link.send(greeting)
             answer = link.receive(time.monotonic() + patience_seconds).value
             if isinstance(answer, AgentInfo):
                 link.info = answer

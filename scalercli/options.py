@@ -44,6 +44,12 @@ ClusterOption = Annotated[
         autocompletion=completer("cluster"),
     ),
 ]
+KeyFileOption = Annotated[
+    str | None, typer.Option("--key-file", metavar="FILE", help="Your own key, for a cluster that has keys: NAME.key.")
+]
+ServerKeyOption = Annotated[
+    str | None, typer.Option("--server-key", metavar="FILE", help="The public key of that cluster: NAME.pub.")
+]
 ClusterArgument = Annotated[
     str | None,
     typer.Argument(

@@ -38,6 +38,7 @@ class Places:
         self.start_lock = self.state / "start.lock"
         self.cluster_logs = self.state / "cluster"
         self.definition = self.state / DEFINITION
+        self.keys = self.state / "keys"
         socket = runtime_root() / f"{key}.sock"
         if len(os.fsencode(socket)) > _MAX_SOCKET_PATH:
             import hashlib

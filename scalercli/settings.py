@@ -6,8 +6,11 @@ workers = 4                # of a cluster on this machine, or "auto"
 idle_seconds = 600         # after which a session without tasks ends; 0: never
 output = "text"
 timeout = "15s"            # of a cancel
+key_file = "keys/me.key"   # of clusters that have keys, unless [clusters] says another
+server_key = "lab.pub"
 [clusters]
 lab = "tcp://10.0.0.5:6378"
+big = { address = "tcp://10.0.0.9:6378", key_file = "keys/me.key", server_key = "big.pub" }
 ```
 
 ``KNOWN`` is the only list of them: the checks, ``scalercli config`` and ``scalercli help`` are made from it.
@@ -24,9 +27,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scalercli import durations
+from scalercli import definition, durations
 from scalercli.errors import CliError
-from scalercli.places import EMBEDDED, config_root, is_defined, is_local, is_name, local_names
+from scalercli.places import EMBEDDED, Places, config_root, is_defined, is_local, is_name, local_names
 
 FILE_NAME = "scalercli.toml"
 CLUSTERS = "clusters"
@@ -84,6 +87,12 @@ def _check_output(value: Any) -> str:
     return str(value)
 
 
+def _check_path(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("the path of a file was expected")
+    return value
+
+
 def _check_timeout(value: Any) -> float:
     if isinstance(value, bool):
         raise ValueError("a duration such as 15s was expected")
@@ -104,8 +113,14 @@ KNOWN = {
         ),
         Known("output", "--output", "text", _check_output, f"how answers are printed: {', '.join(OUTPUT_MODES)}"),
         Known("timeout", "--timeout", f"{DEFAULT_CANCEL_TIMEOUT:g}s", _check_timeout, "how long a cancel may take"),
+        Known("key_file", "--key-file", "", _check_path, "your own key, for clusters that have keys: NAME.key"),
+        Known("server_key", "--server-key", "", _check_path, "the public key of the cluster: NAME.pub"),
+        Known("allow", "--allow", "", _check_path, "the directory of allowed keys that scalercli keys works on"),
     )
 }
+
+PATHS = ("key_file", "server_key", "allow")
+"""Settings that are paths."""
 
 VARIABLES = {
     "SCALERCLI_STATE_DIR": "where sessions keep ledgers and logs, instead of the XDG state directory",
@@ -210,11 +225,51 @@ def native(known: Known, text: Any) -> Any:
 
 def clusters() -> dict[str, Setting]:
     """The addresses in [clusters] of the files, by name."""
-    names: dict[str, Setting] = {}
+    return {
+        name: Setting(found["address"] if isinstance(found, dict) else found, origin)
+        for name, (found, origin, _) in _clusters().items()
+    }
+
+
+def _clusters() -> dict[str, tuple[Any, str, Path]]:
+    names: dict[str, tuple[Any, str, Path]] = {}
     for path in reversed(files()):
-        for name, address in read(path).get(CLUSTERS, {}).items():
-            names[name] = Setting(address, f"{path}:{_line(path, name)}")
+        for name, found in read(path).get(CLUSTERS, {}).items():
+            names[name] = found, f"{path}:{_line(path, name)}", path
     return names
+
+
+class Keys(NamedTuple):
+    """Paths, absolute; empty where there are none."""
+
+    key_file: str
+    server_key: str
+
+
+def keys(where: str) -> Keys:
+    """The keys for a cluster, as ``cluster`` tells it: those that [clusters] has for that address, else the settings;
+    but a variable is stronger than both. Those of a cluster on this machine, if it has any, are its own."""
+    if is_local(where):
+        places = Places(where)
+        defined = definition.load(places)
+        own = places.keys / "cluster.key", places.keys / "cluster.pub"
+        return Keys(*map(str, own)) if defined is not None and defined.secure else Keys("", "")
+    said = any(os.environ.get(KNOWN[name].variable) for name in Keys._fields)
+    for found, _, file in () if said else _clusters().values():
+        if isinstance(found, dict) and found["address"] == where and len(found) > 1:
+            return Keys(*(_beside(file, found.get(name, "")) for name in Keys._fields))
+    return Keys(*(path(name) for name in Keys._fields))
+
+
+def path(name: str, flag: str | None = None) -> str:
+    """A setting that is a path: absolute; one of a file is meant from that file's directory. Empty: it is not set."""
+    setting = find(name, flag)
+    file = setting.origin.rpartition(":")[0]
+    return _beside(Path(file or FILE_NAME), setting.value)
+
+
+def _beside(file: Path, value: str) -> str:
+    return str(file.absolute().parent / Path(value).expanduser()) if value else ""
 
 
 def files() -> list[Path]:
@@ -293,7 +348,15 @@ def _check_names(path: Path, value: Any) -> None:
             f'{path}:{_line(path, CLUSTERS)}: [clusters] holds lines NAME = "tcp://HOST:PORT"',
             "scalercli help clusters",
         )
-    for name, address in value.items():
+    for name, found in value.items():
+        address = found.get("address") if isinstance(found, dict) else found
+        if isinstance(found, dict) and (
+            set(found) - {"address", *Keys._fields} or not all(isinstance(part, str) for part in found.values())
+        ):
+            raise CliError(
+                f"{path}:{_line(path, name)}: a cluster has an address, a key_file and a server_key, not {found!r}",
+                "scalercli help access",
+            )
         if not isinstance(address, str) or is_local(address) or not is_name(name):
             where = f"{path}:{_line(path, name)}"
             raise CliError(

@@ -89,7 +89,7 @@ WHAT TASKS GET
 
 SECRETS
     There is none in an option or in a variable, where other processes can see
-    them.
+    them: keys are files, and options name the files (scalercli help access).
 """
 
 
@@ -226,7 +226,7 @@ COMMANDS
 
 
 def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return "none" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 _FORMS_OF_CLUSTERS = [
@@ -321,6 +321,69 @@ _OUTCOMES = {
     CancelOutcome.NOT_FOUND: "neither the session nor the scheduler knows it",
 }
 
+
+def _access() -> str:
+    roles = _table(list(_ROLES.items()))
+    unreachable, usage = int(exits.ExitCode.UNREACHABLE), int(exits.ExitCode.USAGE)
+    return f"""\
+WHY
+    Tasks are code: who may submit one can run anything that the workers' user
+    can. Without keys, everybody who reaches the ports of a cluster may. So
+    scheduler and object storage listen on a loopback address only, where
+    every user of the machine reaches them; for another address they want
+    keys, or --insecure. cluster up --secure starts a cluster on this machine
+    with keys of its own, which commands find by themselves.
+
+KEYS
+    scalercli keys new NAME makes NAME.key, which is secret, has the mode 0600
+    and never leaves the machine where it is used, and NAME.pub, which anybody
+    may see. The cluster has one, and every person and every machine with
+    workers has one. A list of allowed keys is a directory with a public key
+    in each file; scalercli keys allow and revoke put them there and take them
+    away, and a cluster that runs follows within a second.
+
+WHO SAYS WHAT
+    scheduler, object-storage   --key-file CLUSTER.key --allow DIRECTORY
+    worker, worker-manager      --key-file NAME.key --server-key CLUSTER.pub
+    all other commands          the same two, before the command's name
+
+    or as settings: SCALERCLI_KEY_FILE, SCALERCLI_SERVER_KEY, key_file and
+    server_key in a configuration file, or for one cluster in [clusters]:
+
+    lab = {{ address = "tcp://10.0.0.5:6378", key_file = "ada.key",
+            server_key = "lab.pub" }}
+
+    A path in a file is meant from the directory of that file. A session keeps
+    the key that it was started with, until cluster down.
+
+ROLES
+    keys allow --role says what a key is for:
+
+{roles}
+
+    The cluster's own key may be used for all of them.
+
+WHAT IT GIVES
+    Scheduler, workers, clients and object storage know each other by their
+    keys, and all that they say is encrypted (CURVE and TLS 1.3). A client can
+    neither cancel tasks of another one, nor read, change or delete its
+    objects. Nobody can speak in the name of another one. Who is revoked is
+    cut off, his tasks are canceled, and those that a revoked worker held go
+    to others. What it does not give stands in SPEC.md, section 11.
+
+WHEN IT FAILS
+    Both sides say why: the command, and the log of scheduler or object
+    storage. The exit code is {unreachable}; {usage} for a key file that can't be used.
+"""
+
+
+_ROLES = {
+    "client": "submits tasks, and cancels, reads and asks about them",
+    "worker": "runs tasks; with client, too, if they submit tasks of their own",
+    "manager": "starts and stops workers: scalercli worker-manager; with worker, too, for those it starts",
+    "monitor": "watches what happens in the whole cluster: scalercli top",
+}
+
 TOPICS = {
     topic.name: topic
     for topic in (
@@ -330,6 +393,7 @@ TOPICS = {
         Topic("pipelines", "output modes, ids from stdin, Ctrl-C, closed pipes", _pipelines),
         Topic("configuration", "settings, the files they come from, and their order", _configuration),
         Topic("clusters", "the cluster on this machine, others by name, and those elsewhere", _clusters),
+        Topic("access", "keys: who may use a cluster, and how a cluster knows them", _access),
         Topic("cancel", "what a cancel reports, and when it is refused", _cancel),
     )
 }

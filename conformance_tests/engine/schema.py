@@ -15,8 +15,8 @@ from protocol import layout
 
 PATH = Path(__file__).parent.parent / "schema" / "scenario-1.json"
 CAPABILITIES = (
-    "balancing", "bounded", "dependencies", "graphs", "information", "managers", "monitor", "placement",
-    "priorities",  # so far of SPEC.md
+    "balancing", "bounded", "dependencies", "graphs", "information", "limits", "managers", "monitor",
+    "placement", "priorities",  # so far of SPEC.md
     "clear", "clock", "signals", "sockets", "storage", "unforced-cancel", "force-refusal", "task-log", "processes",
     "await", "timeouts",
 )  # fmt: skip

@@ -58,10 +58,10 @@ def duplicate_runs(p: Patcher) -> None:
 
 @mutant("WRK-20", "a Task that comes after a cancel which is not answered yet is ignored as a duplicate")
 def later_task_lost(p: Patcher) -> None:
-    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+    def gone(self: WorkerCore, *event: Any) -> Any:
         for held in self._held.values():
             held.again = None
-        return before(self, pid, status, now)
+        return before(self, *event)
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)
@@ -149,10 +149,8 @@ def forced_answered_early(p: Patcher) -> None:
             out = [*out, Send(TaskCancelConfirm(task_id, _CANCELED))]
         return out
 
-    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
-        return [
-            i for i in gone_before(self, pid, status, now) if not (isinstance(i, Send) and _about(i, "_early", self))
-        ]
+    def gone(self: WorkerCore, *event: Any) -> Any:
+        return [i for i in gone_before(self, *event) if not (isinstance(i, Send) and _about(i, "_early", self))]
 
     before, gone_before = WorkerCore._cancel, WorkerCore.processor_gone
     p.set(WorkerCore, "_cancel", cancel)
@@ -161,8 +159,8 @@ def forced_answered_early(p: Patcher) -> None:
 
 @mutant("WRK-10", "the end of a killed task is not confirmed")
 def forced_not_confirmed(p: Patcher) -> None:
-    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
-        return [i for i in before(self, pid, status, now) if not isinstance(i, Send)]
+    def gone(self: WorkerCore, *event: Any) -> Any:
+        return [i for i in before(self, *event) if not isinstance(i, Send)]
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)
@@ -185,8 +183,8 @@ def canceled_has_a_result(p: Patcher) -> None:
         out = before(self, envelope, now)
         return [*out, *_results_of_canceled(out)]
 
-    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
-        out = gone_before(self, pid, status, now)
+    def gone(self: WorkerCore, *event: Any) -> Any:
+        out = gone_before(self, *event)
         return [*out, *_results_of_canceled(out)]
 
     before, gone_before = WorkerCore.received, WorkerCore.processor_gone
@@ -198,7 +196,7 @@ def canceled_has_a_result(p: Patcher) -> None:
 def queued_cancel_runs(p: Patcher) -> None:
     def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
-        if held is not None and held.state in (Held.READY, Held.FETCHING):
+        if held is not None and held.state in (Held.HANDED, Held.READY, Held.FETCHING):
             return [Send(TaskCancelConfirm(task_id, _CANCELED))]
         return before(self, task_id, force, now)
 
@@ -210,7 +208,7 @@ def queued_cancel_runs(p: Patcher) -> None:
 def queued_cancel_refused(p: Patcher) -> None:
     def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
-        if held is not None and held.state in (Held.READY, Held.FETCHING) and not force:
+        if held is not None and held.state in (Held.HANDED, Held.READY, Held.FETCHING) and not force:
             return [Send(TaskCancelConfirm(task_id, _FAILED))]
         return before(self, task_id, force, now)
 
@@ -363,11 +361,11 @@ def malformed_ends_the_worker(p: Patcher) -> None:
 
 @mutant("WRK-15", "a task whose process ends is never answered")
 def lost_processor_hangs(p: Patcher) -> None:
-    def gone(self: WorkerCore, pid: int, status: Any, now: float) -> Any:
+    def gone(self: WorkerCore, *event: Any) -> Any:
         task_id = self.current
         if task_id is not None and self._held[task_id].state is Held.RUNNING:
             return []  # the task is never answered
-        return before(self, pid, status, now)
+        return before(self, *event)
 
     before = WorkerCore.processor_gone
     p.set(WorkerCore, "processor_gone", gone)
@@ -377,7 +375,7 @@ def lost_processor_hangs(p: Patcher) -> None:
 def exception_as_text(p: Patcher) -> None:
     def run(self: _Processor, work: Any, arguments: Any) -> Any:
         what, payload = before(self, work, arguments)
-        return what, payload if what == SUCCESS else pickle.dumps(str(pickle.loads(payload)))
+        return what, payload if what == SUCCESS else [pickle.dumps(str(pickle.loads(b"".join(payload))))]
 
     before = _Processor._run
     p.set(_Processor, "_run", run)

@@ -18,6 +18,7 @@ from protocol.identifiers import TASK_ID_BYTES, ClientId, TaskId, new_client_id,
 from protocol.messages import InformationAnswer, InformationQuery, QueryValue, TaskCapability, TaskFilter
 from protocol.payloads import MAX_PRIORITY, TaskMetadata
 from protocol.storage import MAGIC
+from reference_impl.access.settings import peer_access_of
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore, serializer_blob
 from reference_impl.client.dependencies import argument_of, futures_in, with_keywords
@@ -29,7 +30,7 @@ from reference_impl.client.objects import Blob, blob
 from reference_impl.client.requirements import requirements
 from reference_impl.client.shell import ClientThread
 from reference_impl.errors import ClusterProtected
-from reference_impl.nesting import nested_priority, surroundings
+from reference_impl.nesting import key_files, nested_priority, surroundings
 from reference_impl.serialization import SERIALIZER_PAYLOAD, serialize
 
 _EXIT_SECONDS = 2.0
@@ -46,8 +47,10 @@ class Client(concurrent.futures.Executor):
     - ``map`` takes ``chunksize`` as ``ProcessPoolExecutor.map`` does.
     - When the interpreter ends, or the client is garbage and has no pending tasks, it disconnects; at the end of the
       interpreter pending tasks are cancelled, not waited for.
-    - If the scheduler is silent for ``timeout_seconds``, pending futures fail with SchedulerLost; when it speaks again
-      the client can be used again. If the storage is lost they fail with StorageLost, for good.
+    - If the scheduler is silent for ``timeout_seconds``, pending futures fail with SchedulerLost; so they do, at once,
+      if it is there again and does not know this client any more (LIV-20). If the storage can't be reached for so long,
+      or for 2 seconds if nobody listens there, or has lost what it held, they fail with StorageLost. Either way the
+      client goes on, and can be used again when both are there. What a connection that was cut has lost is said again.
     - After a fork the child must create its own client.
     - Inside a task it finds the scheduler by itself, and its tasks get a higher priority than that task, which the
       worker suspends while it waits for them (SPEC section 5.9). A client can be pickled, as an argument of a task:
@@ -63,15 +66,22 @@ class Client(concurrent.futures.Executor):
         timeout_seconds: float = 60.0,
         connect_timeout_seconds: float = 10.0,
         storage_magic: bytes = MAGIC,
+        key_file: str | os.PathLike[str] | None = None,
+        server_key: str | os.PathLike[str] | None = None,
     ) -> None:
         """Connects, blocking until scheduler and storage are there. Raises SchedulerUnreachable, StorageUnreachable,
         and ValueError for what is no address (``tcp://HOST:PORT``). Without an address it is that of the task in which
-        this runs; ValueError outside of a task. ``storage_magic`` is the version of the storage's protocol."""
+        this runs; ValueError outside of a task. ``storage_magic`` is the version of the storage's protocol.
+        ``key_file`` is this client's own key and ``server_key`` the cluster's public one, for a cluster with keys (SPEC
+        section 11; inside of a task it is the worker's); KeyFileError if they can't be used."""
         if address is None:
             inside = surroundings()
             if inside is None or not inside.scheduler:
                 raise ValueError("a client needs the scheduler's address, except inside a task")
             address = inside.scheduler
+        inside_keys = key_files() if key_file is None and server_key is None else None
+        access = peer_access_of(*inside_keys) if inside_keys else peer_access_of(key_file, server_key)
+        # Not the keys: where a client is loaded, in a task, there are others.
         self._again = (address, heartbeat_interval_seconds, timeout_seconds, connect_timeout_seconds, storage_magic)
         self.identity: ClientId = identity or new_client_id()
         core = ClientCore(
@@ -81,7 +91,7 @@ class Client(concurrent.futures.Executor):
             heartbeat_interval_seconds=heartbeat_interval_seconds,
             timeout_seconds=timeout_seconds,
         )
-        self._thread = ClientThread(Address.parse(address), core, connect_timeout_seconds, storage_magic)
+        self._thread = ClientThread(Address.parse(address), core, connect_timeout_seconds, storage_magic, access)
         self._functions = FunctionCache()
         self._query_ids = itertools.count(1)
         self._thread.start()
@@ -289,7 +299,7 @@ class Client(concurrent.futures.Executor):
         for future, needed_futures in zip(futures, needs, strict=False):
             future._needs = needed_futures
         if tasks:
-            thread.submit(tasks, futures)
+            thread.submit(tasks, futures.copy())  # it reads its list later; the caller may change this one at once
         return futures
 
     # ---- the cluster ----

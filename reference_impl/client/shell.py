@@ -24,6 +24,8 @@ from protocol.errors import MalformedMessage
 from protocol.identifiers import TaskId
 from protocol.messages import ClientHeartbeat, InformationAnswer
 from protocol.storage import MAGIC
+from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
+from reference_impl.access.settings import PeerAccess, storage_mismatch
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore
 from reference_impl.client.dependencies import settle
@@ -50,12 +52,11 @@ from reference_impl.client.instructions import (
 from reference_impl.client.storage import StorageLink
 from reference_impl.client.waiting import Ticket, Waiting
 from reference_impl.client.wakeup import WakeUp
-from reference_impl.cuts import CutWatch
 from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
 from reference_impl.resources import ResourceMeter
 from reference_impl.storage_connection import StorageLost
-from reference_impl.transport import new_context
+from reference_impl.transport import has_message, new_context
 
 _log = logging.getLogger("reference_impl.client")
 
@@ -73,8 +74,10 @@ class ClientThread:
         core: ClientCore,
         connect_timeout_seconds: float,
         storage_magic: bytes = MAGIC,
+        access: PeerAccess | None = None,
     ) -> None:
         self.address = address
+        self._access = access
         self._core = core
         self._connect_timeout = connect_timeout_seconds
         self._pid = os.getpid()
@@ -89,7 +92,7 @@ class ClientThread:
         self._leaving = False  # once nothing is pending
         self._running = True
         self._connected: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._storage = StorageLink(core, core.identity, self._execute, storage_magic, core.timeout)
+        self._storage = StorageLink(core, core.identity, self._execute, storage_magic, core.timeout, access)
         self._polled = (-1, False)  # the storage's descriptor in the poller, and whether POLLOUT is asked for
         self._peer_log = PeerLog(_log)
         self._usage = ResourceMeter()
@@ -235,8 +238,11 @@ class ClientThread:
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.setsockopt(zmq.SNDHWM, 0)
             self._socket.setsockopt(zmq.RCVHWM, 0)
-            self._cuts = CutWatch(self._socket)
+            if self._access is not None:
+                self._access.secure(self._socket)
+            self._watch = HandshakeWatch(self._socket, cuts=True)
             self._whole_at = time.monotonic()  # the connection was not cut before
+            self._verdict = Verdict(self._access.key.public.name if self._access is not None else None)
             try:
                 socket.getaddrinfo(self.address.host, self.address.port)  # libzmq would try for ever
                 self._socket.connect(str(self.address))
@@ -244,6 +250,7 @@ class ClientThread:
                 raise SchedulerUnreachable(f"{self.address} can't be used as a scheduler's address: {error}") from None
             self._poller = zmq.Poller()
             self._poller.register(self._socket, zmq.POLLIN)
+            self._poller.register(self._watch.socket, zmq.POLLIN)
             self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
             self._loop()
             linger = GOODBYE_LINGER_MILLISECONDS
@@ -251,6 +258,13 @@ class ClientThread:
             failure = error
             if self._connected.done():
                 _log.error("%s", error)
+        except zmq.Again:  # ZeroMQ has given the connection up
+            if not self._connected.done():
+                failure = self._refused(self._verdict.given_up(self._watch.ended()))
+            else:
+                why = "a message was too large for it, or the key was revoked"
+                failure = SchedulerUnreachable(f"the scheduler at {self.address} has closed the connection: {why}")
+                _log.error("%s", failure)
         except BaseException as error:  # a bug; but nobody must wait for ever because of it
             failure = error
             _log.exception("the client's thread failed")
@@ -277,6 +291,8 @@ class ClientThread:
                 self._wakeup.clear()
             if self._socket in ready:
                 self._read_scheduler(now)
+            if self._watch.socket in ready:
+                self._read_handshakes()
             if self._storage.fileno() in ready:
                 self._storage.receive(now)
             self._read_inbox()
@@ -285,12 +301,24 @@ class ClientThread:
             perform(core.tick(now))
             self._maintain_storage(now)
             if not self._connected.done() and now >= self._connect_by:
-                raise SchedulerUnreachable(
-                    f"no scheduler answered at {self.address} within {self._connect_timeout:g} seconds"
-                )
+                text = f"no scheduler answered at {self.address} within {self._connect_timeout:g} seconds"
+                silence = self._verdict.silence()
+                raise SchedulerUnreachable(f"{text}; {silence}" if silence else text)
             if self._leaving and not core.pending and not inbox:
                 self._do_leave_now()
         self._storage.flush(now)
+
+    def _read_handshakes(self) -> None:
+        """Until we are connected: why we may never be."""
+        if self._connected.done():
+            self._poller.unregister(self._watch.socket)
+            return
+        refusal = self._verdict.refusal(self._watch.ended())
+        if refusal is not None:
+            raise self._refused(refusal)
+
+    def _refused(self, refusal: Refusal) -> SchedulerUnreachable:
+        return SchedulerUnreachable(f"the scheduler at {self.address} {refusal.what} ({refusal.hint})")
 
     def _execute(self, instructions: list[Instruction]) -> None:
         perform = self._perform
@@ -299,7 +327,9 @@ class ClientThread:
 
     def _read_scheduler(self, now: float) -> None:
         core, receive = self._core, self._socket.recv_multipart
-        for _ in range(_MESSAGES_AT_ONCE):
+        for count in range(_MESSAGES_AT_ONCE):
+            if count == 1 and not has_message(self._socket):  # often there is one only
+                return
             try:
                 frames = receive(zmq.NOBLOCK)
             except zmq.Again:
@@ -393,10 +423,10 @@ class ClientThread:
 
     def _look_for_cuts(self, now: float) -> None:
         """At each heartbeat. What came before the cut is read first."""
-        if self._cuts.healed():
+        if self._watch.healed():
             self._read_scheduler(now)
             self._execute(self._core.cut(now, self._whole_at))
-        if not self._cuts.open:
+        if not self._watch.open:
             self._whole_at = now
 
     def _beat(self, instruction: Beat) -> None:
@@ -405,8 +435,10 @@ class ClientThread:
 
     def _connect_storage(self, instruction: ConnectStorage) -> None:
         host, port, scheme = instruction.address.host, instruction.address.port, instruction.address.scheme
-        if not host or not port or scheme != "tcp":
+        if not host or not port:
             raise StorageUnreachable(f"the scheduler at {self.address} names no object storage that can be reached")
+        if mismatch := storage_mismatch(scheme, self._access):
+            raise StorageUnreachable(f"the object storage that the scheduler at {self.address} names {mismatch}")
         address = Address(self.address.host if host in _ANY_HOST else host, port)
         try:
             left = max(0.1, self._connect_by - time.monotonic())

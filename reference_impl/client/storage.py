@@ -7,12 +7,12 @@ first, it does not have it any more (STO-11, STO-16), since it was started anew,
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable
 
 from protocol import storage
 from protocol.identifiers import ClientId, ObjectId, serializer_object_id
 from protocol.storage import ResponseType
+from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore
 from reference_impl.client.instructions import Abandon, Fetch, Instruction, Store
@@ -36,6 +36,7 @@ class StorageLink:
         execute: Callable[[list[Instruction]], None],
         magic: bytes,
         timeout_seconds: float,
+        access: PeerAccess | None = None,
     ) -> None:
         self.retry_at: float | None = None
         """When ``maintain`` is due, None if there is a connection."""
@@ -43,6 +44,8 @@ class StorageLink:
         self._identity = identity
         self._execute = execute
         self._magic = magic
+        self._access = access
+        self._number = 0  # of the last request; one that waits is answered on a later connection (STO-17)
         self._timeout = timeout_seconds
         self._address: Address | None = None
         self._connection: StorageConnection | None = None
@@ -60,9 +63,16 @@ class StorageLink:
     def connect(self, address: Address, timeout_seconds: float) -> None:
         """The first connection; raises StorageLost."""
         self._address = address
-        self._connection = StorageConnection(
-            address, self._identity, magic=self._magic, timeout_seconds=timeout_seconds
+        self._connection = self._open(address, timeout_seconds)
+
+    def _open(self, address: Address, timeout_seconds: float) -> StorageConnection:
+        return StorageConnection(
+            address, self._identity, magic=self._magic, timeout_seconds=timeout_seconds, access=self._access
         )
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
 
     def fileno(self) -> int:
         """-1 without a connection."""
@@ -99,18 +109,18 @@ class StorageLink:
 
     def _delete(self, connection: StorageConnection, garbage: Iterable[ObjectId]) -> None:
         for object_id in garbage:
-            connection.send(storage.set_request(connection.next_id(), object_id, b""))
-            number = connection.next_id()
+            connection.send(storage.set_request(self._next(), object_id, b""))
+            number = self._next()
             self._requests[number] = object_id
             connection.send(storage.delete_request(number, object_id))
 
     def _send_store(self, connection: StorageConnection, instruction: Store) -> None:
-        number = connection.next_id()
+        number = self._next()
         self._requests[number] = instruction.object_id
         connection.send(storage.set_request(number, instruction.object_id, instruction.payload))
 
     def _send_fetch(self, connection: StorageConnection, object_id: ObjectId) -> None:
-        number = connection.next_id()
+        number = self._next()
         self._requests[number] = object_id
         connection.send(storage.get_request(number, object_id))
 
@@ -121,20 +131,15 @@ class StorageLink:
         if self.retry_at is None or now < self.retry_at:
             return
         assert self._address is not None
-        identity = self._identity + b"|" + os.urandom(4).hex().encode()  # else answers to old requests would come again
         try:
-            self._connection = StorageConnection(
-                self._address, identity, magic=self._magic, timeout_seconds=_CONNECT_SECONDS
-            )
+            self._connection = self._open(self._address, _CONNECT_SECONDS)
         except StorageLost as error:
             self._lost(error, now)
             return
         self.retry_at, self._answered = None, False
         if self._proof and not self._gone:
-            self._connection.send(
-                storage.get_request(self._connection.next_id(), serializer_object_id(self._identity), 1)
-            )
-            self._probe = self._connection.next_id()
+            self._connection.send(storage.get_request(self._next(), serializer_object_id(self._identity), 1))
+            self._probe = self._next()
             self._connection.send(storage.total_request(self._probe))
         else:
             self._back(self._connection)

@@ -6,12 +6,15 @@ import argparse
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from protocol import storage
+from reference_impl.access.keys import KeyFileError
+from reference_impl.access.settings import add_server_options, exposure, server_access
 from reference_impl.object_storage.files import SpillError, SpillFiles, default_root
 from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import Limits
-from reference_impl.object_storage.server import BindError, Server
+from reference_impl.object_storage.server import MAX_CONNECTIONS, BindError, Server
 from reference_impl.options import USAGE_ERROR, RoleParser, address, announce_ready, fail, magic, size
 from reference_impl.processes import StopSignals
 from reference_impl.resources import usable_memory
@@ -24,6 +27,13 @@ def _identity(text: str) -> bytes:
     if not 0 < len(identity) <= storage.MAX_IDENTITY_BYTES:
         raise argparse.ArgumentTypeError(f"an identity has 1 to {storage.MAX_IDENTITY_BYTES} bytes")
     return identity
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
 def _seconds(text: str) -> float:
@@ -72,6 +82,13 @@ def _parser() -> RoleParser:
         help="how much disk the files may take; 0: none; when memory and disk are full, objects are refused",
     )
     parser.add_argument(
+        "--max-connections",
+        type=_count,
+        default=MAX_CONNECTIONS,
+        metavar="N",
+        help="at a time; one more is closed at once, and the log says why",
+    )
+    parser.add_argument(
         "--spill-directory",
         type=Path,
         default=argparse.SUPPRESS,
@@ -95,29 +112,42 @@ def _parser() -> RoleParser:
         default=argparse.SUPPRESS,
         help="the same as --log-level",
     )
+    add_server_options(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT. Exit code 0; 2 for bad options, 10 for an address that can't be listened on."""
     options = _parser().start(argv)
+    try:
+        access = server_access(options)
+        warning = exposure([options.address], access, options.insecure)
+    except KeyFileError as error:
+        return fail(str(error), error.hint, USAGE_ERROR)
     memory: int | None = options.memory_limit if "memory_limit" in options else usable_memory() // _MEMORY_SHARE
     try:
         files = SpillFiles(options.spill_directory if "spill_directory" in options else None)
     except SpillError as error:
         return fail(str(error), "give another --spill-directory", USAGE_ERROR)
+    limits = Limits(memory, options.disk_limit)
+    common: dict[str, Any] = {
+        "identity": options.identity,
+        "magic": options.magic,
+        "files": files,
+        "connections": options.max_connections,
+        "gone_seconds": options.gone_seconds,
+    }
     try:
-        server = Server(
-            options.address,
-            identity=options.identity,
-            magic=options.magic,
-            limits=Limits(memory, options.disk_limit),
-            gone_seconds=options.gone_seconds,
-            files=files,
-        )
+        if access is None:
+            server = Server(options.address, limits=limits, **common)
+        else:
+            from reference_impl.object_storage.secured import SecuredServer  # OpenSSL takes time to load
+
+            server = SecuredServer(options.address, access, limits, **common)
     except BindError as error:
         files.close()
         return fail(str(error), error.hint)
+    sys.stderr.write(warning)
     with closing(server), closing(StopSignals()) as stop:
         announce_ready("object-storage", address=server.address)
         server.run(stop)

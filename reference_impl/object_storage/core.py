@@ -18,6 +18,8 @@ from reference_impl.object_storage.room import UNLIMITED, Chore, Limits, Outcome
 
 PENDING_REQUESTS = 1_000_000
 """How many requests of one connection may be pending; at more it is closed, and they are forgotten."""
+ALL_PENDING_REQUESTS = 2_000_000
+"""The same for all together; at more that one is closed which has the most."""
 
 _SET = RequestType.SET_OBJECT
 _GET = RequestType.GET_OBJECT
@@ -236,12 +238,18 @@ class ObjectStorage:
 
     def _wait(self, peer: Peer, request: Request, awaited: ObjectId, now: float) -> list[Instruction]:
         self._pending.add(peer, request, awaited, now)
-        if len(peer.waiting) <= PENDING_REQUESTS or peer.connection is None:
+        if len(peer.waiting) > PENDING_REQUESTS:
+            reason = f"more than {PENDING_REQUESTS} pending requests"
+        elif self._pending.count > ALL_PENDING_REQUESTS:
+            peer = max(self._peers.values(), key=lambda one: len(one.waiting) if one.connection is not None else 0)
+            reason = f"more than {ALL_PENDING_REQUESTS} pending requests of all, most of them are its own"
+        else:
             return []
         connection = peer.connection
+        assert connection is not None  # those of who is gone are fewer: GONE_REQUESTS
         del self._connections[connection]
         self._forget(peer)
-        return [Close(connection, f"more than {PENDING_REQUESTS} pending requests")]
+        return [Close(connection, reason)]
 
     def _serve_waiting(self, object_id: ObjectId, content: Content, payload: Buffer | OnDisk) -> list[Instruction]:
         """``object_id`` has come to exist: the responses of all that waits for it, and for the copies that this

@@ -17,7 +17,9 @@ from protocol import storage
 from protocol.errors import ProtocolError
 from protocol.identifiers import Identity
 from protocol.storage import Buffer
+from reference_impl.access.stream import Stream
 from reference_impl.addresses import Address
+from reference_impl.object_storage.arrivals import Arrivals
 from reference_impl.object_storage.contents import OnDisk
 from reference_impl.object_storage.core import ObjectStorage
 from reference_impl.object_storage.files import SpillFiles, Written
@@ -40,6 +42,14 @@ from it before (at most 256 KiB of requests) is still answered, so this is the b
 makes the server queue, apart from the responses to what it left pending (``core.PENDING_REQUESTS``). Payloads are
 queued by reference: the same object, queued often, is in memory once."""
 
+MAX_CONNECTIONS = 10_000
+GREETING_SECONDS = 30.0
+"""A connection that has not said who it is after this time is closed."""
+
+_SWEEP_SECONDS = 10.0
+_ARRIVALS_SHARE = 2  # payloads that are being received may take the memory limit divided by this
+_TURN = 4  # requests of one connection that are carried out before it is looked who else is there
+_LONGEST_TURN = 64  # when there was nobody
 _JOIN_AVERAGE_BYTES = 1 << 14  # buffers smaller than this are joined: cheaper than one iovec for each
 _JOIN_COUNT = 1 << 13
 _IOVECS = 512
@@ -86,8 +96,11 @@ class _FilePart:
 _Outgoing = Union[Buffer, _FilePart]
 
 
-class _Connection:
+class Connection:
+    """One peer: what came of it, and what is to be sent to it."""
+
     __slots__ = (
+        "connected_at",
         "events",
         "file_parts",
         "host",
@@ -101,12 +114,13 @@ class _Connection:
         "socket",
     )
 
-    def __init__(self, number: int, sock: socket.socket, peer: tuple[str, int], magic: bytes) -> None:
+    def __init__(self, number: int, sock: Stream, peer: tuple[str, int], magic: bytes) -> None:
         self.number = number
         self.socket = sock
         self.host, self.port = peer
         self.side = storage.ServerSide(magic)
         self.identified = False
+        self.connected_at = time.monotonic()
         self.out: deque[_Outgoing] = deque()
         self.out_bytes = 0
         self.file_parts = 0  # in ``out``
@@ -131,14 +145,21 @@ class Server:
         limits: Limits = UNLIMITED,
         gone_seconds: float = GONE_SECONDS,
         files: SpillFiles | None = None,
+        connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """``files`` is where objects are spilled to, and closed with the server. Raises BindError."""
+        """``files`` is where objects are spilled to, and closed with the server; more ``connections`` than these are
+        closed at once. Raises BindError."""
         self._magic = magic
         self._greeting = storage.greeting(identity, magic)
         self._core = ObjectStorage(limits, gone_seconds)
-        self._connections: dict[int, _Connection] = {}
+        self._arrivals = Arrivals(None if limits.memory is None else limits.memory // _ARRIVALS_SHARE)
+        self._most_connections = connections
+        self._sweep_at = 0.0
+        self._turn = _TURN
+        self._connections: dict[int, Connection] = {}
         self._numbers = count(1)
-        self._dirty: dict[_Connection, None] = {}  # has something to send since this pass
+        self._dirty: dict[Connection, None] = {}  # has something to send since this pass
+        self._behind: dict[Connection, None] = {}  # has sent requests that are not carried out yet
         self._peer_log = PeerLog(logger)
         self._accept_again: float | None = None  # when accepting resumes after running out of file descriptors
         self._listener = listen(address)
@@ -154,10 +175,11 @@ class Server:
         """Serves until ``stop`` is readable."""
         self._selector.register(stop, selectors.EVENT_READ)
         while True:
-            timeout = self._timeout()
+            timeout, behind = self._timeout(), tuple(self._behind)
+            self._turn = min(2 * self._turn, _LONGEST_TURN)
             ready = self._selector.select(timeout)
             for key, events in ready:
-                connection: _Connection | None = key.data
+                connection: Connection | None = key.data
                 if connection is None:
                     if key.fileobj is stop:
                         self._selector.unregister(stop)
@@ -169,12 +191,20 @@ class Server:
                 elif connection.number in self._connections:  # else closed by another one of this pass
                     if events & selectors.EVENT_WRITE:
                         self._dirty[connection] = None
-                    if events & selectors.EVENT_READ:
+                    if events & selectors.EVENT_READ and connection not in self._behind:
+                        if behind:
+                            self._turn = _TURN
                         self._read(connection)
+            for connection in behind:
+                if connection in self._behind:  # else closed by another one of this pass
+                    del self._behind[connection]
+                    self._requests(connection, 0)
             if timeout is not None:
                 self._tick()
             while self._dirty:
-                self._flush(self._dirty.popitem()[0])
+                connection = self._dirty.popitem()[0]
+                if connection not in self._behind:  # else it is sent with what follows
+                    self._flush(connection)
 
     def close(self) -> None:
         """Closes every socket, and removes the files."""
@@ -187,7 +217,10 @@ class Server:
 
     def _timeout(self) -> float | None:
         """Seconds until a timer is due; None: no timer runs."""
-        due = [t for t in (self._core.deadline(), self._accept_again) if t is not None]
+        if self._behind:
+            return 0.0
+        sweep_at = self._sweep_at if self._connections else None
+        due = [t for t in (self._core.deadline(), self._accept_again, sweep_at) if t is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _tick(self) -> None:
@@ -196,6 +229,18 @@ class Server:
         if self._accept_again is not None and now >= self._accept_again:
             self._accept_again = None
             self._selector.register(self._listener, selectors.EVENT_READ)
+        if now >= self._sweep_at:
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        """Closes connections that have not said who they are, and those that stop in the middle of a payload."""
+        self._sweep_at = now + _SWEEP_SECONDS
+        stalled = set(self._arrivals.stalled(now))
+        for connection in tuple(self._connections.values()):
+            if not connection.identified and now - connection.connected_at > GREETING_SECONDS:
+                self._lost(connection, logging.WARNING, f"it has not said who it is for {GREETING_SECONDS:g} s")
+            elif connection.number in stalled:
+                self._lost(connection, logging.WARNING, "it stopped in the middle of a payload")
 
     def _accept(self) -> None:
         while True:
@@ -209,21 +254,35 @@ class Server:
                     self._selector.unregister(self._listener)
                     self._accept_again = time.monotonic() + _ACCEPT_PAUSE_SECONDS
                 return  # else that one is gone already
+            if len(self._connections) >= self._most_connections:
+                sock.close()
+                text = f"a connection is refused: there are {self._most_connections} (--max-connections)"
+                self._peer_log.note(logging.WARNING, peer[0].encode(), text)
+                continue
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection = _Connection(next(self._numbers), sock, peer[:2], self._magic)
-            self._connections[connection.number] = connection
-            self._selector.register(sock, selectors.EVENT_READ, connection)
-            self._queue(connection, [self._greeting])
-            logger.debug("connection %d from %s:%d", connection.number, connection.host, connection.port)
-            self._perform(self._core.connected(connection.number, time.monotonic()))
+            self._enter(sock, peer[:2])
 
-    def _read(self, connection: _Connection) -> None:
+    def _enter(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        """Somebody has connected."""
+        self._connected(sock, peer)
+
+    def _connected(self, sock: Stream, peer: tuple[str, int]) -> Connection:
+        connection = Connection(next(self._numbers), sock, peer, self._magic)
+        self._connections[connection.number] = connection
+        self._selector.register(sock, selectors.EVENT_READ, connection)
+        self._queue(connection, [self._greeting])
+        logger.debug("connection %d from %s:%d", connection.number, connection.host, connection.port)
+        self._perform(self._core.connected(connection.number, time.monotonic()))
+        return connection
+
+    def _read(self, connection: Connection) -> None:
         """One read, so that no connection keeps the others waiting; what is left makes it ready again."""
-        side, number = connection.side, connection.number
+        if connection.number in self._arrivals.waiting:
+            return  # since this pass
         try:
-            received = connection.socket.recv_into(side.buffer())
+            received = connection.socket.recv_into(connection.side.buffer())
         except BlockingIOError:
             return
         except OSError as error:
@@ -232,7 +291,12 @@ class Server:
         if not received:
             self._lost(connection, logging.DEBUG, "closed by the other side")
             return
-        now = time.monotonic()
+        self._requests(connection, received)
+
+    def _requests(self, connection: Connection, received: int) -> None:
+        """Carries out what has come, so much of it that others need not wait for long."""
+        side, number, now = connection.side, connection.number, time.monotonic()
+        left = self._turn
         try:
             for request in side.received(received):
                 if not connection.identified:
@@ -240,6 +304,15 @@ class Server:
                 self._perform(self._core.request(number, request, now))
                 if number not in self._connections:
                     return
+                left -= 1
+                if not left:
+                    self._behind[connection] = None
+                    break
+            if connection.out:
+                self._dirty[connection] = None
+            if side.incoming or self._arrivals.total:
+                self._reconsider(self._arrivals.came(number, side.incoming, now))
+                self._dirty[connection] = None
             if not connection.identified and side.peer is not None:
                 self._identified(connection, now)
         except ProtocolError as error:
@@ -247,18 +320,27 @@ class Server:
             if number in self._connections:
                 self._lost(connection, logging.WARNING, str(error))
 
-    def _identified(self, connection: _Connection, now: float) -> None:
+    def _reconsider(self, numbers: Iterable[int]) -> None:
+        """Whether these connections are read from may have changed."""
+        for number in numbers:
+            if number in self._connections:
+                self._dirty[self._connections[number]] = None
+
+    def _identified(self, connection: Connection, now: float) -> None:
         connection.identified = True
         assert connection.side.peer is not None
         self._perform(self._core.identified(connection.number, connection.side.peer, now))
 
-    def _lost(self, connection: _Connection, level: int, reason: str) -> None:
+    def _lost(self, connection: Connection, level: int, reason: str) -> None:
         self._drop(connection, level, reason)
         self._perform(self._core.disconnected(connection.number, time.monotonic()))
 
-    def _drop(self, connection: _Connection, level: int, reason: str) -> None:
+    def _drop(self, connection: Connection, level: int, reason: str) -> None:
         del self._connections[connection.number]
         self._dirty.pop(connection, None)
+        self._behind.pop(connection, None)
+        if self._arrivals.total:
+            self._reconsider(self._arrivals.gone(connection.number, time.monotonic()))
         if connection.events:
             self._selector.unregister(connection.socket)
         connection.socket.close()
@@ -315,13 +397,13 @@ class Server:
             text = f"an object of {instruction.size} bytes is refused: {instruction.reason}"
             self._peer_log.note(logging.ERROR, connection.log_key, text)
 
-    def _queue(self, connection: _Connection, buffers: list[Buffer]) -> None:
+    def _queue(self, connection: Connection, buffers: list[Buffer]) -> None:
         for buffer in buffers:
             connection.out.append(buffer)
             connection.out_bytes += len(buffer)
         self._dirty[connection] = None
 
-    def _queue_file(self, connection: _Connection, what: RespondFrom) -> None:
+    def _queue_file(self, connection: Connection, what: RespondFrom) -> None:
         length = what.payload.length
         self._queue(connection, [storage.get_ok_head(what.response_id, what.object_id, length)])
         self._files.hold(what.payload.file)
@@ -329,7 +411,7 @@ class Server:
         connection.out_bytes += length
         connection.file_parts += 1
 
-    def _flush(self, connection: _Connection) -> None:
+    def _flush(self, connection: Connection) -> None:
         """Sends what the socket takes: usually all of a pass in one system call."""
         out = connection.out
         try:
@@ -351,7 +433,7 @@ class Server:
             return
         self._register(connection)
 
-    def _send(self, connection: _Connection) -> bool:
+    def _send(self, connection: Connection) -> bool:
         """Sends what comes first, from memory or from a file: whether there may be room for more."""
         first = connection.out[0]
         if isinstance(first, _FilePart):
@@ -365,7 +447,7 @@ class Server:
         self._send_buffers(connection, buffers)
         return len(connection.out) == left
 
-    def _send_buffers(self, connection: _Connection, buffers: Iterable[Buffer]) -> None:
+    def _send_buffers(self, connection: Connection, buffers: Iterable[Buffer]) -> None:
         """One system call for the first of what is queued."""
         out = connection.out
         try:
@@ -382,14 +464,14 @@ class Server:
             sent -= len(first)
             out.popleft()
 
-    def _send_file(self, connection: _Connection, part: _FilePart) -> bool:
+    def _send_file(self, connection: Connection, part: _FilePart) -> bool:
         if part.fd < 0:
             try:
                 part.fd = self._files.open(part.file)
             except OSError as error:
                 raise _FileLost(f"a spilled object can't be read: {error}") from error
         try:
-            sent = os.sendfile(connection.socket.fileno(), part.fd, part.offset, min(len(part), _SENDFILE_BYTES))
+            sent = self._send_from(connection, part.fd, part.offset, min(len(part), _SENDFILE_BYTES))
         except BlockingIOError:
             return False
         if not sent:
@@ -402,9 +484,16 @@ class Server:
             self._close_part(part)
         return True
 
-    def _register(self, connection: _Connection) -> None:
+    def _send_from(self, connection: Connection, descriptor: int, offset: int, count: int) -> int:
+        return os.sendfile(connection.socket.fileno(), descriptor, offset, count)
+
+    def _register(self, connection: Connection) -> None:
         """Waits for what the connection can do next."""
-        reading = connection.out_bytes <= WRITE_LIMIT_BYTES and not connection.paused
+        reading = (
+            connection.out_bytes <= WRITE_LIMIT_BYTES
+            and not connection.paused
+            and connection.number not in self._arrivals.waiting
+        )
         events = selectors.EVENT_READ if reading else 0
         if connection.out:
             events |= selectors.EVENT_WRITE

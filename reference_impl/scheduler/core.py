@@ -13,7 +13,7 @@ noted. Whatever a client caused here is gone when the client is gone and the wor
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
@@ -24,6 +24,7 @@ from reference_impl.scheduler import information
 from reference_impl.scheduler.dispatch import Dispatch
 from reference_impl.scheduler.instructions import Instruction
 from reference_impl.scheduler.lifecycle import Lifecycle
+from reference_impl.scheduler.limits import Budget, Refused
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.presence import Presence
@@ -33,6 +34,7 @@ from reference_impl.scheduler.turn import Turn
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
+_CLIENT, _TASK, _RESULT, _ABANDONED = Role.CLIENT, Event.TASK, Event.RESULT, State.ABANDONED  # faster to look up
 _CONFIRM_EVENTS: dict[int, Event] = {
     TaskCancelConfirmType.CANCELED: Event.CONFIRM_CANCELED,
     TaskCancelConfirmType.CANCEL_NOT_FOUND: Event.CONFIRM_NOT_FOUND,
@@ -47,9 +49,11 @@ class SchedulerCore:
         self.settings = settings
         self.started_at = now
         self.turn = Turn(now)
-        self.peers = Peers(settings.ended_stories)
-        self.ownership = Ownership(self.turn, self.peers)
-        self.lifecycle = Lifecycle(self.turn, self.peers, self.ownership, settings.ended_stories > 0)
+        self.questions: Budget | None = None
+        """What those may ask who are no registered clients, once one has asked something."""
+        self.peers = Peers(settings.ended_stories, settings.limits.tasks_per_client)
+        self.ownership = Ownership(self.turn, self.peers, settings.limits)
+        self.lifecycle = Lifecycle(self.turn, self.peers, self.ownership, settings.ended_stories > 0, settings.limits)
         self.dispatch = Dispatch(self.turn, self.peers, self.lifecycle, settings.load_balance)
         self.presence = Presence(self.turn, settings, self.peers, self.ownership, self.lifecycle)
         self.tasks = self.lifecycle.tasks
@@ -95,6 +99,25 @@ class SchedulerCore:
         self.turn.note_malformed(sender, reason)
         return self.turn.out
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether ``proceed`` is wanted, as soon as there is nothing more urgent."""
+        return self.presence.unfinished
+
+    def proceed(self, now: float) -> list[Instruction]:
+        """A piece of what takes long."""
+        self.turn.begin(now)
+        self.presence.proceed()
+        self.dispatch.fill()
+        return self.turn.out
+
+    def overflowed(self, peer: Identity) -> list[Instruction]:
+        """A peer that can't take what is sent to it: more waits for it than may wait for one."""
+        self.turn.begin(self.turn.now)
+        self.presence.overflowed(peer)
+        self.dispatch.fill()
+        return self.turn.out
+
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: peers that are silent for too long are lost, and work is balanced. Call it each second
         or more often."""
@@ -104,10 +127,18 @@ class SchedulerCore:
         self.dispatch.tick()
         return self.turn.out
 
+    def revoke(self, identities: Iterable[Identity], now: float) -> list[Instruction]:
+        """These peers may not take part any more: they are lost (SEC-11)."""
+        self.turn.begin(now)
+        for identity in identities:
+            self.presence.revoked(identity)
+        self.dispatch.fill()
+        return self.turn.out
+
     # ---- messages about tasks: which event is it, and may this peer cause it? ----
 
     def _on_task(self, sender: Identity, envelope: Envelope) -> None:
-        if role_of(sender) is not Role.CLIENT or envelope.source != sender:
+        if envelope.source != sender or role_of(sender) is not _CLIENT:
             self.turn.note(sender, f"a Task in the name of {envelope.source!r}")
             return
         record = self.tasks.get(envelope.task_id)
@@ -115,8 +146,12 @@ class SchedulerCore:
             if envelope.task_id in self.graphs.living:
                 self.turn.note(sender, f"a Task with the id of the living graph {envelope.task_id.hex()}")
                 return
-            record = self.lifecycle.accept(sender, envelope)
-        self.lifecycle.happen(record, Event.TASK, sender)
+            try:
+                record = self.lifecycle.accept(sender, envelope)
+            except Refused as refusal:
+                self.lifecycle.admission.refuse(sender, envelope.task_id, str(refusal))
+                return
+        self.lifecycle.happen(record, _TASK, sender)
 
     def _on_graph(self, sender: Identity, envelope: Envelope) -> None:
         if role_of(sender) is not Role.CLIENT or envelope.source != sender:
@@ -146,15 +181,16 @@ class SchedulerCore:
         if record is None:
             self.ownership.stray_result(sender, envelope)
             return
-        message = envelope.check()
-        assert isinstance(message, TaskResult)
-        if record.worker is not None:
-            record.worker.announced.difference_update(message.results)
-        if record.state is State.ABANDONED and message.results:
-            self.ownership.drop(record.client_id, self.ownership.owned_by(record.client_id, message.results))
+        results = envelope.check_result()
+        if record.worker is not None and record.worker.announced:
+            record.worker.announced.difference_update(results)
+        if record.state is _ABANDONED and results:
+            self.ownership.drop(record.client_id, self.ownership.owned_by(record.client_id, results))
         if record.graph is not None:
+            message = envelope.check()
+            assert isinstance(message, TaskResult)
             self.graphs.about_to_end(record.graph, record, message)
-        self.lifecycle.happen(record, Event.RESULT, sender, envelope)
+        self.lifecycle.happen(record, _RESULT, sender, envelope)
 
     def _on_confirm(self, sender: Identity, envelope: Envelope) -> None:
         record = self._held_by(sender, envelope)

@@ -11,6 +11,8 @@ from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.records import TaskRecord
 from reference_impl.scheduler.turn import Turn
 
+_HAS_CAPACITY = Event.HAS_CAPACITY  # faster to look up
+
 
 class Dispatch:
     """``period`` is that of balancing, in seconds; negative: nothing is ever taken back."""
@@ -29,7 +31,7 @@ class Dispatch:
         lifecycle = self._lifecycle
         following, placement = self._queue.next, self._placement
         while (pair := following(placement)) is not None:
-            lifecycle.happen(pair[0], Event.HAS_CAPACITY, pair[1].worker_id)
+            lifecycle.happen(pair[0], _HAS_CAPACITY, pair[1].worker_id)
         if lifecycle.room_wanted:
             self._make_room()
 

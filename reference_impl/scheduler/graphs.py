@@ -35,6 +35,7 @@ from protocol.messages import (
     TaskResultType,
 )
 from reference_impl.scheduler.instructions import DuplicateObject
+from reference_impl.scheduler.limits import Refused
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.records import TaskRecord
 from reference_impl.scheduler.turn import Turn
@@ -184,11 +185,16 @@ class Graphs:
             self._turn.note(sender, f"the graph {message.task_id.hex()} can't run: {refusal}", logging.WARNING)
             self._turn.answer(sender, TaskResult(message.task_id, TaskResultType.FAILED))
             return
+        try:
+            self._lifecycle.admission.check(sender, len(graph.nodes), len(envelope.frame))
+        except Refused as refusal:
+            self._lifecycle.admission.refuse(sender, graph.graph_id, str(refusal))
+            return
         graph.accepted_at = self._turn.now
         self.living[graph.graph_id] = graph
         self._of_client.setdefault(sender, {})[graph.graph_id] = graph
         for node in graph.nodes.values():
-            record = self._lifecycle.accept(sender, Envelope.of(node.task))
+            record = self._lifecycle.accept(sender, Envelope.of(node.task), checked=True)
             record.graph = graph
             graph.living[record.task_id] = record
             if self._turn.monitored:
@@ -237,7 +243,7 @@ class Graphs:
         if record.state is State.SUCCESS:
             for ready in graph.succeeded(node, results[0] if results else None):
                 waiting = graph.living[ready.task.task_id]
-                waiting.frame = codec.encode(ready.with_inputs())
+                self._lifecycle.rewrite(waiting, codec.encode(ready.with_inputs()))
                 self._lifecycle.stand_behind(waiting)
                 self._lifecycle.happen(waiting, Event.INPUTS_READY, sender)
         elif not node.target:  # it failed in a graph that is being canceled

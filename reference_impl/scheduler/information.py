@@ -4,13 +4,15 @@ the monitor stream (SPEC section 12). Reads the core's state, changes nothing.""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from protocol import SPEC_VERSION
 from protocol.codec import decode_query, encode_answer, query_id
 from protocol.errors import MalformedMessage
 from protocol.identifiers import Identity, ObjectId, TaskId
+from protocol.lifecycle import State
 from protocol.messages import (
     AnswerValue,
     BinderStatus,
@@ -40,6 +42,7 @@ from protocol.messages import (
     WorkerManagerStatus,
     WorkerStatus,
 )
+from reference_impl.scheduler.limits import LISTED_TASKS, QUESTIONS_BURST, QUESTIONS_RATE, Budget
 from reference_impl.scheduler.story import find, told
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from reference_impl.scheduler.records import ClientRecord, Names, TaskRecord, WorkerRecord
 
 _U16_MAX = 0xFFFF
+_QUEUED_PER_LISTED = 500  # queued tasks that are passed while one is listed
 _COUNTED_TASKS = 2000
 """Above as many living tasks, it is not counted how many use an object: that takes 5 us for each task."""
 
@@ -59,9 +63,39 @@ def answer(core: SchedulerCore, sender: Identity, request: InformationRequest, n
         return InformationResponse(
             encode_answer(InformationAnswer(query_id(request.request), "error", f"not a query: {error}"))
         )
+    client = core.clients.get(sender)
+    asking = client if client is not None else core
+    if asking.questions is None:
+        asking.questions = Budget(QUESTIONS_BURST, QUESTIONS_RATE, now)
+    wait = asking.questions.spend(_cost(core, client, query), now)
+    if wait:
+        text = f"too many questions: ask again in {wait:.1f} s"
+        return InformationResponse(encode_answer(InformationAnswer(query.query_id, "error", text)))
     return InformationResponse(
         encode_answer(InformationAnswer(query.query_id, query.variant, _value(core, sender, query, now)))
     )
+
+
+def _cost(core: SchedulerCore, client: ClientRecord | None, query: InformationQuery) -> int:
+    """About how long the answer takes, in listed tasks."""
+    if query.variant == "tasks":
+        assert isinstance(query.value, TaskFilter)
+        listed = min(_matching(core, client, query.value), LISTED_TASKS, query.value.limit or LISTED_TASKS)
+        return 1 + listed + (len(core.queue) // _QUEUED_PER_LISTED if listed else 0)
+    if query.variant == "workers":
+        return 1 + len(core.workers)
+    if query.variant == "clients" or query.variant == "story":
+        return 1 + 2 * len(core.clients)
+    return 1
+
+
+def _matching(core: SchedulerCore, client: ClientRecord | None, wanted: TaskFilter) -> int:
+    """How many tasks match; not more than that, where they are named."""
+    if wanted.task_ids:
+        return len(wanted.task_ids)
+    if wanted.own_only:
+        return len(client.tasks) if client is not None else 0
+    return len(core.tasks)
 
 
 def _value(core: SchedulerCore, sender: Identity, query: InformationQuery, now: float) -> AnswerValue:
@@ -75,7 +109,7 @@ def _value(core: SchedulerCore, sender: Identity, query: InformationQuery, now: 
     if query.variant == "story":
         assert isinstance(query.value, bytes)
         return _story(core, sender, TaskId(query.value), now)
-    return VersionInfo("scalercli", core.settings.version, SPEC_VERSION, int(now - core.started_at))
+    return VersionInfo("scalercli", core.settings.version(), SPEC_VERSION, int(now - core.started_at))
 
 
 def _story(core: SchedulerCore, sender: Identity, task_id: TaskId, now: float) -> TaskStory:
@@ -91,19 +125,17 @@ def _story(core: SchedulerCore, sender: Identity, task_id: TaskId, now: float) -
 
 
 def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float) -> TaskList:
-    found: Iterable[TaskRecord]
+    found: Collection[TaskRecord]
+    client = core.clients.get(sender)
     if wanted.task_ids:
-        found = [core.tasks[i] for i in wanted.task_ids if i in core.tasks]
+        living = [core.tasks[i] for i in wanted.task_ids if i in core.tasks]
+        found = [task for task in living if not wanted.own_only or task.client_id == sender]
     elif wanted.own_only:
-        client = core.clients.get(sender)
         found = client.tasks.values() if client is not None else ()
     else:
         found = core.tasks.values()
-    chosen = [task for task in found if not wanted.own_only or task.client_id == sender]
-    shown = chosen[: wanted.limit] if wanted.limit else chosen
-    positions: dict[bytes, int] = {}
-    if any(task.state.wire is TaskState.INACTIVE for task in shown):
-        positions = {task.task_id: i for i, task in enumerate(core.queue, 1)}
+    shown = list(islice(found, min(wanted.limit or LISTED_TASKS, LISTED_TASKS)))
+    positions = _positions(core, {task.task_id for task in shown if task.state.wire is TaskState.INACTIVE})
     offers = _Offers(core.workers.values())
     return TaskList(
         tuple(
@@ -122,8 +154,20 @@ def _tasks(core: SchedulerCore, sender: Identity, wanted: TaskFilter, now: float
             )
             for task in shown
         ),
-        len(chosen),
+        len(found),
     )
+
+
+def _positions(core: SchedulerCore, wanted: set[TaskId]) -> dict[TaskId, int]:
+    """The places of tasks in the queue. (Those of graphs whose inputs are missing have none.)"""
+    positions: dict[TaskId, int] = {}
+    wanted = {task_id for task_id in wanted if core.tasks[task_id].state is State.INACTIVE}
+    for place, task in enumerate(core.queue, 1) if wanted else ():
+        if task.task_id in wanted:
+            positions[task.task_id] = place
+            if len(positions) == len(wanted):
+                break
+    return positions
 
 
 class _Offers:

@@ -36,6 +36,16 @@ class DuplicateObject(NamedTuple):
     copies: tuple[ObjectId, ...]
 
 
+class StoreThenSend(NamedTuple):
+    """Store an object, and once it is stored send ``named``; send ``bare`` if it can't be stored."""
+
+    object_id: ObjectId
+    payload: bytes
+    to: Identity
+    named: Envelope
+    bare: Envelope
+
+
 class Note(NamedTuple):
     """Log what a peer did, rate-limited per peer; ``level`` is that of ``logging``."""
 
@@ -48,4 +58,4 @@ class Stop(NamedTuple):
     """End the scheduler: a client has asked for it and may."""
 
 
-Instruction = Union[Send, Publish, DeleteObjects, DuplicateObject, Note, Stop]
+Instruction = Union[Send, Publish, DeleteObjects, DuplicateObject, StoreThenSend, Note, Stop]

@@ -17,7 +17,6 @@ from protocol.identifiers import Identity, TaskId
 from protocol.lifecycle import IGNORED, TABLE, TERMINAL, Action, Event, State
 from protocol.messages import (
     Kind,
-    Task,
     TaskCancel,
     TaskCancelConfirm,
     TaskCancelConfirmType,
@@ -28,14 +27,20 @@ from protocol.messages import (
 from protocol.payloads import TaskMetadata
 from reference_impl.scheduler.graphs import Graphs
 from reference_impl.scheduler.instructions import Send
+from reference_impl.scheduler.limits import LONG_TASK_BYTES, Admission, Limits
 from reference_impl.scheduler.monitor import state_task
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.placement import TaskQueue
-from reference_impl.scheduler.records import DemandingTask, TaskRecord, WorkerRecord, names_of
+from reference_impl.scheduler.records import ClientRecord, DemandingTask, TaskRecord, WorkerRecord, names_of
 from reference_impl.scheduler.story import add as add_to_story
 from reference_impl.scheduler.turn import Turn
 
+# The attributes of an Enum are slow to look up, and ``happen`` runs three times for each task.
+_INACTIVE, _RUNNING, _AS_RESULT_SAYS, _AS_NODE_ENDED = (
+    State.INACTIVE, State.RUNNING, State.AS_RESULT_SAYS, State.AS_NODE_ENDED,
+)  # fmt: skip
+_TASK, _HAS_CAPACITY, _CANCEL = Event.TASK, Event.HAS_CAPACITY, Event.CANCEL
 _RESULT_STATES: dict[int, State] = {
     TaskResultType.SUCCESS: State.SUCCESS,
     TaskResultType.FAILED: State.FAILED,
@@ -46,8 +51,11 @@ _RESULT_STATES: dict[int, State] = {
 class Lifecycle:
     """The tasks of all clients. ``stories``: whether what happens to each is kept for who asks."""
 
-    def __init__(self, turn: Turn, peers: Peers, ownership: Ownership, stories: bool) -> None:
+    def __init__(self, turn: Turn, peers: Peers, ownership: Ownership, stories: bool, limits: Limits) -> None:
         self.tasks: dict[TaskId, TaskRecord] = {}
+        self.task_bytes = 0
+        """Of the messages of these tasks, of the long ones."""
+        self.admission = Admission(limits, turn, peers, self, ownership.objects)
         self.queue = TaskQueue()
         self.graphs = Graphs(self, ownership, turn)
         self.ended = dict.fromkeys(TERMINAL, 0)
@@ -62,25 +70,37 @@ class Lifecycle:
         self._objects = ownership.objects
         self._stories = stories
         self._accepted_at = turn.now
+        self._most_tasks = limits.tasks
 
-    def accept(self, client_id: Identity, envelope: Envelope) -> TaskRecord:
+    def accept(self, client_id: Identity, envelope: Envelope, checked: bool = False) -> TaskRecord:
         """The record of a new Task, its id not being alive; what happens to it first is the caller's to say. A worker
-        must be able to read it: raises MalformedMessage if it is not."""
-        message = envelope.check()
-        assert isinstance(message, Task)
-        now = self._turn.now
+        must be able to read it: raises MalformedMessage if it is not. Raises Refused if there is no room for it, unless
+        that has been ``checked``."""
+        metadata, capabilities = envelope.check_task()
+        frame, now = envelope.frame, self._turn.now
+        client = self._clients.get(client_id)
+        if (
+            client is None
+            or len(client.tasks) >= client.room
+            or len(self.tasks) >= self._most_tasks
+            or len(frame) > LONG_TASK_BYTES
+        ):
+            if not checked:
+                self.admission.check(client_id, 1, len(frame))
+            client = self._peers.client(client_id, now)
         if now > self._accepted_at:
             self._accepted_at = now
-        priority = _priority(message.metadata)
-        client = self._peers.client(client_id, now)
+        priority = _priority(metadata)
         client_id = client.client_id  # equal, but one for all of its tasks
-        if message.capabilities or priority:
-            needs = names_of(message.capabilities)
-            record: TaskRecord = DemandingTask(envelope.task_id, client_id, envelope, 0.0, needs, priority)
+        if capabilities or priority:
+            needs = names_of(capabilities)
+            record: TaskRecord = DemandingTask(envelope.task_id, client_id, frame, 0.0, needs, priority)
         else:
-            record = TaskRecord(envelope.task_id, client_id, envelope, 0.0)
+            record = TaskRecord(envelope.task_id, client_id, frame, 0.0)
         self.stand_behind(record)
         self.tasks[record.task_id] = client.tasks[record.task_id] = record
+        if len(frame) > LONG_TASK_BYTES:
+            self._count_bytes(record, client, 1)
         return record
 
     def stand_behind(self, task: TaskRecord) -> None:
@@ -91,6 +111,21 @@ class Lifecycle:
             task.accepted_at = math.nextafter(self._accepted_at, math.inf)
             self._accepted_at = math.nextafter(task.accepted_at, math.inf)
 
+    def rewrite(self, task: TaskRecord, frame: bytes) -> None:
+        """The Task of a node, with its inputs."""
+        client = self._clients.get(task.client_id)
+        self._count_bytes(task, client, -1)
+        task.frame = frame
+        self._count_bytes(task, client, 1)
+
+    def _count_bytes(self, task: TaskRecord, client: ClientRecord | None, times: int) -> None:
+        """If its message is a long one; for the client as long as it is the client's task."""
+        size = len(task.frame)
+        if size > LONG_TASK_BYTES:
+            self.task_bytes += times * size
+            if client is not None and task.task_id in client.tasks:
+                client.task_bytes += times * size
+
     def happen(self, task: TaskRecord, event: Event, sender: Identity, envelope: Envelope | None = None) -> None:
         """Carries out one row of the table; ``sender`` and ``envelope`` are what caused the event."""
         before, holder = task.state, task.worker
@@ -99,13 +134,13 @@ class Lifecycle:
             self._ignore(task, event, sender)
             return
         after = row.next
-        if after is State.AS_RESULT_SAYS or after is State.AS_NODE_ENDED:
+        if after is _AS_RESULT_SAYS or after is _AS_NODE_ENDED:
             assert envelope is not None
             after = _RESULT_STATES[envelope.detail]
         task.state = after
-        if self._stories and event is not Event.TASK:
-            worker_id = sender if event is Event.HAS_CAPACITY else b"" if holder is None else holder.worker_id
-            more = "with force" if event is Event.CANCEL and envelope is not None and envelope.detail else ""
+        if self._stories and event is not _TASK:
+            worker_id = sender if event is _HAS_CAPACITY else b"" if holder is None else holder.worker_id
+            more = "with force" if event is _CANCEL and envelope is not None and envelope.detail else ""
             happened = (event, after, worker_id, self._turn.now, more)
             if task.story is None:  # without a call: this is the busiest place of the scheduler
                 task.story = [happened]
@@ -113,10 +148,10 @@ class Lifecycle:
                 add_to_story(task.story, happened)
         for action in row.actions:
             _ACTIONS[action](self, task, sender, envelope)
-        if before is State.INACTIVE and event is not Event.HAS_CAPACITY:
-            if after is not State.INACTIVE:
+        if before is _INACTIVE:
+            if event is not _HAS_CAPACITY and after is not _INACTIVE:
                 self.queue.leave(task)
-        elif after is State.RUNNING and before is not State.INACTIVE:
+        elif after is _RUNNING:
             task.force_wanted = task.force_sent = False  # the cancel that was refused is over
             if before is State.BALANCE_CANCELING and holder is not None:
                 holder.refused.add(task.task_id)  # it has started: no use asking again
@@ -219,6 +254,8 @@ class Lifecycle:
     def _forget(self, task: TaskRecord, sender: Identity, envelope: Envelope | None) -> None:
         del self.tasks[task.task_id]
         client = self._clients.get(task.client_id)
+        if len(task.frame) > LONG_TASK_BYTES:
+            self._count_bytes(task, client, -1)
         if client is not None:
             client.tasks.pop(task.task_id, None)
             if self._stories:

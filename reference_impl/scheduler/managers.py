@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 
 from protocol.identifiers import Identity
@@ -43,6 +43,10 @@ class Managers:
     def __len__(self) -> int:
         return len(self._managers)
 
+    def ids(self) -> Collection[bytes]:
+        """Their ``workerManagerID``."""
+        return self._managers.keys()
+
     def identities(self) -> list[Identity]:
         """Who they are."""
         return [manager.identity for manager in self._managers.values()]
@@ -68,6 +72,13 @@ class Managers:
         """Managers without a heartbeat for so long are lost; their workers stay."""
         lost = [key for key, manager in self._managers.items() if now - manager.last_seen > timeout]
         return [self._managers.pop(key).identity for key in lost]
+
+    def forget(self, manager: Identity) -> bool:
+        """This manager is lost: whether it was one."""
+        lost = [key for key, record in self._managers.items() if record.identity == manager]
+        for key in lost:
+            del self._managers[key]
+        return bool(lost)
 
     def command(
         self, manager_id: bytes, workers: Iterable[WorkerRecord], queued: Mapping[Names, int], now: float

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from protocol.identifiers import Identity, ObjectId, owner_digest
 from protocol.messages import ObjectContentType, ObjectDetail, ObjectMetadata
+from reference_impl.scheduler.limits import KEPT_NAME_BYTES
 
 
 class ObjectRecord(NamedTuple):
@@ -35,7 +36,7 @@ class ObjectRegistry:
             if object_id[:16] == digest:
                 self._objects[object_id] = ObjectRecord(
                     owner,
-                    names[i] if i < len(names) else b"",
+                    names[i][:KEPT_NAME_BYTES] if i < len(names) else b"",
                     types[i] if i < len(types) else ObjectContentType.OBJECT,
                     sizes[i] if i < len(sizes) else 0,
                 )

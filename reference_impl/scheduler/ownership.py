@@ -3,23 +3,30 @@ tasks it holds. Whatever is made for a client is gone when the client is gone.""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, Role, role_of
 from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata, TaskResult
 from reference_impl.scheduler.instructions import DeleteObjects
+from reference_impl.scheduler.limits import Limits
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.records import WorkerRecord
 from reference_impl.scheduler.turn import Turn
 
+_DELETED_AT_ONCE = 10_000
+"""How many ids a message to the workers has at most."""
+
 
 class Ownership:
     """The objects of all clients."""
 
-    def __init__(self, turn: Turn, peers: Peers) -> None:
+    def __init__(self, turn: Turn, peers: Peers, limits: Limits) -> None:
         self.objects = ObjectRegistry()
+        self._limits = limits
         self._turn = turn
         self._peers = peers
 
@@ -40,8 +47,19 @@ class Ownership:
             self._delete_own(sender, message)
 
     def _create(self, sender: Identity, metadata: ObjectMetadata) -> None:
+        client, limits = self._peers.clients.get(sender), self._limits
+        if client is None:
+            if len(self._peers.clients) >= limits.peers:
+                self._turn.note(sender, f"objects of a client that is not registered: there are {limits.peers}")
+                return
+            client = self._peers.client(sender, self._turn.now)
+        room = min(limits.objects_per_client - len(client.objects), limits.objects - len(self.objects))
+        if len(metadata.object_ids) > room:
+            client.room = 0
+            self._turn.note(sender, "it has too many objects: further ones are not tracked", logging.WARNING)
+            metadata = replace(metadata, object_ids=metadata.object_ids[: max(0, room)])
         created, refused = self.objects.create(sender, metadata)
-        self._peers.client(sender, self._turn.now).objects.update(created)
+        client.objects.update(created)
         if refused:
             self._turn.note(sender, f"an ObjectInstruction(create) with {refused} ids that are not its own")
 
@@ -65,6 +83,9 @@ class Ownership:
             return
         assert worker is not None
         results = self.objects.owned_by(owner, message.object_metadata.object_ids)
+        if not self._fit(worker.announced, len(results)):
+            self._turn.note(sender, "it announces results without end: they are not tracked", logging.WARNING)
+            return
         worker.announced.update(results)
         if owner in self._peers.clients:
             self.track(owner, message.object_metadata)
@@ -79,7 +100,7 @@ class Ownership:
         nobodys: list[ObjectId] = []
         for result in message.results:
             owner = self._peers.owner(result)
-            if owner is not None:
+            if owner is not None and self._fit(owner.objects, 1):
                 owner.objects.add(result)
             else:
                 nobodys.append(result)
@@ -88,6 +109,11 @@ class Ownership:
     def worker_lost(self, worker: WorkerRecord) -> None:
         """What it has stored for clients that left before, and told nobody, may lie there since the last deletion."""
         self._delete_untracked([result for result in worker.announced if self._peers.owner(result) is None])
+
+    def _fit(self, tracked: Collection[ObjectId], more: int) -> bool:
+        """Whether as many results can be tracked. There are more of them than the tasks that were taken only where a
+        worker makes them up, so that what a client has a right to is twice what it may announce."""
+        return len(tracked) + more <= 2 * self._limits.objects_per_client
 
     # ---- what the scheduler does ----
 
@@ -98,7 +124,7 @@ class Ownership:
     def track(self, owner: Identity, metadata: ObjectMetadata) -> None:
         """Objects that are made for a client, but not by it."""
         client = self._peers.clients.get(owner)
-        if client is not None:
+        if client is not None and self._fit(client.objects, len(metadata.object_ids)):
             client.objects.update(self.objects.create(owner, metadata)[0])
 
     def drop(self, owner: Identity, ids: list[ObjectId]) -> None:
@@ -114,10 +140,11 @@ class Ownership:
             return
         self.objects.forget(ids)
         self._turn.out.append(DeleteObjects(tuple(ids)))
-        metadata = ObjectMetadata(object_ids=tuple(ids))
-        delete = Envelope.of(ObjectInstruction(ObjectInstructionType.DELETE, b"", metadata))
-        for worker in self._peers.workers:
-            self._turn.send(worker, delete)
+        for start in range(0, len(ids), _DELETED_AT_ONCE):
+            metadata = ObjectMetadata(object_ids=tuple(ids[start : start + _DELETED_AT_ONCE]))
+            delete = Envelope.of(ObjectInstruction(ObjectInstructionType.DELETE, b"", metadata))
+            for worker in self._peers.workers:
+                self._turn.send(worker, delete)
 
     def _delete_untracked(self, ids: list[ObjectId]) -> None:
         """Objects that no worker has in use: they can only lie in the object storage."""

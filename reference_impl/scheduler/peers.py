@@ -11,19 +11,20 @@ from reference_impl.scheduler.records import ClientRecord, WorkerRecord
 class Peers:
     """Nothing but who is there; what follows from it when they come and go is the business of ``presence``."""
 
-    def __init__(self, ended_stories: int) -> None:
+    def __init__(self, ended_stories: int, room: int) -> None:
         self.clients: dict[Identity, ClientRecord] = {}
         self.workers: dict[Identity, WorkerRecord] = {}
         self.placement = Placement()
         self._owners: dict[bytes, ClientRecord] = {}  # the clients, by what the ids of their objects begin with
         self._ended_stories = ended_stories
+        self._room = room
 
     def client(self, identity: Identity, now: float) -> ClientRecord:
         """The record of a client, which is new if this is the first that is heard of it."""
         client = self.clients.get(identity)
         if client is None:
             client = self.clients[identity] = self._owners[owner_digest(identity)] = ClientRecord(
-                identity, now, self._ended_stories
+                identity, now, self._ended_stories, self._room
             )
         return client
 

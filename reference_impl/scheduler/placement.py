@@ -7,7 +7,7 @@ case, a task that requires nothing and has priority 0, touches one queue and one
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from heapq import merge
 
@@ -15,6 +15,7 @@ from protocol.lifecycle import State
 from reference_impl.scheduler.records import NOTHING, DemandingTask, Names, TaskRecord, WorkerRecord
 
 _COMPACT_ABOVE = 64
+_INACTIVE = State.INACTIVE  # an attribute of an Enum is slow to look up
 
 Lane = tuple[int, Names]
 """Of tasks with the same priority (negated: the least is the first) that require the same."""
@@ -36,7 +37,7 @@ class Fifo:
         return len(self._tasks) - self._left
 
     def __iter__(self) -> Iterator[TaskRecord]:
-        return (task for task in self._tasks if task.state is State.INACTIVE)
+        return (task for task in self._tasks if task.state is _INACTIVE)
 
     def append(self, task: TaskRecord) -> None:
         self._tasks.append(task)
@@ -60,7 +61,7 @@ class Fifo:
         """The next task; IndexError if there is none."""
         while True:
             task = self._tasks[0]
-            if task.state is State.INACTIVE:
+            if task.state is _INACTIVE:
                 return task
             self._tasks.popleft()
             self._left -= 1
@@ -69,7 +70,7 @@ class Fifo:
         """The next task, out of the queue; IndexError if there is none."""
         while True:
             task = self._tasks.popleft()
-            if task.state is State.INACTIVE:
+            if task.state is _INACTIVE:
                 return task
             self._left -= 1
 
@@ -158,13 +159,12 @@ class TaskQueue:
     def next(self, placement: Placement) -> tuple[TaskRecord, WorkerRecord] | None:
         """The task of the highest priority that was accepted first, of those that a worker with room can take, out of
         the queue, and that worker; None if there is none."""
-        plain = self._plain
         if self._demanding:
             return self._next_of_all(placement)
-        if not plain:
-            return None
         worker = placement.least_loaded()
-        return (plain.take(), worker) if worker is not None else None
+        if worker is None or not len(self._plain):
+            return None
+        return self._plain.take(), worker
 
     def _next_of_all(self, placement: Placement) -> tuple[TaskRecord, WorkerRecord] | None:
         for offers in placement.take_opened():
@@ -204,34 +204,34 @@ def _place(task: TaskRecord) -> tuple[int, float]:
 
 
 class Pool:
-    """Workers that have room, by how many tasks they hold. All operations take constant time."""
+    """Workers that have room, by how many tasks they hold. All operations take constant time. (The first one of a plain
+    dict does not: it is looked for behind the places of all that were first before.)"""
 
     __slots__ = ("_by_load", "_lowest", "workers")
 
     def __init__(self) -> None:
         self.workers = 0  # also those without room
-        self._by_load: list[dict[bytes, WorkerRecord]] = [{}]
+        self._by_load: list[OrderedDict[bytes, WorkerRecord]] = [OrderedDict()]
         self._lowest = 0
 
     def update(self, worker: WorkerRecord, before: int | None) -> None:
+        by_load = self._by_load
         if before is None:
             self.workers += 1
-        else:
-            self._discard(worker, before)
+        elif before < len(by_load):
+            by_load[before].pop(worker.worker_id, None)
         load = len(worker.held)
         if load < worker.queue_size:
-            while len(self._by_load) <= load:
-                self._by_load.append({})
-            self._by_load[load][worker.worker_id] = worker
-            self._lowest = min(self._lowest, load)
+            while len(by_load) <= load:
+                by_load.append(OrderedDict())
+            by_load[load][worker.worker_id] = worker
+            if load < self._lowest:
+                self._lowest = load
 
     def remove(self, worker: WorkerRecord) -> None:
         self.workers -= 1
-        self._discard(worker, len(worker.held))
-
-    def _discard(self, worker: WorkerRecord, load: int) -> None:
-        if load < len(self._by_load):
-            self._by_load[load].pop(worker.worker_id, None)
+        if len(worker.held) < len(self._by_load):
+            self._by_load[len(worker.held)].pop(worker.worker_id, None)
 
     def least_loaded(self) -> WorkerRecord | None:
         while self._lowest < len(self._by_load):

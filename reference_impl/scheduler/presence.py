@@ -7,9 +7,11 @@ a client has lost its client.
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Collection
 
 from protocol.envelope import Envelope
-from protocol.identifiers import Identity, Role, role_of
+from protocol.identifiers import Identity, ObjectId, Role, role_of
 from protocol.lifecycle import Event, State
 from protocol.messages import (
     ClientDisconnect,
@@ -27,13 +29,17 @@ from protocol.messages import (
 )
 from reference_impl.scheduler.instructions import DeleteObjects, Stop
 from reference_impl.scheduler.lifecycle import Lifecycle
+from reference_impl.scheduler.limits import KEPT_HEARTBEAT_BYTES
 from reference_impl.scheduler.managers import Managers
 from reference_impl.scheduler.monitor import state_worker
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
-from reference_impl.scheduler.records import ClientRecord, WorkerRecord
+from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
 from reference_impl.scheduler.settings import Settings
 from reference_impl.scheduler.turn import Turn
+
+_PIECE = 500
+"""How many tasks and objects of a lost client go at a time."""
 
 
 class Presence:
@@ -48,6 +54,7 @@ class Presence:
         self._peers = peers
         self._ownership = ownership
         self._lifecycle = lifecycle
+        self._leaving: deque[tuple[Identity, list[TaskRecord], list[ObjectId]]] = deque()  # lost clients, what is left
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
         self._worker_echo = Envelope.of(WorkerHeartbeatEcho(settings.storage_address))
 
@@ -59,8 +66,12 @@ class Presence:
             return
         message = envelope.message
         assert isinstance(message, ClientHeartbeat)
-        self._peers.client(sender, self._turn.now).heartbeat = message
         self._turn.send(sender, self._client_echo)
+        if not self._admits(sender, self._peers.clients, "client"):
+            return
+        client = self._peers.client(sender, self._turn.now)
+        if self._is_kept(sender, envelope):
+            client.heartbeat = message
 
     def worker_heartbeat(self, sender: Identity, envelope: Envelope) -> None:
         """The first one registers it."""
@@ -69,13 +80,17 @@ class Presence:
             return
         message = envelope.message
         assert isinstance(message, WorkerHeartbeat)
+        self._turn.send(sender, self._worker_echo)
+        if not self._admits(sender, self._peers.workers, "worker"):
+            return
+        if not self._is_kept(sender, envelope):
+            message = WorkerHeartbeat(queue_size=message.queue_size)
         worker = self._peers.workers.get(sender)
         if worker is None:
             worker = self._peers.add_worker(sender, message, self._turn.now)
             self._publish(worker, WorkerState.CONNECTED)
         worker.heartbeat = message
         worker.last_seen = self._turn.now
-        self._turn.send(sender, self._worker_echo)
 
     def manager_heartbeat(self, sender: Identity, envelope: Envelope) -> None:
         turn = self._turn
@@ -86,14 +101,32 @@ class Presence:
         assert isinstance(message, WorkerManagerHeartbeat)
         turn.send(sender, Envelope.of(WorkerManagerHeartbeatEcho()))
         name = message.worker_manager_id
-        if not name:
+        if not name or not self._is_kept(sender, envelope):
             return  # no worker can name it as its manager
+        if not self._admits(name, self.managers.ids(), "worker manager"):
+            return
         before = self.managers.seen(sender, message, turn.now)
         if before is not None:
             turn.note(sender, f"it is the worker manager {name!r} from now on, which was {before!r}", logging.WARNING)
         waiting = self._lifecycle.queue.waiting()
         command = self.managers.command(name, self._peers.workers.values(), waiting, turn.now)
         turn.send(sender, Envelope.of(command))
+
+    def _admits(self, peer: Identity, there: Collection[Identity], what: str) -> bool:
+        """Whether a peer is registered, or can be."""
+        limit = self._settings.limits.peers
+        if len(there) < limit or peer in there:
+            return True
+        self._turn.note(peer, f"this {what} is not registered: there are {limit} (--max-peers)", logging.WARNING)
+        return False
+
+    def _is_kept(self, sender: Identity, envelope: Envelope) -> bool:
+        """Whether what a heartbeat says is kept until the next one."""
+        if len(envelope.frame) <= KEPT_HEARTBEAT_BYTES:
+            return True
+        text = f"a heartbeat of {len(envelope.frame)} bytes: it shows that its sender is alive, nothing else"
+        self._turn.note(sender, text, logging.WARNING)
+        return False
 
     def tick(self) -> None:
         """Peers that are silent for too long are lost."""
@@ -133,9 +166,16 @@ class Presence:
             if client is not None:
                 self._client_lost(client)
 
+    def revoked(self, peer: Identity) -> None:
+        """Its key is not allowed any more."""
+        if self._drop(peer):
+            self._turn.note(peer, "its key was revoked: lost", logging.WARNING)
+
     def _shut_down(self) -> None:
         """Everything ends: nobody waits for ever for a task, and nothing is left in the object storage (LIV-17)."""
         turn = self._turn
+        while self._leaving:
+            self.proceed()
         for task in self._lifecycle.tasks.values():
             if task.state is not State.ABANDONED:
                 turn.answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
@@ -147,7 +187,23 @@ class Presence:
             turn.send(peer, shutdown)
         turn.out.append(Stop())
 
+    def overflowed(self, peer: Identity) -> None:
+        """It does not read what is sent to it. What has no room is lost to it, so the peer is lost, too."""
+        self._turn.note(peer, "it does not read what is sent to it: lost", logging.WARNING)
+        self._drop(peer)
+
     # ---- what is lost with a peer ----
+
+    def _drop(self, peer: Identity) -> bool:
+        """Whatever it was, it is lost; False if it was nothing."""
+        worker, client = self._peers.workers.get(peer), self._peers.clients.get(peer)
+        if worker is not None:
+            self._worker_lost(worker)
+        elif client is not None:
+            self._client_lost(client)
+        else:
+            return self.managers.forget(peer)
+        return True
 
     def _worker_lost(self, worker: WorkerRecord) -> None:
         """Each task that it held is lost with it; they go back to the front of the queue in their old order."""
@@ -164,9 +220,33 @@ class Presence:
     def _client_lost(self, client: ClientRecord) -> None:
         self._peers.remove_client(client)
         self._lifecycle.graphs.client_lost(client.client_id)
-        for task in list(client.tasks.values()):
-            self._lifecycle.happen(task, Event.CLIENT_LOST, client.client_id)
-        self._ownership.delete(list(client.objects))
+        self._leaving.append((client.client_id, list(client.tasks.values())[::-1], list(client.objects)))
+        if len(self._leaving) == 1:
+            self.proceed()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something of a client that is lost is still there: ``proceed`` goes on with it."""
+        return bool(self._leaving)
+
+    def proceed(self) -> None:
+        """What a lost client leaves behind goes in pieces: it may be a million tasks, and others do not wait for it.
+        The first piece, which nearly always is all, goes at once."""
+        left = _PIECE
+        while self._leaving and left:
+            client_id, tasks, objects = self._leaving[0]
+            while tasks and left:
+                left -= 1
+                task = tasks.pop()  # the oldest, before a worker gets it
+                if self._lifecycle.tasks.get(task.task_id) is task:
+                    self._lifecycle.happen(task, Event.CLIENT_LOST, client_id)
+            if objects and left:
+                piece, objects[-left:] = objects[-left:], []
+                left -= len(piece)
+                again = self._peers.clients.get(client_id)  # who has come back may have made some of them anew
+                self._ownership.delete([i for i in piece if i not in again.objects] if again is not None else piece)
+            if not tasks and not objects:
+                self._leaving.popleft()
 
     def _publish(self, worker: WorkerRecord, state: WorkerState) -> None:
         if self._turn.monitored:

@@ -6,14 +6,16 @@ from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 
 from protocol.envelope import Envelope
-from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId
+from protocol.identifiers import Identity, ObjectId, TaskId, WorkerId
 from protocol.lifecycle import State
 from protocol.messages import ClientHeartbeat, Kind, TaskCapability, WorkerHeartbeat
+from reference_impl.scheduler.limits import MOST_HELD, Budget
 from reference_impl.scheduler.story import Ended, Story
 
 Names = frozenset[str]
 """Of capabilities: what a task requires, or a worker offers."""
 NOTHING: Names = frozenset()
+_TASK = Kind.TASK  # faster to look up
 
 
 def names_of(capabilities: tuple[TaskCapability, ...]) -> Names:
@@ -34,8 +36,7 @@ class TaskRecord:
     __slots__ = (
         "accepted_at",
         "client_id",
-        "force_sent",
-        "force_wanted",
+        "force",
         "frame",
         "graph",
         "lost_workers",
@@ -45,23 +46,40 @@ class TaskRecord:
         "worker",
     )
 
-    def __init__(self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float) -> None:
+    def __init__(self, task_id: TaskId, client_id: Identity, frame: bytes, now: float) -> None:
         self.task_id = task_id
         self.client_id = client_id
-        self.frame = envelope.frame  # the Task as it came, to be passed on as it came
+        self.frame = frame  # the Task as it came, to be passed on as it came
         self.state = State.UNKNOWN
         self.worker: WorkerRecord | None = None  # who holds it
         self.lost_workers = 0
-        self.force_wanted = False  # somebody who may wants it stopped even if it runs
-        self.force_sent = False  # the TaskCancel in flight is a forced one
+        self.force = 0  # the next two, in one slot: a record has 16 bytes less
         self.accepted_at = now
         self.story: Story | None = None  # what happened since, once something has
         self.graph: Graph | None = None  # whose node it is, until it or the graph ends
 
     @property
+    def force_wanted(self) -> bool:
+        """Somebody who may wants it stopped even if it runs."""
+        return self.force & 1 != 0
+
+    @force_wanted.setter
+    def force_wanted(self, wanted: bool) -> None:
+        self.force = self.force & 2 | wanted
+
+    @property
+    def force_sent(self) -> bool:
+        """The TaskCancel in flight is a forced one."""
+        return self.force & 2 != 0
+
+    @force_sent.setter
+    def force_sent(self, sent: bool) -> None:
+        self.force = self.force & 1 | sent << 1
+
+    @property
     def envelope(self) -> Envelope:
         """The Task. (Its frame is all that is kept: an envelope takes as much memory again.)"""
-        return Envelope(Kind.TASK, self.task_id, ClientId(self.client_id), 0, self.frame, None)
+        return Envelope(_TASK, self.task_id, self.client_id, 0, self.frame, None)  # type: ignore[arg-type]
 
 
 class DemandingTask(TaskRecord):
@@ -71,9 +89,9 @@ class DemandingTask(TaskRecord):
     __slots__ = ("needs", "priority")
 
     def __init__(
-        self, task_id: TaskId, client_id: Identity, envelope: Envelope, now: float, needs: Names, priority: int = 0
+        self, task_id: TaskId, client_id: Identity, frame: bytes, now: float, needs: Names, priority: int = 0
     ) -> None:
-        super().__init__(task_id, client_id, envelope, now)
+        super().__init__(task_id, client_id, frame, now)
         self.needs: Names = needs  # type: ignore[misc]
         self.priority: int = priority  # type: ignore[misc]
 
@@ -81,15 +99,29 @@ class DemandingTask(TaskRecord):
 class ClientRecord:
     """A client that has not left or timed out."""
 
-    __slots__ = ("client_id", "connected_at", "ended", "heartbeat", "last_seen", "objects", "tasks")
+    __slots__ = (
+        "client_id",
+        "connected_at",
+        "ended",
+        "heartbeat",
+        "last_seen",
+        "objects",
+        "questions",
+        "room",
+        "task_bytes",
+        "tasks",
+    )
 
-    def __init__(self, client_id: Identity, now: float, ended_stories: int) -> None:
+    def __init__(self, client_id: Identity, now: float, ended_stories: int, room: int) -> None:
         self.client_id = client_id
         self.connected_at = now
         self.last_seen = now
         self.heartbeat: ClientHeartbeat | None = None
         self.tasks: dict[TaskId, TaskRecord] = {}
+        self.room = room  # for so many tasks; 0: there is no room for its objects
+        self.task_bytes = 0  # of their messages, of the long ones
         self.objects: set[ObjectId] = set()
+        self.questions: Budget | None = None  # once it has asked something
         self.ended: Ended = deque(maxlen=ended_stories)
 
 
@@ -111,7 +143,7 @@ class WorkerRecord:
 
     def __init__(self, worker_id: WorkerId, heartbeat: WorkerHeartbeat, now: float) -> None:
         self.worker_id = worker_id
-        self.queue_size = heartbeat.queue_size  # read once, when it registers
+        self.queue_size = min(heartbeat.queue_size, MOST_HELD)  # read once, when it registers
         self.offers = names_of(heartbeat.capabilities)  # likewise
         self.manager_id = heartbeat.worker_manager_id  # likewise
         self.heartbeat = heartbeat

@@ -7,28 +7,27 @@ for deleting what clients leave behind.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
 import zmq
 
-from protocol import codec, storage
+from protocol import codec
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ObjectId
-from protocol.messages import BinderStatus, Kind, KindCount, ObjectStorageStatus
+from protocol.identifiers import Identity
+from protocol.messages import BinderStatus, Kind, KindCount
 from protocol.storage import MAGIC
+from reference_impl.access.settings import ServerAccess
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.scheduler import information
 from reference_impl.scheduler.core import SchedulerCore
+from reference_impl.scheduler.door import Door
 from reference_impl.scheduler.instructions import (
     DeleteObjects,
     DuplicateObject,
@@ -37,9 +36,12 @@ from reference_impl.scheduler.instructions import (
     Publish,
     Send,
     Stop,
+    StoreThenSend,
 )
+from reference_impl.scheduler.outbox import LONG_BYTES, Outbox
+from reference_impl.scheduler.router import Router
 from reference_impl.scheduler.settings import Settings
-from reference_impl.storage_connection import StorageConnection, StorageLost
+from reference_impl.scheduler.storage_link import StorageLink
 from reference_impl.transport import new_context
 
 _LOG = logging.getLogger("scheduler")
@@ -47,15 +49,14 @@ _LOG = logging.getLogger("scheduler")
 MONITOR_PORT_OFFSET = 2
 MAX_MESSAGE_BYTES = 64 << 20
 _TICK_SECONDS = 1.0
+_TURN_MESSAGES, _TURN_BYTES = 16, 1 << 14  # of whoever is there, before it is looked who else has come
 _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
+_AT_ONCE = 100  # instructions
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
-_STORAGE_RETRY_SECONDS = 2.0
-_STORAGE_CONNECT_SECONDS = 0.5
 _STORAGE_FINISH_SECONDS = 2.0
-_MAX_PENDING_REQUESTS = 1_000_000
+_MAX_RECEIVED_MESSAGES = 1000  # of one peer, that wait to be read; it waits when there are more
 _FREE_PORT_TRIES = 50
-_IDENTITY = b"Scheduler|"
-_READ, _READ_AND_WRITE = int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT)  # an | of flags is slow
+_REBIND_SECONDS, _REBIND_PAUSE_SECONDS = 1.0, 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ class Listen:
     storage: Address
     report_seconds: float = 1.0
     object_report_limit: int = 500
+    unsent_messages: int = 100_000  # of one peer; at more it is lost
+    unsent_bytes: int = 256 << 20  # the same, of messages longer than 4 KiB
     storage_magic: bytes = MAGIC
+    access: ServerAccess | None = None
 
 
 class SchedulerServer:
@@ -79,22 +83,26 @@ class SchedulerServer:
     def __init__(self, settings: Settings, listen: Listen) -> None:
         self._listen = listen
         self._context = new_context()
-        self._router = self._context.socket(zmq.ROUTER)
+        self._router = Router(self._context)
         self._monitor = self._context.socket(zmq.XPUB)
         try:
             self._set_options()
+            self._door = Door(self._context, self._router, self._monitor, listen.access, self._knows)
             self.address, self.monitor_address = self._bind()
         except BaseException:
             self._context.destroy(linger=0)
             raise
         self.core = SchedulerCore(settings, time.monotonic())
-        self._storage = _StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic)
+        access = listen.access.as_peer() if listen.access is not None else None
+        self._storage = StorageLink(listen.storage, f"{self.address}".encode(), listen.storage_magic, access)
+        self._outbox = Outbox(self._router.socket, listen.unsent_bytes)
         self._peers = PeerLog(_LOG)
         self._received = [0] * len(Kind)
         self._sent = [0] * len(Kind)
         self._subscribers = 0
         self._stopping = False
-        self._meter = ResourceMeter()
+        self._slow: dict[Identity, None] = {}  # who can't take more, which the core does not know yet
+        self._meter: ResourceMeter | None = None  # not at the start, which it would slow down
 
     def __enter__(self) -> SchedulerServer:
         return self
@@ -105,24 +113,29 @@ class SchedulerServer:
     def close(self) -> None:
         """Closes every socket; what was sent still leaves, for up to half a second."""
         self._storage.close()
+        self._door.close()
         self._context.destroy(linger=500)
 
     def _set_options(self) -> None:
         for option, value in (
-            (zmq.RCVHWM, 0),
-            (zmq.SNDHWM, 0),
+            (zmq.RCVHWM, _MAX_RECEIVED_MESSAGES),
+            (zmq.SNDHWM, self._listen.unsent_messages),
+            (zmq.ROUTER_MANDATORY, 1),  # what can't be sent is an error, not dropped without a word
             (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
             (zmq.TCP_KEEPALIVE, 1),
             (zmq.ROUTER_HANDOVER, 1),  # a peer may come back before its old connection is seen to end (TRN-12)
         ):
-            self._router.setsockopt(option, value)
+            self._router.socket.setsockopt(option, value)
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+
+    def _knows(self, identity: Identity) -> bool:
+        return identity in self.core.clients or identity in self.core.workers
 
     def _bind(self) -> tuple[Address, Address]:
         wanted = self._listen.address
         for attempt in range(_FREE_PORT_TRIES):
-            self._router.bind(str(wanted))
-            address = _bound_address(self._router)
+            self._router.socket.bind(str(wanted))
+            address = _bound_address(self._router.socket)
             monitor = self._listen.monitor or Address(address.host, address.port + MONITOR_PORT_OFFSET)
             try:
                 self._monitor.bind(str(monitor))
@@ -131,37 +144,50 @@ class SchedulerServer:
                 # Only a free port of our own choosing can be chosen again.
                 if wanted.port or self._listen.monitor or attempt + 1 == _FREE_PORT_TRIES:
                     raise zmq.ZMQError(error.errno, f"{error.strerror} (monitor address {monitor})") from None
-                self._router.unbind(str(address))
+                self._router.socket.unbind(str(address))
         raise AssertionError("unreachable")
 
     def run(self, stop: StopSignals | None = None) -> None:
         """Serves until a stop signal, or until a client has shut the cluster down."""
         poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._router.socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
+        self._door.register(poller)
         if stop is not None:
             poller.register(stop.fileno(), zmq.POLLIN)
-        next_tick = next_report = time.monotonic()
+        secured = self._listen.access is not None
+        next_tick = time.monotonic()
+        next_report = next_tick + self._listen.report_seconds
         while not self._stopping:
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + min(_TICK_SECONDS, self._tick_seconds())
                 self._carry_out(self.core.tick(now))
+                if revoked := self._door.tick():
+                    self._carry_out(self.core.revoke(revoked, now))
+                if self._door.watchers_revoked:
+                    self._renew_monitor(poller)
                 self._storage.maintain(now)
+                self._outbox.tidy()
             if now >= next_report:
                 next_report = now + self._listen.report_seconds
                 self._report(now)
             self._storage.update(poller)
-            wait = max(0.0, min(next_tick, next_report) - time.monotonic())
-            ready = dict(poller.poll(int(wait * 1000) + 1))
+            wait = int(max(0.0, min(next_tick, next_report) - time.monotonic()) * 1000) + 1
+            ready = dict(poller.poll(0 if self.core.unfinished else wait))
             if stop is not None and stop.fileno() in ready:
                 _LOG.info("%s: ending", stop.received.name if stop.received else "stop")
                 return
-            if self._router in ready:
+            if self._router.socket in ready:
                 self._drain()
             if self._monitor in ready:
                 self._subscriptions()
+            if self.core.unfinished:
+                self._carry_out(self.core.proceed(time.monotonic()))
             self._storage.handle(ready, poller)
+            self._carry_out(self._storage.take_answers())
+            if secured:
+                self._door.handle(ready)
         self._storage.finish(time.monotonic() + _STORAGE_FINISH_SECONDS)
 
     def _tick_seconds(self) -> float:
@@ -172,45 +198,69 @@ class SchedulerServer:
         return max(0.01, min(times))
 
     def _drain(self) -> None:
+        """Handles what has come. What is to be done is done for many messages at once: libzmq's thread, which sleeps
+        as soon as it has nothing to send, is woken once for all of them, and so is each peer."""
         now = time.monotonic()
-        receive, core = self._router.recv_multipart, self.core
+        receive, core, received = self._door.receive, self.core, self._received
+        instructions: list[Instruction] = []
+        left = 0
         for _ in range(_DRAIN_MESSAGES):
+            if left <= 0:
+                self._carry_out(instructions)
+                instructions = []
+                self._router.look()
+                left = _TURN_BYTES
+            message = receive()
+            if message is None:
+                break
+            sender, frame = message
+            left -= _TURN_BYTES // _TURN_MESSAGES
             try:
-                frames = receive(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            sender = frames[0]
-            if len(frames) != 2:
-                reason = f"{len(frames) - 1} frames instead of one"
-                self._carry_out(core.receive_malformed(sender, reason))
-                continue
-            try:
-                envelope = Envelope.parse(frames[1])
+                if frame is None:
+                    raise MalformedMessage("several frames instead of one")
+                left -= len(frame)
+                envelope = Envelope.parse(frame)
             except MalformedMessage as error:
-                self._carry_out(core.receive_malformed(sender, str(error)))
+                instructions += core.receive_malformed(sender, str(error))
                 continue
-            self._received[envelope.kind] += 1
-            self._carry_out(core.receive(sender, envelope, now))
+            received[envelope.kind] += 1
+            instructions += core.receive(sender, envelope, now)
+            if len(instructions) >= _AT_ONCE:
+                self._carry_out(instructions)
+                instructions = []
+        self._carry_out(instructions)
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
+        send, sent = self._router.send, self._sent
         for instruction in instructions:
             if isinstance(instruction, Send):
-                self._sent[instruction.envelope.kind] += 1
+                to, envelope = instruction
+                sent[envelope.kind] += 1
+                frame = envelope.frame
                 try:
-                    self._router.send_multipart((instruction.to, instruction.envelope.frame), zmq.NOBLOCK)
-                except zmq.ZMQError as error:  # the peer is gone, or can't take more
-                    self._peers.note(logging.WARNING, instruction.to, f"nothing can be sent to it: {error}")
+                    if len(frame) <= LONG_BYTES:
+                        send(to, frame)
+                    else:
+                        self._outbox.send(to, frame)
+                except zmq.Again:
+                    self._slow[to] = None
+                except zmq.ZMQError as error:  # there is no connection to it
+                    self._peers.note(logging.INFO, to, f"nothing can be sent to it: {error.strerror}")
             elif isinstance(instruction, Publish):
                 self._publish(codec.encode(instruction.message))
             elif isinstance(instruction, DeleteObjects):
                 self._storage.delete(instruction.object_ids)
             elif isinstance(instruction, DuplicateObject):
                 self._storage.duplicate(instruction.source, instruction.copies)
+            elif isinstance(instruction, StoreThenSend):
+                self._storage.store(instruction)
             elif isinstance(instruction, Note):
                 self._peers.note(instruction.level, instruction.peer, instruction.text)
             elif isinstance(instruction, Stop):
                 _LOG.info("a client has shut the cluster down: ending")
                 self._stopping = True
+        while self._slow:
+            self._carry_out(self.core.overflowed(self._slow.popitem()[0]))
 
     def _publish(self, frame: bytes) -> None:
         self._monitor.send(frame, zmq.NOBLOCK)
@@ -228,7 +278,30 @@ class SchedulerServer:
                 self._subscribers -= 1
         self.core.monitored = self._subscribers > 0
 
+    def _renew_monitor(self, poller: zmq.Poller) -> None:
+        """A publisher can't close the connection of one subscriber: so all are closed, and those who may come back."""
+        poller.unregister(self._monitor)
+        self._monitor.close(linger=0)
+        self._monitor = self._context.socket(zmq.XPUB)
+        self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+        self._door.guard_monitor(self._monitor)
+        deadline = time.monotonic() + _REBIND_SECONDS
+        while True:
+            try:
+                self._monitor.bind(str(self.monitor_address))
+                break
+            except zmq.ZMQError as error:  # ZeroMQ closes sockets in a thread of its own
+                if time.monotonic() >= deadline:
+                    _LOG.error("there is no monitor stream any more: %s", error)
+                    break
+                time.sleep(_REBIND_PAUSE_SECONDS)
+        self._subscribers, self.core.monitored = 0, False
+        poller.register(self._monitor, zmq.POLLIN)
+
     def _report(self, now: float) -> None:
+        if self._meter is None:
+            self._meter = ResourceMeter()  # measures from now on: no report yet
+            return
         if not self.core.monitored:
             return
         self._storage.ask_total()
@@ -248,125 +321,3 @@ def _bound_address(socket: zmq.Socket[bytes]) -> Address:
     endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(endpoint, bytes)
     return Address.parse(endpoint.rstrip(b"\0").decode())
-
-
-_Request = tuple[ObjectId, "ObjectId | None"]
-"""An object to delete; or to make, as a copy of the second one."""
-
-
-class _StorageLink:
-    """Deletes and copies objects in the object storage, also when it is away for a while, and asks it for its
-    totals."""
-
-    def __init__(self, address: Address, name: bytes, magic: bytes) -> None:
-        self._address = address
-        self._magic = magic
-        self._identity = _IDENTITY + name
-        self._connection: StorageConnection | None = None
-        self._registered = 0  # what the poller waits for, on this connection
-        self._retry_at = 0.0
-        self._waiting: deque[_Request] = deque(maxlen=_MAX_PENDING_REQUESTS)
-        self._unanswered: dict[int, _Request] = {}  # sent on this connection, by request id
-        self._asked = False
-        self.status = ObjectStorageStatus()
-        """What the last infoGetTotal said."""
-
-    def delete(self, object_ids: tuple[ObjectId, ...]) -> None:
-        self._ask([(object_id, None) for object_id in object_ids])
-
-    def duplicate(self, source: ObjectId, copies: tuple[ObjectId, ...]) -> None:
-        """The requests are on their way when this returns, unless the storage is away."""
-        self._ask([(object_id, source) for object_id in copies])
-        if self._connection is not None:
-            with contextlib.suppress(StorageLost):  # the next ``update`` meets the same error, and handles it
-                self._connection.flush()
-
-    def _ask(self, requests: Iterable[_Request]) -> None:
-        connection = self._connection
-        if connection is None:
-            self._waiting.extend(requests)
-            return
-        for request in requests:
-            object_id, source = request
-            request_id = connection.next_id()
-            self._unanswered[request_id] = request
-            if source is None:
-                connection.send(storage.delete_request(request_id, object_id))
-            else:
-                connection.send(storage.duplicate_request(request_id, object_id, source))
-
-    def ask_total(self) -> None:
-        if self._connection is not None and not self._asked:
-            self._asked = True
-            self._connection.send(storage.total_request(self._connection.next_id()))
-
-    def maintain(self, now: float) -> None:
-        """Connects, if there is no connection and it is time to try."""
-        if self._connection is not None or now < self._retry_at:
-            return
-        try:
-            self._connection = StorageConnection(
-                self._address, self._identity, magic=self._magic, timeout_seconds=_STORAGE_CONNECT_SECONDS
-            )
-        except StorageLost as error:
-            _LOG.warning("%s; next try in %g s", error, _STORAGE_RETRY_SECONDS)
-            self._retry_at = now + _STORAGE_RETRY_SECONDS
-            return
-        waiting, self._waiting = tuple(self._waiting), deque(maxlen=_MAX_PENDING_REQUESTS)
-        self._ask(waiting)
-
-    def update(self, poller: zmq.Poller) -> None:
-        """Sends what can be sent, and lets the poller wait for what the connection waits for."""
-        if self._connection is None:
-            return
-        try:
-            if self._connection.wants_write:
-                self._connection.flush()
-        except StorageLost as error:
-            self._lost(error, poller)
-            return
-        wanted = _READ_AND_WRITE if self._connection.wants_write else _READ
-        if wanted != self._registered:
-            poller.register(self._connection.fileno(), wanted)
-            self._registered = wanted
-
-    def handle(self, ready: dict[object, int], poller: zmq.Poller) -> None:
-        if self._connection is None or self._connection.fileno() not in ready:
-            return
-        try:
-            for response in self._connection.receive():
-                if response.type is storage.ResponseType.INFO_GET_TOTAL_OK:
-                    self._asked = False
-                    self.status = ObjectStorageStatus(*storage.Total.from_bytes(response.payload))
-                else:
-                    self._unanswered.pop(response.response_id, None)
-        except (StorageLost, MalformedMessage) as error:
-            self._lost(error, poller)
-
-    def finish(self, deadline: float) -> None:
-        """Waits until everything is deleted, for a bounded time. It serves nothing else from then on."""
-        poller, self._registered = zmq.Poller(), 0
-        self.maintain(time.monotonic())
-        while self._unanswered and self._connection is not None and time.monotonic() < deadline:
-            self.update(poller)
-            self.handle(dict(poller.poll(int(1000 * (deadline - time.monotonic())) + 1)), poller)
-
-    def _lost(self, error: Exception, poller: zmq.Poller) -> None:
-        _LOG.warning("%s; deletions and copies wait until it is back", error)
-        if self._connection is not None:
-            if self._registered:
-                poller.unregister(self._connection.fileno())
-            self._connection.close()
-        self._connection, self._registered, self._asked = None, 0, False
-        self._waiting.extend(self._unanswered.values())  # nobody knows whether these were carried out: once more
-        self._unanswered.clear()
-
-    def close(self) -> None:
-        """Sends what is waiting, as far as the socket takes it, and closes."""
-        if self._connection is not None:
-            try:
-                self._connection.flush()
-            except StorageLost as error:
-                _LOG.warning("%s", error)
-            self._connection.close()
-            self._connection = None

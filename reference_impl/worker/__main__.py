@@ -13,7 +13,9 @@ import socket
 import sys
 from functools import partial
 
-from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail, size
+from reference_impl.access.keys import KeyFileError
+from reference_impl.access.settings import add_peer_options, keys_for_tasks, peer_access
+from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail, size
 from reference_impl.processes import StopSignals
 from reference_impl.worker.family import become_subreaper
 from reference_impl.worker.zygote import Zygote
@@ -101,6 +103,7 @@ def _parser() -> RoleParser:
         "allocates more gets a MemoryError or is killed",
     )
     add_magic(parser)
+    add_peer_options(parser)
     return parser
 
 
@@ -185,10 +188,14 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().start(argv, partial(importlib.import_module, "reference_impl.worker.agent"))
     stop = StopSignals(signal.SIGUSR1)
     try:
+        try:
+            access = peer_access(options)
+        except KeyFileError as error:
+            return fail(str(error), error.hint, USAGE_ERROR)
         limit = vars(options).get("memory_limit_per_task") or 0
         become_subreaper()  # of what a killed zygote leaves behind
         # It imports what tasks need while this process imports what it needs itself.
-        zygote = Zygote(str(options.scheduler_address), limit)
+        zygote = Zygote(str(options.scheduler_address), limit, keys_for_tasks(access))
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
         from reference_impl.worker.agent import Agent, Serve
@@ -211,6 +218,7 @@ def main(argv: list[str] | None = None) -> int:
             options.name,
             options.object_cache_bytes,
             options.object_storage_magic,
+            access,
             options.hard_processor_suspend,
         )
         facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
@@ -221,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         except WorkerBroken as error:
             return fail(str(error), "the lines above may say why; is the machine out of memory or processes?", 125)
         if lost:
-            return fail(lost, f"is a scheduler running at {options.scheduler_address}?")
+            return fail(lost, agent.hint or f"is a scheduler running at {options.scheduler_address}?")
         return 0
     finally:
         stop.close()

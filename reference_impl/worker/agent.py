@@ -25,11 +25,12 @@ from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId, TaskId, WorkerId, new_object_id, new_worker_id
 from protocol.payloads import ResultMetadata
 from protocol.storage import MAGIC, Buffer
+from reference_impl.access.handshakes import HandshakeWatch, Verdict
+from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
-from reference_impl.cuts import CutWatch
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
-from reference_impl.transport import new_context
+from reference_impl.transport import has_message, new_context
 from reference_impl.worker.channel import SUCCESS, Record
 from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.core import WorkerCore
@@ -85,13 +86,14 @@ class Serve:
     name: str = "worker"
     cache_bytes: int = 512 << 20
     storage_magic: bytes = MAGIC
+    access: PeerAccess | None = None
     hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
 
 
 class _Slot:
     identity: WorkerId
     socket: zmq.Socket[bytes]
-    cuts: CutWatch
+    watch: HandshakeWatch
 
     def __init__(self, index: int, core: WorkerCore) -> None:
         self.index = index
@@ -125,17 +127,20 @@ class Agent:
         self._serve = serve
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
+        self.hint = ""
+        """What to do about what ``run`` returns, if that is known."""
         self._answers = 0  # of processors, since the last wait
         self._log = PeerLog(_LOG)
         self._meters = Meters(families=bool(settings.memory_limit))
         self._memory_limit = settings.memory_limit
         self._objects = ObjectCache(serve.cache_bytes)
-        self._storage = StorageLink(new_worker_id(serve.name), self._fetched, serve.storage_magic)
+        self._storage = StorageLink(new_worker_id(serve.name), self._fetched, serve.storage_magic, serve.access)
         self._storage_descriptor = -1
         self._clients = ClientFinder(serve.scheduler.port)
         self._reactor = Reactor()
         self._spares: list[Processor] = []
         self._context = new_context()
+        self._verdict = Verdict(serve.access.key.public.name if serve.access is not None else None)
         self._slots: list[_Slot] = []
         for index in range(serve.slots):
             slot = _Slot(index, WorkerCore(settings, time.monotonic()))
@@ -166,7 +171,11 @@ class Agent:
         """Under a new name."""
         slot.identity = slot.core.identity = new_worker_id(self._serve.name)
         slot.socket = self._socket(slot.identity)
-        slot.cuts = CutWatch(slot.socket)
+        slot.watch = HandshakeWatch(slot.socket, cuts=True)
+        if not slot.index and (not self._verdict.done or self._serve.access is not None):
+            self._reactor.register(
+                slot.watch.socket, partial(self._handshakes_ended, slot)
+            )  # what one learns, all learn
         slot.socket.connect(str(self._serve.scheduler))
         self._reactor.register(slot.socket, partial(self._receive, slot))
 
@@ -180,6 +189,8 @@ class Agent:
         ):
             socket.setsockopt(option, value)
         socket.setsockopt(zmq.IDENTITY, identity)
+        if self._serve.access is not None:
+            self._serve.access.secure(socket)
         return socket
 
     def __enter__(self) -> Agent:
@@ -194,6 +205,8 @@ class Agent:
             self._carry_out(slot, slot.core.leave())
         self._pool.close()
         self._storage.close()
+        for slot in self._slots:
+            slot.watch.close()
         self._context.destroy(linger=_GOODBYE_MILLISECONDS)
 
     # ---- the loop ----
@@ -261,7 +274,7 @@ class Agent:
             usage = _NO_USAGE
             if slot.core.wants_usage(now):  # a heartbeat is due
                 usage = self._usage(slot, now)
-                if slot.cuts.cut():
+                if slot.watch.cut():
                     self._renew(slot, now, usage)
             self._carry_out(slot, slot.core.tick(now, usage))
 
@@ -269,7 +282,8 @@ class Agent:
         """Its connection was cut. It leaves under its old name and comes back under a new one (IDN-05): what is on its
         way to the old one reaches nobody."""
         self._reactor.unregister(slot.socket)
-        slot.cuts.close()
+        self._reactor.unregister(slot.watch.socket)
+        slot.watch.close()
         slot.socket.close(linger=0)
         slot.socket = self._socket(slot.identity)  # libzmq may not connect the other one again
         slot.socket.connect(str(self._serve.scheduler))
@@ -286,17 +300,30 @@ class Agent:
 
     # ---- events ----
 
+    def _handshakes_ended(self, slot: _Slot) -> None:
+        refusal = self._verdict.refusal(slot.watch.ended())
+        if self._verdict.done and self._serve.access is None:  # what can still be refused is a key
+            self._reactor.unregister(slot.watch.socket)
+        if refusal is not None:
+            text = f"the scheduler at {self._serve.scheduler} {refusal.what}"
+            if refusal.certain:
+                self._end(None, End(text, refusal.hint))
+            else:
+                _LOG.error("%s (%s); trying on", text, refusal.hint)
+
     def _receive(self, slot: _Slot) -> None:
-        receive = slot.socket.recv
-        for _ in range(_DRAIN_MESSAGES):
+        receive, option = slot.socket.recv, slot.socket.getsockopt
+        for count in range(_DRAIN_MESSAGES):
+            if count == 1 and not has_message(slot.socket):  # often there is one only
+                return
             try:
                 frame = receive(zmq.NOBLOCK)
             except zmq.Again:
                 return
             now = time.monotonic()
-            if slot.socket.getsockopt(zmq.RCVMORE):
+            if option(zmq.RCVMORE):
                 frames = 1
-                while slot.socket.getsockopt(zmq.RCVMORE):
+                while option(zmq.RCVMORE):
                     receive(zmq.NOBLOCK)
                     frames += 1
                 self._carry_out(slot, slot.core.malformed(f"{frames} frames instead of one"))
@@ -487,7 +514,8 @@ class Agent:
         self._pool.forget_all()
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
-        self._storage.use(instruction.address.host, instruction.address.port, time.monotonic())
+        address = instruction.address
+        self._storage.use(address.host, address.port, time.monotonic(), address.scheme)
         if self._announce is not None:
             self._maybe_ready()
 
@@ -509,3 +537,4 @@ class Agent:
     def _end(self, slot: _Slot | None, instruction: End) -> None:
         if self._ended is None:
             self._ended = instruction.error
+            self.hint = instruction.hint

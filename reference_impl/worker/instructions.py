@@ -114,9 +114,11 @@ class Note(NamedTuple):
 
 
 class End(NamedTuple):
-    """The worker ends: because the scheduler is lost (what is known of that), or (empty) because the cluster ends."""
+    """The worker ends: because the scheduler is lost (what is known of that, and what to do, if that is known, too), or
+    (empty) because the cluster ends."""
 
     error: str
+    hint: str = ""
 
 
 Instruction = Union[

@@ -101,6 +101,24 @@ class _Orphans:
                     os.waitpid(pid, os.WNOHANG)
 
 
+class _Kept:
+    """An argument that other tasks have, too. Each of them loads its own, except of what nobody can change."""
+
+    __slots__ = ("_loaded", "_payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._loaded: bytes | str | None = None
+
+    def load(self, serializer: Any) -> Any:
+        if self._loaded is not None:
+            return self._loaded
+        value = serializer.deserialize(self._payload)
+        if type(value) in (bytes, str) and type(serializer) is serialization.PlainSerializer:
+            self._loaded, self._payload = value, b""
+        return value
+
+
 class _Processor:
     def __init__(self, channel: int, claims: int, output: _Output) -> None:
         self._claims = claims
@@ -113,13 +131,13 @@ class _Processor:
         self._reader = open(channel, "rb", 1 << 16, closefd=False)  # noqa: SIM115
         self._payloads: dict[bytes, bytes] = {}  # given, not loaded yet
         self._loaded: dict[bytes, Any] = {}
-        self._arguments: dict[bytes, bytes] = {}  # that other tasks have, too: each of them loads its own
+        self._arguments: dict[bytes, _Kept] = {}
 
     def serve(self) -> None:
         """Until the agent closes the channel."""
         pid = os.getpid()
         run, settle = self._run, self._output.settle
-        self._send(READY, bytes(16), 0.0, 0.0, b"")
+        self._send(READY, bytes(16), 0.0, 0.0, [])
         while True:
             claim = os.read(self._claims, CLAIM.size)
             if len(claim) < CLAIM.size:
@@ -141,8 +159,9 @@ class _Processor:
             settle()
             self._orphans.reap()
             self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
+            del payload
 
-    def _receive(self) -> tuple[Work, list[bytes]] | None:
+    def _receive(self) -> tuple[Work, list[bytes | _Kept]] | None:
         """The next task and its arguments; None when the agent has closed the channel."""
         read = self._reader.read
         raw = read(HEAD.size)
@@ -157,22 +176,26 @@ class _Processor:
         for name, length in work.new:
             self._payloads[name] = read(length)
         for name, length in work.keep:
-            self._arguments[name] = read(length)
+            self._arguments[name] = _Kept(read(length))
         kept = self._arguments
         return work, [read(what) if isinstance(what, int) else kept[what] for what in work.arguments]
 
-    def _run(self, work: Work, arguments: list[bytes]) -> tuple[int, bytes]:
+    def _run(self, work: Work, arguments: list[bytes | _Kept]) -> tuple[int, list[bytes | memoryview]]:
         try:
             serializer = self._load(work.serializer, serialization.load_serializer)
             function = self._load(work.function, serializer.deserialize)
-            values = [serializer.deserialize(payload) for payload in arguments]
+            load = serializer.deserialize
+            values = [given.load(serializer) if isinstance(given, _Kept) else load(given) for given in arguments]
             arguments.clear()
-            return SUCCESS, serializer.serialize(function(*values))
+            result = function(*values)
+            if type(serializer) is serialization.PlainSerializer:
+                return SUCCESS, serializer.serialize_in_pieces(result)
+            return SUCCESS, [serializer.serialize(result)]
         except MemoryError as error:
             with self._memory.relaxed(error) if self._memory else contextlib.nullcontext():
-                return FAILED, _pack(error)
+                return FAILED, [_pack(error)]
         except BaseException as error:  # whatever a task raises, SystemExit too, is its outcome
-            return FAILED, _pack(error)
+            return FAILED, [_pack(error)]
 
     def _load(self, name: bytes, load: Any) -> Any:
         """An object that the agent gave, loaded once; one that can't be loaded is tried again for the next task."""
@@ -183,17 +206,20 @@ class _Processor:
             del self._payloads[name]
             return loaded
 
-    def _send(self, what: int, task_id: bytes, seconds: float, cpu_seconds: float, payload: bytes) -> None:
+    def _send(
+        self, what: int, task_id: bytes, seconds: float, cpu_seconds: float, payload: list[bytes | memoryview]
+    ) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak_bytes = peak if sys.platform == "darwin" else peak * 1024
-        record = RECORD.pack(what, task_id, seconds, peak_bytes, cpu_seconds, len(payload))
-        if len(payload) <= _SMALL:
-            self._write(record + payload)
+        size = sum(map(len, payload))
+        record = RECORD.pack(what, task_id, seconds, peak_bytes, cpu_seconds, size)
+        if size <= _SMALL:
+            self._write(b"".join((record, *payload)))
         else:
-            self._write(record)
-            self._write(payload)
+            for piece in (record, *payload):
+                self._write(piece)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(self._channel, view) :]

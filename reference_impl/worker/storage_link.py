@@ -10,6 +10,7 @@ from typing import NamedTuple
 from protocol import storage
 from protocol.identifiers import ObjectId
 from protocol.storage import Buffer, ResponseType
+from reference_impl.access.settings import PeerAccess, storage_mismatch
 from reference_impl.addresses import Address
 from reference_impl.storage_connection import StorageConnection, StorageLost
 
@@ -28,10 +29,17 @@ class _Set(NamedTuple):
 class StorageLink:
     """Connects when it is told where; reconnects, and asks again, when a connection is lost. Tasks wait meanwhile."""
 
-    def __init__(self, name: bytes, fetched: Callable[[ObjectId, Buffer], None], magic: bytes = storage.MAGIC) -> None:
+    def __init__(
+        self,
+        name: bytes,
+        fetched: Callable[[ObjectId, Buffer], None],
+        magic: bytes = storage.MAGIC,
+        access: PeerAccess | None = None,
+    ) -> None:
         self._name = name
         self._fetched = fetched
         self._magic = magic
+        self._access = access
         self._address: Address | None = None
         self.address = ""
         """Where the storage is, as ``tcp://HOST:PORT``; empty while nobody has said so."""
@@ -39,6 +47,7 @@ class StorageLink:
         self._gets: dict[ObjectId, None] = {}
         self._sets: dict[int, _Set] = {}
         self._waiting: list[_Set] = []  # to be stored once there is a connection
+        self._mismatch = ""
         self._failures = 0
         self._abandoned: set[ObjectId] = set()  # the storage waits with gets of these, which nobody wants any more
         self.retry_at = 0.0
@@ -52,9 +61,14 @@ class StorageLink:
     def wants_write(self) -> bool:
         return self._connection is not None and self._connection.wants_write
 
-    def use(self, host: str, port: int, now: float) -> None:
+    def use(self, host: str, port: int, now: float, scheme: str = "tcp") -> None:
         """The scheduler says where the storage is."""
         if not host or not port or self._address == (host, port):
+            return
+        if mismatch := storage_mismatch(scheme, self._access):
+            if mismatch != self._mismatch:
+                _LOG.error("the object storage %s; tasks wait", mismatch)
+            self._mismatch = mismatch
             return
         self._address = Address(host, port)
         self.address = str(self._address)
@@ -69,7 +83,7 @@ class StorageLink:
         identity = self._name + b"|" + os.urandom(4).hex().encode()  # else answers to old requests would come again
         try:
             self._connection = StorageConnection(
-                self._address, identity, magic=self._magic, timeout_seconds=_CONNECT_SECONDS
+                self._address, identity, magic=self._magic, timeout_seconds=_CONNECT_SECONDS, access=self._access
             )
         except StorageLost as error:
             self._lost(error, now)

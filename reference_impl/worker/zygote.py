@@ -29,8 +29,9 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from reference_impl.nesting import SCHEDULER_VARIABLE
@@ -60,10 +61,12 @@ class Report(NamedTuple):
 class Zygote:
     """The agent's side. ``fileno()`` is readable when ``reports()`` has something."""
 
-    def __init__(self, scheduler: str = "", memory_limit: int = 0) -> None:
+    def __init__(
+        self, scheduler: str = "", memory_limit: int = 0, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """``scheduler`` is what clients inside of tasks use if they are not told another one; ``memory_limit`` is that
-        of each process of a task, in bytes (0: none)."""
-        self._options = scheduler, memory_limit
+        of each process of a task, in bytes (0: none); ``environment`` is what tasks find beside ours."""
+        self._options = scheduler, memory_limit, environment
         ours, theirs = socket.socketpair()
         with theirs:
             path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
@@ -71,6 +74,7 @@ class Zygote:
                 [sys.executable, str(_BOOT), str(theirs.fileno())],
                 env={
                     **os.environ,
+                    **environment,
                     PATH_VARIABLE: path,
                     SCHEDULER_VARIABLE: scheduler,
                     LIMIT_VARIABLE: str(memory_limit),

@@ -10,7 +10,9 @@ import socket
 import sys
 
 from protocol.messages import TaskCapability
-from reference_impl.options import RoleParser, add_magic, address, announce_ready, fail
+from reference_impl.access.keys import KeyFileError
+from reference_impl.access.settings import add_peer_options, peer_access
+from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail
 from reference_impl.processes import StopSignals
 from reference_impl.worker import __main__ as worker
 from reference_impl.worker.settings import parse_capabilities
@@ -78,6 +80,7 @@ def _parser() -> RoleParser:
         help="how many tasks each worker may hold, the running one included",
     )
     add_magic(parser)
+    add_peer_options(parser)
     parser.epilog = "After -- there may be more options of scalercli worker, for example: -- --cancel-grace-seconds 2"
     return parser
 
@@ -141,12 +144,17 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     end = words.index("--") if "--" in words else len(words)
     options = _parser().start(words[:end])
+    try:
+        access = peer_access(options)
+    except KeyFileError as error:
+        return fail(str(error), error.hint, USAGE_ERROR)
     worker_options = [
         *("--heartbeat-interval-seconds", str(options.heartbeat_interval_seconds)),
         *("--death-timeout-seconds", str(options.death_timeout_seconds)),
         *("--per-worker-task-queue-size", str(options.per_worker_task_queue_size)),
         *("--object-storage-magic", options.object_storage_magic.hex()),
         *("--log-level", options.log_level),
+        *(access.options() if access is not None else ()),
         *words[end + 1 :],
     ]
     if options.per_worker_capabilities:
@@ -161,14 +169,14 @@ def main(argv: list[str] | None = None) -> int:
         options.heartbeat_interval_seconds,
         options.death_timeout_seconds,
     )
-    serve = Serve(options.scheduler_address, _hostname(), worker_options)
+    serve = Serve(options.scheduler_address, _hostname(), worker_options, access)
     facts = {"scheduler": options.scheduler_address, "max": options.max, "id": options.worker_manager_id}
     stop = StopSignals(signal.SIGCHLD)
     try:
         with ManagerServer(serve, settings, stop, lambda: announce_ready("worker-manager", **facts)) as manager:
             lost = manager.run()
         if lost:
-            return fail(lost, f"is a scheduler running at {options.scheduler_address}?")
+            return fail(lost, manager.hint or f"is a scheduler running at {options.scheduler_address}?")
         return 0
     finally:
         stop.close()

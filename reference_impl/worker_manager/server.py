@@ -21,6 +21,8 @@ from protocol import codec
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.identifiers import Identity
+from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
+from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
@@ -40,6 +42,7 @@ class Serve:
     scheduler: Address
     name: str
     worker_options: Sequence[str] = ()
+    access: PeerAccess | None = None
 
 
 class _Child:
@@ -83,9 +86,16 @@ class ManagerServer:
         self._socket.setsockopt(zmq.IDENTITY, self.identity)
         for option, value in ((zmq.RCVHWM, 0), (zmq.SNDHWM, 0), (zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)):
             self._socket.setsockopt(option, value)
+        if serve.access is not None:
+            serve.access.secure(self._socket)
+        self._handshakes = HandshakeWatch(self._socket)
+        self._verdict = Verdict(serve.access.key.public.name if serve.access is not None else None)
+        self.hint = ""
+        """What to do about what ``run`` returns, if that is known."""
         self._socket.connect(str(serve.scheduler))
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._handshakes.socket, zmq.POLLIN)
         self._poller.register(stop.fileno(), zmq.POLLIN)
 
     def __enter__(self) -> ManagerServer:
@@ -109,6 +119,7 @@ class ManagerServer:
                 child.process.wait()
             child.stdout.close()
         self._children.clear()
+        self._handshakes.close()
         self._context.destroy(linger=_GOODBYE_MILLISECONDS)
 
     def run(self) -> str:
@@ -127,6 +138,8 @@ class ManagerServer:
                     self._reap()
             if self._socket in ready:
                 self._receive()
+            if self._handshakes.socket in ready:
+                self._handshakes_ended()
             for descriptor in ready:
                 child = self._by_descriptor.get(descriptor) if isinstance(descriptor, int) else None
                 if child is not None:
@@ -153,6 +166,18 @@ class ManagerServer:
             if self._announce is not None and self.core.connected:
                 announce, self._announce = self._announce, None
                 announce()
+
+    def _handshakes_ended(self) -> None:
+        refusal = self._verdict.refusal(self._handshakes.ended())
+        if refusal is not None:
+            self._refused(refusal)
+
+    def _refused(self, refusal: Refusal) -> None:
+        text = f"the scheduler at {self._serve.scheduler} {refusal.what}"
+        if refusal.certain:
+            self._ended, self.hint = text, refusal.hint
+        else:
+            _LOG.error("%s (%s); trying on", text, refusal.hint)
 
     def _hear(self, child: _Child) -> None:
         lines = child.lines()
@@ -182,7 +207,10 @@ class ManagerServer:
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Send):
-                self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
+                try:
+                    self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
+                except zmq.Again:
+                    self._refused(self._verdict.given_up(self._handshakes.ended()))
             elif isinstance(instruction, Start):
                 self._start(instruction.worker)
             elif isinstance(instruction, Ask):

@@ -36,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--idle-seconds", type=float, required=True)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--secure", action="store_true")
+    parser.add_argument("--key-file", default="")
+    parser.add_argument("--server-key", default="")
     options = parser.parse_args(argv)
     if os.fork():
         os._exit(0)
@@ -139,8 +142,8 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
 
     def connect() -> Backend:
         if is_local(options.cluster):
-            return embedded_backend(options.workers, places.cluster_logs)
-        return connect_backend(options.cluster)
+            return embedded_backend(options.workers, places.cluster_logs, places.keys if options.secure else None)
+        return connect_backend(options.cluster, options.key_file, options.server_key)
 
     backend = connect()
     reason = "it failed"

@@ -16,6 +16,7 @@ from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 
 if TYPE_CHECKING:
+    from reference_impl.access.settings import PeerAccess
     from scalercli.agent.server import AgentServer
     from scalercli.agent.watch import MonitorWatch, Subscription
 
@@ -35,11 +36,13 @@ class Backend:
         cluster: Any = None,
         workers: int = 0,
         monitor: MonitorWatch | None = None,
+        access: PeerAccess | None = None,
     ) -> None:
         self.client = client
         self.monitor = monitor
         self._scheduler_address = scheduler_address
         self._cluster = cluster
+        self._access = access
         self._workers = workers
         self._started_at = time.time()
         self._watched: list[int] = []
@@ -87,7 +90,8 @@ class Backend:
         from reference_impl.addresses import Address
         from scalercli.agent.watch import Subscription
 
-        subscription = Subscription(Address.parse(self._scheduler_address), report, (Kind.STATE_SCHEDULER,))
+        address = Address.parse(self._scheduler_address)
+        subscription = Subscription(address, report, (Kind.STATE_SCHEDULER,), self._access)
         subscription.attach(server.watch, server.unwatch)
         return subscription
 
@@ -117,23 +121,36 @@ class Backend:
         return list(self._cluster.processes.items()) if self._cluster is not None else []
 
 
-def connect_backend(address: str) -> Backend:
-    """A client of the scheduler at ``address``, and a subscription to what that publishes; raises CliError."""
+def connect_backend(address: str, key_file: str = "", server_key: str = "") -> Backend:
+    """A client of the scheduler at ``address``, and a subscription to what that publishes; with these keys, if they
+    are not empty. Raises CliError."""
+    from reference_impl.access.keys import KeyFileError
+    from reference_impl.access.settings import peer_access_of
     from reference_impl.addresses import Address
     from reference_impl.client import Client
     from scalercli.agent.watch import MonitorWatch
 
-    monitor = MonitorWatch(Address.parse(address))
     try:
-        return Backend(Client(address), address, monitor=monitor)
+        access = peer_access_of(key_file or None, server_key or None)
+    except KeyFileError as error:
+        raise CliError(str(error), error.hint) from None
+    # Who has keys need not be allowed to watch the tasks of others, and has a scheduler that answers queries.
+    monitor = MonitorWatch(Address.parse(address)) if access is None else None
+    try:
+        client = Client(address, key_file=key_file or None, server_key=server_key or None)
+        return Backend(client, address, monitor=monitor, access=access)
     except ConnectionError as error:
-        monitor.close()
+        if monitor is not None:
+            monitor.close()
         hint = f"scalercli doctor --cluster {address}"
         raise CliError(str(error), hint, ExitCode.UNREACHABLE) from None
 
 
-def embedded_backend(workers: int, logs: Path) -> Backend:
-    """A cluster on this machine, and its client; raises CliError. ``workers`` 0: one per processor core."""
+def embedded_backend(workers: int, logs: Path, keys_directory: Path | None = None) -> Backend:
+    """A cluster on this machine, and its client; raises CliError. ``workers`` 0: one per processor core. With a
+    directory for keys, it has some, which are made if need be."""
+    from reference_impl.access.keys import ClusterKeys, KeyFileError
+    from reference_impl.access.settings import peer_access_of
     from reference_impl.client import Client
     from reference_impl.cluster import EmbeddedCluster
 
@@ -141,17 +158,25 @@ def embedded_backend(workers: int, logs: Path) -> Backend:
     logs.mkdir(mode=0o700, exist_ok=True)
     traced = os.environ.get(TRACED_CLUSTER)
     try:
+        keys = ClusterKeys.ready(keys_directory) if keys_directory is not None else None
+        key_file, server_key = (keys.key_file, keys.server_key) if keys is not None else (None, None)
+        access = peer_access_of(key_file, server_key)
+    except KeyFileError as error:
+        raise CliError(str(error), error.hint) from None
+    try:
         if traced:
             cluster = EmbeddedCluster(log_directory=logs, **json.loads(traced))
             count = cluster.workers
         else:
-            cluster = EmbeddedCluster.start(count, logs)
+            cluster = EmbeddedCluster.start(count, logs, keys=keys)
     except (RuntimeError, OSError) as error:
         raise CliError(
             f"the embedded cluster did not start: {error}", f"see the logs in {logs}", ExitCode.UNREACHABLE
         ) from None
+    address = str(cluster.scheduler_address)
     try:
-        return Backend(Client(str(cluster.scheduler_address)), str(cluster.scheduler_address), cluster, count)
+        client = Client(address, key_file=key_file, server_key=server_key)
+        return Backend(client, address, cluster, count, access=access)
     except ConnectionError as error:
         cluster.stop()
         raise CliError(str(error), f"see the logs in {logs}", ExitCode.UNREACHABLE) from None

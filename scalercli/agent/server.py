@@ -16,14 +16,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from protocol.control import VERSION, ControlReply, ControlRequest, Frames, ReplyValue, frame
+from protocol.control import VERSION, ControlError, ControlReply, ControlRequest, Frames, ReplyValue, frame
 from protocol.errors import MalformedMessage
 from scalercli.agent.ledger import Ledger, LedgerError
 from scalercli.agent.session import Session
+from scalercli.exits import ExitCode
 
 logger = logging.getLogger(__name__)
 
 _ROOM_BYTES = 1 << 20
+"""A command that has more than this to read is not read from: what it asks for waits."""
+_MAX_STREAMS = 1_000
+"""At more of one command it is turned away; those of this project have one."""
+_MAX_CONNECTIONS = 1_000
 _CHUNK = 1 << 18
 _SETTLE_SECONDS = 0.004
 
@@ -37,7 +42,13 @@ class CommandConnection:
         self.out: deque[memoryview] = deque()
         self.out_bytes = 0
         self.steps: list[Callable[[], bool | None]] = []
+        self.waiting: deque[ControlRequest] = deque()  # requests that have come and are not looked at yet
         self.closed = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it reads what it is sent, so that it may ask for more."""
+        return self.out_bytes < _ROOM_BYTES
 
     def send(self, number: int, variant: str, value: ReplyValue = None) -> None:
         if not self.closed:
@@ -189,11 +200,19 @@ class AgentServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            if not _same_user(sock):
-                logger.warning("a process of another user was turned away")
+            sock.setblocking(False)
+            user = peer_user(sock)
+            if user is not None and user != os.getuid():
+                logger.warning("a process of user %d was turned away", user)
+                message = f"the session agent is user {os.getuid()}'s, and you are user {user}"
+                refusal = ControlError(ExitCode.UNREACHABLE, message, "scalercli help environment")
+                with contextlib.suppress(OSError), sock:
+                    sock.send(frame(ControlReply(VERSION, 0, "error", refusal)))
+                continue
+            if len(self._connections) >= _MAX_CONNECTIONS:
+                logger.warning("a command was turned away: there are %d", _MAX_CONNECTIONS)
                 sock.close()
                 continue
-            sock.setblocking(False)
             connection = CommandConnection(sock)
             self._connections.add(connection)
             self._selector.register(sock, selectors.EVENT_READ, connection)
@@ -217,11 +236,19 @@ class AgentServer:
             self._drop(connection)
             return
         try:
-            for request in connection.frames.feed(data):
-                self.session.handle(connection, cast(ControlRequest, request))
+            connection.waiting.extend(cast("list[ControlRequest]", connection.frames.feed(data)))
+            self._serve(connection)
         except MalformedMessage as error:
             logger.warning("a command sent something that is not a request: %s", error)
             self._drop(connection)
+
+    def _serve(self, connection: CommandConnection) -> None:
+        """Looks at what it asks, as long as it reads the answers."""
+        while connection.waiting and connection.has_room and not connection.closed:
+            self.session.handle(connection, connection.waiting.popleft())
+            if len(connection.steps) > _MAX_STREAMS:
+                logger.warning("a command that asked for more than %d streams was turned away", _MAX_STREAMS)
+                self._drop(connection)
 
     def _settle(self) -> None:
         try:
@@ -233,7 +260,11 @@ class AgentServer:
                 except OSError:
                     self._drop(connection)
                     continue
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
+                self._serve(connection)
+                if connection.closed:
+                    continue
+                wanted = selectors.EVENT_READ if connection.has_room else 0
+                wanted |= selectors.EVENT_WRITE if connection.out else 0
                 if self._selector.get_key(connection.socket).events != wanted:
                     self._selector.modify(connection.socket, wanted, connection)
         except LedgerError as error:
@@ -248,8 +279,10 @@ class AgentServer:
             self.session.drop(connection)
 
 
-def _same_user(sock: socket.socket) -> bool:
+def peer_user(sock: socket.socket) -> int | None:
+    """Who is on the other side of a Unix socket, as the kernel vouches for it; None where it can't be told: there only
+    the modes of socket and directory keep others out."""
     if sys.platform != "linux":
-        return True  # the modes of socket and directory keep others out
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return bool(uid == os.getuid())
+        return None
+    _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(user)

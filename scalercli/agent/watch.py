@@ -17,6 +17,7 @@ from protocol.control import ShownState
 from protocol.envelope import peek
 from protocol.errors import MalformedMessage
 from protocol.messages import Kind, Message, StateScheduler, StateTask, TaskState
+from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,13 @@ class Observations:
 class Subscription:
     """A subscription to a scheduler's monitor stream, at its port + 2."""
 
-    def __init__(self, scheduler: Address, take: Callable[[Message], None], kinds: Collection[Kind] = ()) -> None:
+    def __init__(
+        self,
+        scheduler: Address,
+        take: Callable[[Message], None],
+        kinds: Collection[Kind] = (),
+        access: PeerAccess | None = None,
+    ) -> None:
         """Calls ``take`` with each message, or with those of these kinds, once it is attached to a loop."""
         self.address = f"tcp://{scheduler.host}:{scheduler.port + MONITOR_PORT_OFFSET}"
         self._take = take
@@ -106,6 +113,8 @@ class Subscription:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.subscribe(b"")
+        if access is not None:
+            access.secure(self._socket)
         self._socket.connect(self.address)
         self._detach: Callable[[], None] | None = None
 

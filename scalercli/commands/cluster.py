@@ -42,6 +42,9 @@ def up(
         float | None,
         duration_option("--idle-timeout", help="End by itself after so long without tasks; without: never."),
     ] = None,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="With keys of its own: no other user of this machine can use it.")
+    ] = False,
     cluster: ClusterOption = None,
     output: OutputOption = None,
     json: JsonOption = False,
@@ -55,11 +58,15 @@ def up(
     where = _to_start(name, cluster)
     places = Places(where)
     count = settings.workers(workers)
+    if secure and not is_local(where):
+        raise CliError("--secure is for a cluster on this machine", "scalercli help access")
     agent = link.find_agent(places)
     if agent is None:
         if is_local(where):
-            definition.save(places, Definition(count, idle or 0.0))
-        agent = launch.open_link(where, workers=count, idle_seconds=idle or 0.0, keep=not idle, announce=False)
+            definition.save(places, Definition(count, idle or 0.0, secure))
+        agent = launch.open_link(
+            where, workers=count, idle_seconds=idle or 0.0, keep=not idle, secure=secure, announce=False
+        )
         info = agent.info
     else:
         info = agent.info
@@ -69,8 +76,12 @@ def up(
         if idle is not None and info.idle_seconds != idle:
             is_now = f"after {info.idle_seconds:g} s" if info.idle_seconds else "never"
             raise CliError(f"a cluster is running that ends by itself {is_now}", down, ExitCode.REFUSED)
+        defined = definition.load(places)
+        has_keys = defined is not None and defined.secure
+        if secure and not has_keys:
+            raise CliError("a cluster without keys is running", down, ExitCode.REFUSED)
         if is_local(where):
-            definition.save(places, Definition(info.workers, idle or 0.0))
+            definition.save(places, Definition(info.workers, idle or 0.0, has_keys))
     if not idle:
         agent.send("keep")
         kept = agent.receive().value

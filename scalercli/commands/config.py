@@ -93,6 +93,8 @@ def set_(
     out = options.output(None, False, False)
     known = _known(name)
     native = settings.native(known, value)
+    if value and name in settings.PATHS:  # in a file it is meant from where that is, on a command line from here
+        native = str(Path(value).expanduser().absolute())
     try:
         known.check(native)
     except ValueError as error:

@@ -12,9 +12,10 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from scalercli import examples
+from scalercli import examples, settings
 
 _ARGV = "scalercli.argv"
+_CONNECT = ("worker", "worker-manager")
 
 
 class RoleCommand(TyperCommand):
@@ -32,7 +33,7 @@ def _role(name: str, help: str) -> typer.Typer:
     @app.command(cls=RoleCommand, help=help, add_help_option=False)
     def role(ctx: typer.Context) -> int:
         module = importlib.import_module(f"reference_impl.{name.replace('-', '_')}.__main__")
-        argv = ctx.meta[_ARGV]
+        argv = [*(_keys(ctx.meta[_ARGV]) if name in _CONNECT else ()), *ctx.meta[_ARGV]]
         try:
             return int(module.main(argv))
         except SystemExit as end:
@@ -41,6 +42,15 @@ def _role(name: str, help: str) -> typer.Typer:
             raise
 
     return app
+
+
+def _keys(argv: list[str]) -> list[str]:
+    """The keys that the settings have, for a role that connects and was not given others."""
+    if any(word.startswith(("--key-file", "--server-key")) for word in argv):
+        return []
+    address = next((word for word in argv if "://" in word), "")
+    keys = settings.keys(address) if address else settings.Keys("", "")
+    return ["--key-file", keys.key_file, "--server-key", keys.server_key] if all(keys) else []
 
 
 apps = {

@@ -57,6 +57,9 @@ def trace(
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="ADDRESS", help="With --live: where; default tcp://127.0.0.1:0.")
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="With --listen: also where other machines reach it.")
+    ] = False,
     heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Show heartbeats and their echoes, too.")] = False,
     storage: Annotated[
         bool, typer.Option("--storage", help="Also stand in front of the object storage, and show what it is asked.")
@@ -105,7 +108,7 @@ def trace(
         if file is not None:
             return _file(session, file)
         if live:
-            return _live(session, settings.cluster(cluster), listen or "tcp://127.0.0.1:0", storage)
+            return _live(session, settings.cluster(cluster), listen or "tcp://127.0.0.1:0", storage, insecure)
         assert words is not None
         return _around(session, words, settings.cluster(cluster), workers, storage)
 
@@ -222,7 +225,8 @@ def _end(session: Session) -> int:
 # ---- live ----
 
 
-def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
+def _live(session: Session, cluster: str, listen: str, storage: bool, insecure: bool) -> int:
+    from reference_impl.access.settings import is_loopback
     from reference_impl.addresses import Address
     from scalercli.tracing.proxy import CantListen, Proxy
 
@@ -234,6 +238,11 @@ def _live(session: Session, cluster: str, listen: str, storage: bool) -> int:
         raise CliError(
             "--storage puts the address of --listen into messages: it can't be any address of this machine",
             "--listen tcp://HOST:PORT with the host as peers reach it",
+        )
+    if not insecure and not is_loopback(address.host):
+        raise CliError(
+            f"{address} can be reached from other machines, and who reaches it can run code on the workers",
+            "a loopback address, or --insecure",
         )
     scheduler = Address.parse(_scheduler(cluster))
     _must_answer(scheduler)
@@ -273,6 +282,12 @@ def _stop_gently(passed: queue.SimpleQueue[Recorded | None]) -> None:
 
 def _scheduler(cluster: str) -> str:
     """The address of the cluster's scheduler; raises CliError."""
+    if any(settings.keys(cluster)):
+        raise CliError(
+            f"{cluster} has keys, which are there so that nobody can stand between",
+            "scalercli explain, top and cluster logs work with keys; a trace needs a cluster without",
+            ExitCode.REFUSED,
+        )
     if not is_local(cluster):
         return cluster
     from scalercli import link

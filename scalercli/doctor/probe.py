@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -25,9 +26,12 @@ from protocol.messages import (
     VersionInfo,
 )
 from protocol.storage import ResponseType
+from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
+from reference_impl.access.keys import KeyFileError
+from reference_impl.access.settings import PeerAccess, peer_access_of, storage_mismatch
 from reference_impl.addresses import Address
 from reference_impl.storage_connection import StorageConnection, StorageLost
-from scalercli import link
+from scalercli import link, settings
 from scalercli.doctor import Finding, bad, good
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
@@ -53,10 +57,16 @@ def cluster(where: str) -> Iterator[Finding]:
             return
         address = agent.info.scheduler_address
         agent.close()
-    yield from scheduler(Address.parse(address))
+    keys = settings.keys(where)
+    try:
+        access = peer_access_of(keys.key_file or None, keys.server_key or None)
+    except KeyFileError as error:
+        yield bad("keys", str(error), error.hint, ExitCode.USAGE)
+        return
+    yield from scheduler(Address.parse(address), access)
 
 
-def scheduler(address: Address) -> Iterator[Finding]:
+def scheduler(address: Address, access: PeerAccess | None = None) -> Iterator[Finding]:
     """Its port, its answer to a client, its version, and the storage that it names."""
     try:
         socket.create_connection(address, _PATIENCE_SECONDS).close()
@@ -66,9 +76,16 @@ def scheduler(address: Address) -> Iterator[Finding]:
         return
     context = zmq.Context()
     try:
-        connection = _Connection(context, address)
+        connection = _Connection(context, address, access)
         started = time.monotonic()
         echo = connection.ask(ClientHeartbeat(hostname=socket.gethostname()), ClientHeartbeatEcho)
+        refusal = connection.refusal()
+        if echo is None and refusal is not None:
+            yield bad("scheduler", f"{address} {refusal.what}", refusal.hint, ExitCode.UNREACHABLE)
+            return
+        if echo is None and (silence := connection.verdict.silence()):
+            yield bad("scheduler", f"{address} does not answer; {silence}", "scalercli help access", 10)
+            return
         if echo is None:
             text = f"something listens at {address} but does not answer a client: it is no scheduler of this protocol"
             yield bad("scheduler", text, f"scalercli conformance run --attach {address} --role scheduler", 11)
@@ -78,19 +95,28 @@ def scheduler(address: Address) -> Iterator[Finding]:
         yield _version(connection.ask(_query(), InformationResponse))
         connection.send(ClientDisconnect())
         assert isinstance(echo, ClientHeartbeatEcho)
-        yield _storage(echo.object_storage_address)
+        yield _storage(echo.object_storage_address, access)
     finally:
         context.destroy(linger=500)
 
 
 class _Connection:
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: Address) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: Address, access: PeerAccess | None) -> None:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, new_client_id())
+        if access is not None:
+            access.secure(self._socket)
+        self._handshakes = HandshakeWatch(self._socket)
+        self.verdict = Verdict(access.key.public.name if access is not None else None)
         self._socket.connect(str(address))
 
+    def refusal(self) -> Refusal | None:
+        """Why nothing was answered, if the handshakes tell."""
+        return self.verdict.refusal(self._handshakes.ended())
+
     def send(self, message: Message) -> None:
-        self._socket.send(codec.encode(message))
+        with contextlib.suppress(zmq.Again):  # the key is refused already
+            self._socket.send(codec.encode(message), zmq.NOBLOCK)
 
     def ask(self, message: Message, answer: type[Message]) -> Message | None:
         """The first message of that kind; None if none comes."""
@@ -128,12 +154,14 @@ def _version(response: Message | None) -> Finding:
     return good("versions", text)
 
 
-def _storage(told: ObjectStorageAddress) -> Finding:
+def _storage(told: ObjectStorageAddress, access: PeerAccess | None) -> Finding:
+    if mismatch := storage_mismatch(told.scheme, access):
+        return bad("storage", f"the object storage that the scheduler names {mismatch}", "scalercli help access")
     address = Address(told.host, told.port)
     payload, object_id = os.urandom(_PAYLOAD_BYTES), new_object_id(identity := new_client_id())
     started = time.monotonic()
     try:
-        connection = StorageConnection(address, identity, timeout_seconds=_PATIENCE_SECONDS)
+        connection = StorageConnection(address, identity, timeout_seconds=_PATIENCE_SECONDS, access=access)
     except StorageLost as error:
         return bad("storage", f"{error}; the scheduler names this address", "scalercli help clusters")
     try:

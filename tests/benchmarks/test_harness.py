@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import growth
+from benchmarks import floods, growth
 from benchmarks.__main__ import main
 from benchmarks.rows import MEASUREMENTS, ROWS
 
@@ -55,6 +55,19 @@ def test_a_wrong_option_is_one_line(arguments: list[str], said: str, capsys: pyt
         main(arguments)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_floods_prints_what_each_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["tasks", "storage_unread"]
+    assert floods.main(["--quick", "--jsonl", str(tmp_path / "f.jsonl"), "--only", *names]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    records = [json.loads(line) for line in (tmp_path / "f.jsonl").read_text().splitlines()]
+    assert [record["flood"] for record in records] == names
+    for record in records:
+        assert record["done"] > 0
+        assert record["memory_peak"] >= record["memory_before"] > 0
+        assert record["trips_during"] > 0
+        assert record["what"].split(",")[0] in printed
 
 
 def test_growth_prints_a_curve_for_each_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,11 @@ import sys
 
 import pytest
 
-from protocol.control import VERSION, ControlReply, ControlRequest, Frames, frame
+from protocol.control import VERSION, ControlReply, ControlRequest, Follow, Frames, Selection, frame
 from protocol.messages import LogType, TaskResultType, TaskState
 from reference_impl.client import CancelAnswer
 from reference_impl.errors import SchedulerLost
+from scalercli.agent import server
 from scalercli.places import Places
 from tests.cli.conftest import SOURCE
 from tests.cli.fakes import CLUSTER, Setup
@@ -203,6 +204,46 @@ def test_another_version_is_refused_and_garbage_does_no_harm(cli: Setup) -> None
         raw.connect(str(Places(CLUSTER).socket))
         raw.sendall(b"\x10\0\0\0" + b"\xff" * 16)
         assert raw.recv(100) == b""
+    assert cli("status")[0] == 0
+
+
+def test_a_command_that_never_reads_is_bounded_and_others_are_served(cli: Setup) -> None:
+    """Its answers fill the socket, then the agent's queue; then the agent stops reading what it asks."""
+    requests = memoryview(b"".join(frame(ControlRequest(VERSION, number, "ping")) for number in range(1_000)))
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(Places(CLUSTER).socket))
+        silent.setblocking(False)
+        sent = blocked = 0
+        while blocked < 3:  # three times in a row, each time after the agent had its chance to read
+            assert sent < 1 << 25, "the agent reads and reads"
+            try:
+                sent += silent.send(requests[sent % len(requests) :])
+                blocked = 0
+            except BlockingIOError:
+                blocked += 1
+                assert cli("status")[0] == 0
+        silent.setblocking(True)
+        frames, left = Frames(ControlReply), sent * 1_000 // len(requests)
+        while left:  # it is served on when it reads
+            left -= len(frames.feed(silent.recv(1 << 16)))
+    assert cli("status")[0] == 0
+
+
+def test_commands_that_ask_for_too_much_at_once_are_turned_away(cli: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MAX_STREAMS", 10)
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
+    task = (cli.submit(),)
+    follow = Follow(Selection(task), wait=True)
+    with socket.socket(socket.AF_UNIX) as greedy:
+        greedy.connect(str(Places(CLUSTER).socket))
+        greedy.sendall(b"".join(frame(ControlRequest(VERSION, number, "follow", follow)) for number in range(20)))
+        assert greedy.recv(100) == b""
+    opened = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    for one in opened:
+        one.connect(str(Places(CLUSTER).socket))
+    assert opened[2].recv(100) == b""
+    for one in opened:
+        one.close()
     assert cli("status")[0] == 0
 
 

@@ -32,6 +32,9 @@ def test_every_value_has_its_origin(shell: Shell, files: list[Path]) -> None:
         ["idle_seconds", "5", f"{user}:1"],
         ["output", "text", "scalercli.toml:2"],
         ["timeout", "2s", "SCALERCLI_TIMEOUT"],
+        ["key_file", "", "default"],
+        ["server_key", "", "default"],
+        ["allow", "", "default"],
         ["clusters.lab", "tcp://10.0.0.5:6378", f"{user}:5"],
     ]
     found = json.loads(shell("scalercli config list --json").stdout)
@@ -50,6 +53,8 @@ def test_set_keeps_the_comments_and_get_gets(shell: Shell, files: list[Path]) ->
     assert shell("scalercli config get cluster; scalercli config get idle_seconds").stdout == "lab\n7\n"
     set_ = shell("scalercli config set timeout 4s", SCALERCLI_TIMEOUT="2s")
     assert set_.stderr == "note: SCALERCLI_TIMEOUT sets timeout, too, and wins\n"
+    assert shell("cd / && scalercli config set key_file tmp/ada.key").returncode == 0
+    assert shell("scalercli config get key_file").stdout == "/tmp/ada.key\n"
     user.unlink()
 
 
@@ -60,6 +65,9 @@ def test_set_keeps_the_comments_and_get_gets(shell: Shell, files: list[Path]) ->
         ("# x\nworkres = 3\n", "status", "scalercli.toml:2: 'workres' is not a setting", "did you mean workers?"),
         ("x = " + "[" * 5000, "status", "scalercli.toml: brackets in brackets", "scalercli help configuration"),
         ("workers = 3 4\n", "status", "scalercli.toml:1: ", "scalercli help configuration"),
+        ('[clusters]\nx = {adress = "tcp://a:1"}', "status", "toml:2: a cluster has an address", "help access"),
+        ("[clusters]\nlab = {key_file = 3}", "status", "toml:2: a cluster has an address", "help access"),
+        ('[clusters]\nlab = {key_file = "x"}', "status", "scalercli.toml:2: [clusters] holds lines", "scalercli help"),
         ('output = "jsn"', "status", "scalercli.toml:1: output can't be 'jsn'", "did you mean json"),
         ('cluster = "embeded"', "status", "no cluster is called 'embeded' (from scalercli.toml:1)", "did you mean emb"),
         ("", "config get outptu", "'outptu' is not a setting", "did you mean output?"),

@@ -68,6 +68,18 @@ def test_submit_map_and_submit_many_run_functions_with_keywords_and_closures() -
         assert list(client.map(pow, [], [])) == []
 
 
+def test_the_list_of_futures_belongs_to_the_caller_at_once() -> None:
+    """``map`` turns it round and empties it; the client's thread may be late."""
+    with executing() as cluster, cluster.client() as client:
+        late = threading.Event()
+        client._thread._post(late.wait, 20)
+        futures = client.submit_many(abs, [(-i,) for i in range(10)])
+        all_of_them = futures.copy()
+        futures.clear()
+        late.set()
+        assert [future.result(20) for future in all_of_them] == list(range(10))
+
+
 def test_a_function_that_changes_is_sent_as_it_is_now() -> None:
     with executing() as cluster, cluster.client() as client:
         state = [1]

@@ -24,6 +24,7 @@ from reference_impl.serialization import (
     load_serializer,
     serialize,
     serialize_exception,
+    serialize_in_pieces,
     worker_may_lack,
 )
 
@@ -245,3 +246,10 @@ def test_names_and_keywords() -> None:
     assert content.name == b"int" and deserialize(content.payload)("20") == 16
     assert function_name(Picky(1, reason="")) == b"Picky"  # type: ignore[arg-type]
     assert call_each(divmod, [(7, 2)]) == [(3, 1)]
+
+
+def test_a_payload_in_pieces_is_the_same() -> None:
+    for value in (b"x" * 100_000, bytearray(100_000), "x" * 100_000, b"", [b"x" * 100_000], None):
+        assert b"".join(serialize_in_pieces(value)) == serialize(value)
+    large = bytes(1 << 20)
+    assert any(piece is large for piece in serialize_in_pieces(large)), "it is not copied"

@@ -27,7 +27,8 @@ from tests.fuzz.targets import TARGETS
 _INPUT_SECONDS = 20
 _MEMORY_MIB = 2048
 _LONGEST = 1500
-_FOUND = re.compile(r"Test unit written to (\S+)")
+_FOUND = re.compile(r"Test unit written to (\S+/[\w-]+-(?:crash|oom|timeout|leak)-\w+)")
+_INTERRUPTED = 72
 _STATUS = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)/")
 _STATISTIC = re.compile(r"stat::(\w+): +(\d+)")
 
@@ -87,7 +88,7 @@ def run(name: str, seconds: float, seed: int, corpus: Path, findings: Path) -> O
     if found:
         outcome.finding = found[1]
         outcome.again = f"python -m tests.fuzz.one {name} {found[1]}"
-    elif child.returncode:
+    elif child.returncode not in (0, _INTERRUPTED):
         outcome.finding = f"ended with {child.returncode}: see {log}"
     return outcome
 

@@ -43,7 +43,9 @@ class _Agent:
         self.processor()
 
     def processor(self) -> None:
-        """The slot gets one."""
+        """The slot gets one, if it has none."""
+        if self.slot.core.processor is not None:
+            return
         pid = self.idle.pop() if self.idle else self.slot.pids
         self.slot.pids = max(self.slot.pids, pid + 1)
         self.work[pid] = []
@@ -116,14 +118,12 @@ class _Agent:
         """A processor's process ends."""
         tasks = self.work.pop(pid)
         self.dying = [other for other in self.dying if other != pid]
-        was_the_slots = self.slot.core.processor == pid
         if pid in self.idle:
             self.idle.remove(pid)
             return
         status = self.choices.pick((0, 9, 15, 256))
         self.do(self.slot.core.processor_gone(pid, status, self.slot.now, tasks[1:]))
-        if was_the_slots:
-            self.processor()
+        self.processor()
 
     def tick(self, seconds: float) -> None:
         self.slot.now += seconds

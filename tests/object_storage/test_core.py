@@ -349,6 +349,18 @@ def test_too_many_pending_requests_close_the_connection(world: World, monkeypatc
     assert world.connect("x") == []
 
 
+def test_too_many_pending_requests_of_all_close_the_connection_that_has_the_most(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "ALL_PENDING_REQUESTS", 3)
+    for number, object_id in enumerate((A, B, C)):
+        world.do("x", get(number, object_id))
+    [instruction] = world.storage.request(world.connections["y"], get(4, A), world.now)
+    assert instruction == Close(world.connections["x"], instruction.reason)
+    assert world.total().pending_requests == 1
+    assert world.do("y", put(5, A, b"a")) == [("y", get_ok(4, A, b"a")), ("y", set_ok(5, A))]
+
+
 def test_nothing_is_left_of_peers_that_left(world: World) -> None:
     for number in range(100):
         world.connect(f"peer {number}")

@@ -204,7 +204,9 @@ def test_the_command_serves_until_it_is_told_to_stop(number: signal.Signals) -> 
         (["tcp://127.0.0.1:0", "--identity", ""], 2, "argument --identity: an identity has 1 to 1024 bytes"),
         ([], 2, "the following arguments are required: ADDRESS"),
         (["tcp://no.such.host.invalid:0"], 10, "tcp://no.such.host.invalid:0: no such host: 'no.such.host.invalid'"),
-        (["tcp://192.0.2.1:0"], 10, "can't listen on tcp://192.0.2.1:0: Cannot assign requested address"),
+        (["tcp://192.0.2.1:0"], 2, "tcp://192.0.2.1:0 can be reached from other machines, and without keys"),
+        (["tcp://*:0"], 2, "tcp://*:0 can be reached from other machines, and without keys"),
+        (["tcp://192.0.2.1:0", "--insecure"], 10, "can't listen on tcp://192.0.2.1:0: Cannot assign requested address"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_hint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from protocol import codec
 from protocol.envelope import Envelope, peek
 from protocol.errors import MalformedMessage
+from protocol.identifiers import ObjectId
 from protocol.messages import (
     KIND_OF,
     MESSAGE_CLASSES,
@@ -20,6 +22,9 @@ from protocol.messages import (
     Kind,
     ManagedWorkers,
     Message,
+    ObjectInstruction,
+    ObjectInstructionType,
+    ObjectMetadata,
     ProcessorStatus,
     Resource,
     ScalingManagerStatus,
@@ -245,3 +250,22 @@ def test_an_envelope_is_made_from_either_side(message: Message) -> None:
     assert arrived.frame is made.frame
     assert (arrived.kind, arrived.task_id, arrived.source, arrived.detail) == facts(message)
     assert type(message).__name__ in repr(made)
+
+
+def test_ids_that_lie_anywhere_are_read_as_those_that_lie_in_a_row() -> None:
+    """Lists of ids have a way of their own; another layout is as good."""
+    ids = tuple([ObjectId(bytes([n]) * 32) for n in range(1, 6)])
+    message = ObjectInstruction(ObjectInstructionType.DELETE, b"Client|x", ObjectMetadata(ids))
+    frame = codec.encode_in_full(message)
+    assert codec.decode_in_full(frame) == message
+    at = frame.index(ids[0])
+    pointers = list(struct.unpack_from("<5Q", frame, at - 40))
+    # The second pointer leads to the fourth id: two ids further, each of four words.
+    pointers[1] += (2 * 4) << 2
+    moved = frame[: at - 40] + struct.pack("<5Q", *pointers) + frame[at:]
+    read = codec.decode_in_full(moved)
+    assert isinstance(read, ObjectInstruction)
+    assert read.object_metadata.object_ids == (ids[0], ids[3], ids[2], ids[3], ids[4])
+    pointers[1] += 1 << 20
+    with pytest.raises(MalformedMessage):
+        codec.decode_in_full(frame[: at - 40] + struct.pack("<5Q", *pointers) + frame[at:])

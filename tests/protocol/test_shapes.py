@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import codec, layout, messages
-from protocol.envelope import Envelope, peek
+from protocol.envelope import NO_TASK, Envelope, peek
 from protocol.errors import MalformedMessage
+from protocol.identifiers import ClientId
 from protocol.messages import (
     KIND_OF,
     Argument,
     ArgumentType,
+    Kind,
     Message,
     ObjectContentType,
     ObjectInstruction,
@@ -66,6 +68,19 @@ def outcome(frame: bytes, decode: object) -> object:
         return str(error)
 
 
+def in_short(message: Message) -> object:
+    """What ``check_task`` and ``check_result`` tell of it."""
+    if isinstance(message, Task):
+        return message.metadata, message.capabilities
+    return message.results if isinstance(message, TaskResult) else None
+
+
+def looked_at(envelope: Envelope) -> object:
+    if envelope.kind is Kind.TASK:
+        return envelope.check_task()
+    return envelope.check_result() if envelope.kind is Kind.TASK_RESULT else in_short(envelope.check())
+
+
 def known(frame: bytes) -> Shapes:
     """A new table that has seen this frame often enough."""
     shapes = Shapes(layout.load(), dict(messages.MESSAGE_CLASSES), messages.STRUCT_CLASSES, messages.ENUM_CLASSES)
@@ -95,6 +110,7 @@ def test_a_known_shape_gives_the_same_envelope(make: object) -> None:
         assert frame == codec.encode_in_full(message)
         envelope = Envelope.parse(frame)
         assert (envelope.kind, envelope.task_id, envelope.source, envelope.detail) == peek(frame)
+        assert looked_at(envelope) == in_short(message) == looked_at(Envelope.of(message))
         assert envelope.message == message == Envelope.parse(frame).check() == codec.decode(frame)
     assert codec.SHAPES.find(frame) is not None
 
@@ -129,7 +145,12 @@ def test_what_was_changed_is_read_as_without(frame: bytes, changes: list[tuple[i
     for at, value in changes:
         changed[at % len(changed)] = value
     hostile = bytes(changed)
-    assert outcome(hostile, lambda f: codec.decode_as(shapes.find(f), f)) == outcome(hostile, codec.decode_in_full)
+    shape = shapes.find(hostile)
+    assert outcome(hostile, lambda f: codec.decode_as(shape, f)) == outcome(hostile, codec.decode_in_full)
+    if shape is not None:
+        envelope = Envelope(Kind(shape.discriminant), NO_TASK, ClientId(b""), 0, hostile, None, shape)
+        full = outcome(hostile, lambda f: in_short(codec.decode_in_full(f)))
+        assert outcome(hostile, lambda f: looked_at(envelope)) == full
 
 
 @pytest.mark.parametrize("value", [3, 256, 65535])
@@ -145,6 +166,20 @@ def test_an_unknown_result_type_is_found_in_a_known_shape(value: int) -> None:
         Envelope.parse(bad)
     with pytest.raises(MalformedMessage, match=str(value)):
         codec.decode(bad)
+    with pytest.raises(MalformedMessage, match=str(value)):
+        Envelope(Kind.TASK_RESULT, NO_TASK, ClientId(b""), 0, bad, None, shape).check_result()
+
+
+def test_an_unknown_argument_type_is_found_in_a_task_that_is_only_looked_at() -> None:
+    task = random_task()
+    good = codec.encode_in_full(task)
+    other = codec.encode_in_full(replace(task, function_args=tuple(reversed(task.function_args))))
+    shape = known(good).find(good)
+    assert shape is not None
+    at = next(i for i, (a, b) in enumerate(zip(good, other, strict=True)) if a != b)
+    bad = good[:at] + b"\x77" + good[at + 1 :]
+    with pytest.raises(MalformedMessage, match=str(0x77)):
+        Envelope(Kind.TASK, NO_TASK, task.source, 0, bad, None, shape).check_task()
 
 
 def test_a_number_that_does_not_fit_is_refused_as_without() -> None:

@@ -49,7 +49,7 @@ def test_a_statement_is_parsed() -> None:
     assert SPECIFIED["CAN-06"].text.startswith("When the holder of a `canceling` task answers `cancelFailed`")
     assert SPECIFIED["CAN-03"].roles == ("scheduler", "worker")
     assert SPECIFIED["CAN-13"].level == "SHOULD"
-    assert SPECIFIED["SEC-09"].level == "MAY"
+    assert SPECIFIED["OBJ-10"].level == "MAY"
     assert SPECIFIED["BAL-05"].capability == "balancing"
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
 import zmq
 
 from protocol import codec
-from protocol.identifiers import ClientId, WorkerId, new_client_id, new_task_id, new_worker_id
+from protocol.identifiers import ClientId, new_task_id, new_worker_id
 from protocol.messages import (
     ClientDisconnect,
     ClientHeartbeat,
@@ -30,81 +25,9 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
     WorkerHeartbeat,
-    WorkerHeartbeatEcho,
 )
 from reference_impl.addresses import Address
-
-HANG_MILLISECONDS = 20_000
-
-
-@dataclass
-class Running:
-    """A scheduler process and the sockets that a test has opened to it."""
-
-    process: subprocess.Popen[str]
-    address: Address
-    monitor: Address
-    context: zmq.Context[zmq.Socket[bytes]] = field(default_factory=zmq.Context)
-    sockets: list[zmq.Socket[bytes]] = field(default_factory=list)
-
-    def socket(self, kind: int) -> zmq.Socket[bytes]:
-        new = self.context.socket(kind)
-        new.setsockopt(zmq.LINGER, 0)
-        new.setsockopt(zmq.RCVTIMEO, HANG_MILLISECONDS)
-        self.sockets.append(new)
-        return new
-
-    def dealer(self, identity: bytes) -> zmq.Socket[bytes]:
-        dealer = self.socket(zmq.DEALER)
-        dealer.setsockopt(zmq.IDENTITY, identity)
-        dealer.connect(str(self.address))
-        return dealer
-
-    def close(self) -> None:
-        for opened in self.sockets:
-            opened.close()
-        self.context.term()
-
-    def client(self) -> tuple[ClientId, zmq.Socket[bytes]]:
-        identity = new_client_id()
-        dealer = self.dealer(identity)
-        assert isinstance(exchange(dealer, ClientHeartbeat()), ClientHeartbeatEcho)
-        return identity, dealer
-
-    def worker(self, queue_size: int = 10) -> tuple[WorkerId, zmq.Socket[bytes]]:
-        identity = new_worker_id("test")
-        dealer = self.dealer(identity)
-        assert isinstance(exchange(dealer, WorkerHeartbeat(queue_size=queue_size)), WorkerHeartbeatEcho)
-        return identity, dealer
-
-
-def exchange(dealer: zmq.Socket[bytes], message: Message) -> Message:
-    dealer.send(codec.encode(message))
-    return codec.decode(dealer.recv())
-
-
-def start(*options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "reference_impl.scheduler", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def running(request: pytest.FixtureRequest) -> Iterator[Running]:
-    options = getattr(request, "param", ())
-    with socket.create_server(("127.0.0.1", 0)) as storage:  # takes the connection and says nothing
-        storage_address = str(Address(*storage.getsockname()))
-        process = start("tcp://127.0.0.1:0", "-osa", storage_address, "--log-level", "ERROR", *options)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        with process:
-            facts = dict(word.split("=", 1) for word in process.stdout.readline().split()[2:])
-            running = Running(process, Address.parse(facts["address"]), Address.parse(facts["monitor"]))
-            yield running
-            running.close()
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-            assert process.stderr.read() == ""
+from tests.scheduler.processes import Running, exchange, start
 
 
 def test_the_monitor_is_at_the_port_plus_two(running: Running) -> None:
@@ -208,7 +131,10 @@ def test_a_silent_worker_is_lost(running: Running) -> None:
         (("tcp://127.0.0.1:0",), 2, "--object-storage-address"),
         (("tcp://127.0.0.1:0", "-osa", "tcp://127.0.0.1:1", "-wt", "-1"), 2, "-wt"),
         (("tcp://127.0.0.1:{taken}", "-osa", "tcp://127.0.0.1:1"), 10, "in use"),
-        (("tcp://192.0.2.1:1234", "-osa", "tcp://127.0.0.1:1"), 10, "can't listen"),
+        (("tcp://192.0.2.1:1234", "-osa", "tcp://127.0.0.1:1", "--insecure"), 10, "can't listen"),
+        (("tcp://0.0.0.0:0", "-osa", "tcp://127.0.0.1:1"), 2, "can be reached from other machines"),
+        (("tcp://*:0", "-osa", "tcp://127.0.0.1:1"), 2, "can be reached from other machines"),
+        (("tcp://127.0.0.1:0", "-ma", "tcp://0.0.0.0:0", "-osa", "tcp://127.0.0.1:1"), 2, "tcp://0.0.0.0:0 can be"),
     ],
 )
 def test_bad_input_is_one_line_and_a_hint(options: tuple[str, ...], code: int, words: str) -> None:

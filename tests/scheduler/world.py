@@ -29,7 +29,16 @@ from protocol.messages import (
     WorkerHeartbeatEcho,
 )
 from reference_impl.scheduler.core import SchedulerCore
-from reference_impl.scheduler.instructions import DeleteObjects, DuplicateObject, Instruction, Note, Publish, Send, Stop
+from reference_impl.scheduler.instructions import (
+    DeleteObjects,
+    DuplicateObject,
+    Instruction,
+    Note,
+    Publish,
+    Send,
+    Stop,
+    StoreThenSend,
+)
 from reference_impl.scheduler.settings import Settings
 
 CANCELED = TaskCancelConfirmType.CANCELED
@@ -55,6 +64,7 @@ class World:
         self.deleted: list[ObjectId] = []
         self.copied: dict[ObjectId, ObjectId] = {}
         """The copies that were asked for, and of what."""
+        self.stored: dict[ObjectId, bytes] = {}
         self.stopped = False
         self._numbers = itertools.count(1)
 
@@ -106,6 +116,14 @@ class World:
         results = (content_object_id(owner, task),)
         self.send(worker, TaskResult(task, kind, b"", results))
 
+    def proceed(self) -> None:
+        """The shell has nothing more urgent to do."""
+        self._collect(self.core.proceed(self.now))
+
+    def overflow(self, peer: Identity) -> None:
+        """The shell can't send to it: it does not read."""
+        self._collect(self.core.overflowed(peer))
+
     def worker_leaves(self, worker: WorkerId = W1) -> None:
         self.send(worker, WorkerDisconnectNotification())
 
@@ -156,6 +174,9 @@ class World:
                 self.deleted.extend(instruction.object_ids)
             elif isinstance(instruction, DuplicateObject):
                 self.copied.update(dict.fromkeys(instruction.copies, instruction.source))
+            elif isinstance(instruction, StoreThenSend):
+                self.stored[instruction.object_id] = instruction.payload
+                self.sent.setdefault(instruction.to, []).append(decode(instruction.named.frame))
             elif isinstance(instruction, Stop):
                 self.stopped = True
 

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from protocol.identifiers import ObjectId, new_object_id, serializer_object_id
+from protocol.identifiers import ClientId, ObjectId, new_object_id, serializer_object_id
 from protocol.messages import (
     Argument,
     ArgumentType,
@@ -74,6 +74,27 @@ def test_a_task_is_fetched_run_stored_and_answered() -> None:
     assert created == Send(ObjectInstruction(ObjectInstructionType.CREATE, CLIENT, about))
     assert answer == Send(TaskResult(task_id(1), TaskResultType.SUCCESS, PROFILE.to_bytes(), (name,)))
     assert slot.core.held == {}
+
+
+def test_results_that_are_stored_together_are_announced_together_by_owner() -> None:
+    slot = Slot()
+    other = ClientId(b"Client|" + b"d" * 32)
+    results = []
+    for number in range(1, 12):
+        slot.task(number)
+        slot.finish(number)
+        slot.core._held[task_id(number)].source = other if number == 3 else CLIENT
+        results.append((task_id(number), new_object_id(CLIENT), number))
+    sends = slot.core.storing(results)
+    told = [send.message for send in sends if isinstance(send, Send)]
+    assert len(told) == len(sends) == 3, "eight of one client in a message, two more, and the other client's"
+    for message in told:
+        assert isinstance(message, ObjectInstruction)
+        about = message.object_metadata
+        assert len(about.object_ids) == len(about.object_types) == len(about.object_names) == len(about.object_sizes)
+        assert (about.object_sizes == (3,)) is (message.object_user == other)
+    names = [name for m in told if isinstance(m, ObjectInstruction) for name in m.object_metadata.object_ids]
+    assert sorted(names) == sorted(name for _, name, _ in results)
 
 
 def test_a_result_that_the_storage_refuses_becomes_a_failure_that_says_so() -> None:

@@ -126,6 +126,23 @@ def test_a_shared_argument_is_handed_over_once_and_each_task_has_its_own(bench: 
         bench.run_shared(processor, function, argument)
 
 
+def test_a_shared_argument_that_nobody_can_change_is_loaded_once(bench: Bench) -> None:
+    seen: list[bytes] = []
+
+    def see(data: bytes) -> int:
+        seen.append(data)
+        return len({id(each) for each in seen})
+
+    processor, function, argument = bench.spawn(), bench.put(see), bench.put(bytes(100_000))
+    assert [bench.run_shared(processor, function, argument) for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_large_result_comes_whole(bench: Bench) -> None:
+    processor = bench.spawn()
+    assert bench.run(processor, os.urandom, 1 << 20) != bench.run(processor, bytes, 1 << 20)
+    assert bench.run(processor, bytes.__mul__, b"12345", 1 << 20) == b"12345" * (1 << 20)
+
+
 def test_kept_arguments_are_bounded_and_never_given_up_for_their_own_task(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,55 @@
+"""A ROUTER socket whose messages are one frame each (SPEC section 2), with as little of pyzmq around it as can be.
+
+``recv_multipart`` and ``send_multipart`` cost three times as much: for each part a look-up of RCVMORE among the socket
+options, checks of types, options that nobody uses here.
+"""
+
+from __future__ import annotations
+
+import zmq
+
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE_NOBLOCK = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+
+class Router:
+    """Neither of its methods waits."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self._receive = self.socket.recv
+        self._send = super(zmq.Socket, self.socket).send  # what Socket.send calls
+
+    def receive(self) -> tuple[bytes, bytes | None] | None:
+        """(sender, frame) of the next message; the frame is None if there were several; None if there is no message."""
+        try:
+            sender = self._receive(_NOBLOCK)
+        except zmq.Again:
+            return None
+        last = self._receive(_NOBLOCK, False)  # not copied yet: such a frame knows whether it is the last one
+        if not last.more:
+            return sender, last.bytes
+        while last.more:
+            last = self._receive(_NOBLOCK, False)
+        return sender, None
+
+    def receive_authenticated(self) -> tuple[bytes, bytes | None, bytes] | None:
+        """The same, and the User-Id that ZAP has given to its sender's connection."""
+        try:
+            sender = self._receive(_NOBLOCK)
+        except zmq.Again:
+            return None
+        first = last = self._receive(_NOBLOCK, False)
+        while last.more:
+            last = self._receive(_NOBLOCK, False)
+        return sender, first.bytes if last is first else None, str(first.get("User-Id")).encode()
+
+    def look(self) -> None:
+        """Whose messages have come? As long as there are messages, libzmq asks itself that after each 100 parts only,
+        and others wait, however long these take."""
+        self.socket.getsockopt(zmq.EVENTS)
+
+    def send(self, to: bytes, frame: bytes) -> None:
+        """One message. Raises zmq.ZMQError if it can't be sent."""
+        self._send(to, _MORE_NOBLOCK)
+        self._send(frame, _NOBLOCK)
