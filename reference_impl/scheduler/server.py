@@ -125,6 +125,7 @@ class SchedulerServer:
             (zmq.ROUTER_MANDATORY, 1),  # what can't be sent is an error, not dropped without a word
             (zmq.MAXMSGSIZE, self._listen.message_bytes),
             (zmq.TCP_KEEPALIVE, 1),
+            (zmq.ROUTER_HANDOVER, 1),  # a peer may come back before its old connection is seen to end (TRN-12)
         ):
             self._router.socket.setsockopt(option, value)
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
