@@ -50,8 +50,10 @@ def snake(name: str) -> str:
 class _Input:
     """One message being read: its bytes, where its segments lie, and how many words may still be visited."""
 
-    __slots__ = ("budget", "buf", "first", "segments")
+    __slots__ = ("bounds", "budget", "buf", "first", "segments", "whole")
     segments: list[tuple[int, int]]
+    bounds: tuple[int, int]
+    """Of the segment that holds what the last ``pointer`` refers to."""
 
     def __init__(self, buf: bytes) -> None:
         size = len(buf)
@@ -62,9 +64,11 @@ class _Input:
         # pointer, and as an element of a list. What shares parts of itself runs out of it.
         self.budget = 3 * (size >> 3) + 64
         more, words = _SEGMENT_TABLE(buf, 0)
-        if not more and 8 * words + 8 == size:  # one segment that fills the rest: nearly every message
+        self.whole = not more and 8 * words + 8 == size
+        if self.whole:  # one segment that fills the rest: nearly every message
             self.first = 8
-            self.segments = [(8, size)]
+            self.bounds = 8, size
+            self.segments = [self.bounds]
             return
         count = more + 1
         if count > _MAX_SEGMENTS:
@@ -81,11 +85,15 @@ class _Input:
             start = end
         if start != len(buf):
             raise MalformedMessage("bytes after the last segment")
+        if self.segments[0][0] == self.segments[0][1]:
+            raise MalformedMessage("a message without a root")
 
     def pointer(self, pos: int) -> tuple[int, int]:
         """The pointer at byte ``pos``: (its 64 bits, the byte that its offset counts from). Follows far pointers."""
         (word,) = _U64.unpack_from(self.buf, pos)
         if word & 3 != 2:
+            if not self.whole:
+                self.bounds = next(segment for segment in self.segments if segment[0] <= pos < segment[1])
             return word, pos + 8
         pad = self._landing_pad(word, 16 if word & 4 else 8)
         (target,) = _U64.unpack_from(self.buf, pad)
@@ -102,7 +110,7 @@ class _Input:
         segment = word >> 32
         if segment >= len(self.segments):
             raise MalformedMessage(f"a far pointer to segment {segment} of {len(self.segments)}")
-        start, end = self.segments[segment]
+        self.bounds = start, end = self.segments[segment]
         pad = start + 8 * (word >> 3 & 0x1FFFFFFF)
         if pad + size > end:
             raise MalformedMessage("a far pointer out of its segment")
@@ -114,8 +122,8 @@ class _Input:
         if offset >= 1 << 32:
             offset -= 1 << 33
         start = base + offset
-        if start < self.first or start + size > len(self.buf):
-            raise MalformedMessage("a pointer out of the message")
+        if start < self.bounds[0] or start + size > self.bounds[1]:
+            raise MalformedMessage("a pointer out of its segment")
         self.budget -= (size >> 3) + 1
         if self.budget < 0:
             raise MalformedMessage("the message refers to more than it holds")
@@ -124,7 +132,7 @@ class _Input:
     def struct(self, pos: int) -> tuple[int, int, int] | None:
         """The struct that the pointer at ``pos`` refers to: (first byte, data words, pointers), None for null."""
         offset, data_words, pointers = _NEAR_STRUCT(self.buf, pos)
-        if not offset & 3:  # near, as nearly every pointer: the general case below would find the same
+        if not offset & 3 and self.whole:  # as nearly every pointer: the general case below would find the same
             if not (offset or data_words or pointers):
                 return None
             start = pos + 8 + 2 * offset
@@ -140,10 +148,13 @@ class _Input:
         data_words, pointers = word >> 32 & 0xFFFF, word >> 48
         return self.claim(base, word, 8 * (data_words + pointers)), data_words, pointers
 
+    def _is_null(self, pos: int) -> bool:
+        return not any(self.buf[pos : pos + 8])
+
     def list(self, pos: int) -> tuple[int, int, int, int] | None:
         """The list that the pointer at ``pos`` refers to: (pointer's base, pointer, size code, count); or None."""
         word, base = self.pointer(pos)
-        if not word:
+        if not word and self._is_null(pos):
             return None
         if word & 3 != 1:
             raise MalformedMessage("a pointer to a list was expected")
@@ -152,7 +163,7 @@ class _Input:
     def data(self, pos: int) -> bytes:
         """The bytes of the Data that the pointer at ``pos`` refers to; empty for null."""
         offset, rest = _NEAR_LIST(self.buf, pos)
-        if offset & 3 == 1 and rest & 7 == _BYTE_LIST:  # near, as nearly every pointer
+        if offset & 3 == 1 and rest & 7 == _BYTE_LIST and self.whole:  # as nearly every pointer
             start = pos + 6 + 2 * offset
             end = start + (rest >> 3)
             self.budget -= (rest >> 6) + 1
@@ -170,9 +181,9 @@ class _Input:
     def text(self, pos: int) -> str:
         """The Text that the pointer at ``pos`` refers to; empty for null."""
         raw = self.data(pos)
-        if not raw:
+        if not raw and self._is_null(pos):
             return ""
-        if raw[-1]:
+        if raw[-1:] != b"\0":
             raise MalformedMessage("a text that does not end with a zero byte")
         try:
             return raw[:-1].decode()
@@ -572,7 +583,7 @@ def _equal_list(length: int, read_any: Read, write_any: Write) -> tuple[Read, Wr
         start = message.claim(base, word, 8 * count)
         begin, buf = start + 8 * count, message.buf
         end = begin + length * count
-        if end > len(buf) or buf[start:begin] != _pointers(count, length):
+        if end > message.bounds[1] or buf[start:begin] != _pointers(count, length):
             message.budget = budget
             return read_any(message, pos, depth)
         message.budget -= count * (length // 8 + 1)

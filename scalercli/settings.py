@@ -18,7 +18,6 @@ big = { address = "tcp://10.0.0.9:6378", key_file = "keys/me.key", server_key = 
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
@@ -37,6 +36,7 @@ DEFAULT_IDLE_SECONDS = 600.0
 DEFAULT_CANCEL_TIMEOUT = 15.0
 MAX_WORKERS = 1024
 _UNLIMITED = "unlimited"
+_MOST_SECONDS = 1e12
 _PREFIX = "SCALERCLI_"
 OUTPUT_MODES = ("text", "json", "jsonl", "ids", "none")
 
@@ -92,7 +92,7 @@ def _check_memory(value: Any) -> int:
 
 
 def _check_idle_seconds(value: Any) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0 or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < _MOST_SECONDS:
         raise ValueError("a number of seconds was expected; 0 is never")
     return float(value)
 
@@ -359,6 +359,8 @@ def read(path: Path) -> dict[str, Any]:
         line = text.count("\n") + (not text.endswith("\n")) if not found or not found[2] else int(found[2])
         what = found[1] if found else str(error)
         raise CliError(f"{path}:{line}: {what[:1].lower()}{what[1:]}", "scalercli help configuration") from None
+    except ValueError:  # Python reads none with more than 4300 digits
+        raise CliError(f"{path}: a number has too many digits", "scalercli help configuration") from None
     except RecursionError:
         raise CliError(f"{path}: brackets in brackets, too many to read", "scalercli help configuration") from None
     for name, value in content.items():

@@ -28,7 +28,7 @@ DIRECTORY = Path(__file__).parent.parent / "scenarios"
 SCHEMA = Path(__file__).parent.parent / "schema" / f"scenario-{FORMAT}.json"
 ROLES = ("scheduler", "worker", "client", "object-storage")
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class BadScenario(ValueError):
@@ -148,7 +148,7 @@ def matches(scenario: Scenario, pattern: str) -> bool:
 def parse(text: str, name: str, path: Path) -> Scenario:
     """A scenario from the text of its file; raises BadScenario."""
     try:
-        loader = _LOADER(text)
+        loader = LOADER(text)
         try:
             node = loader.get_single_node()
             data = loader.construct_document(node) if node is not None else None
@@ -158,7 +158,7 @@ def parse(text: str, name: str, path: Path) -> Scenario:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise BadScenario(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # a date that is none; brackets in brackets
         raise BadScenario(f"{path}: not YAML: {error}") from None
     if not isinstance(data, dict):
         raise BadScenario(f"{path}: a scenario is a mapping (format, title, role, …)")

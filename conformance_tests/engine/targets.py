@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from conformance_tests.engine.scenario import did_you_mean
+from conformance_tests.engine.scenario import LOADER, did_you_mean
 
 DIRECTORY = Path(__file__).parent.parent / "targets"
 SCHEMA = Path(__file__).parent.parent / "schema" / "target-1.json"
@@ -92,13 +92,15 @@ def load(name: str) -> Target:
     """A target by its name or path; raises BadTarget."""
     path = find(name)
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(), Loader=LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise BadTarget(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadTarget(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
+    except (ValueError, RecursionError) as error:  # a date that is none; brackets in brackets
+        raise BadTarget(f"{path}: not YAML: {error}") from None
     errors = sorted(jsonschema.Draft202012Validator(schema()).iter_errors(data), key=lambda e: len(e.absolute_path))
     if errors:
         where = ".".join(str(p) for p in errors[0].absolute_path)

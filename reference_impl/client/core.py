@@ -422,7 +422,7 @@ class ClientCore:
         answer = _ANSWERS[message.cancel_confirm_type]
         life = self._tasks.get(message.task_id)
         graph = self._graphs.get(message.task_id)
-        if graph is not None and message.cancel_confirm_type is TaskCancelConfirmType.CANCELED:
+        if graph is not None and graph.sent and message.cancel_confirm_type is TaskCancelConfirmType.CANCELED:
             if message.task_id == graph.graph.task_id:
                 self._lives.end_graph(graph, Canceled(), answer, out)
                 return

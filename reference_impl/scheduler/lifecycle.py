@@ -148,6 +148,8 @@ class Lifecycle:
                 add_to_story(task.story, happened)
         for action in row.actions:
             _ACTIONS[action](self, task, sender, envelope)
+        if self._turn.monitored:
+            self._publish(task, task.worker or holder, event, envelope)
         if before is _INACTIVE:
             if event is not _HAS_CAPACITY and after is not _INACTIVE:
                 self.queue.leave(task)
@@ -156,8 +158,6 @@ class Lifecycle:
             if before is State.BALANCE_CANCELING and holder is not None:
                 holder.refused.add(task.task_id)  # it has started: no use asking again
                 self.room_wanted = True
-        if self._turn.monitored:
-            self._publish(task, task.worker or holder, event, envelope)
         if task.graph is not None and row.actions[-1:] == (Action.FORGET,):
             self.graphs.ended(task, sender, envelope)
 

@@ -53,7 +53,8 @@ class Fifo:
     def leave(self) -> None:
         """A queued task has ended: its state says so already."""
         self._left += 1
-        if self._left > _COMPACT_ABOVE and 2 * self._left > len(self._tasks):
+        places = len(self._tasks)
+        if self._left == places or (self._left > _COMPACT_ABOVE and 2 * self._left > places):
             self._tasks = deque(self)
             self._left = 0
 
@@ -71,6 +72,9 @@ class Fifo:
         while True:
             task = self._tasks.popleft()
             if task.state is _INACTIVE:
+                if self._left and self._left == len(self._tasks):
+                    self._tasks.clear()
+                    self._left = 0
                 return task
             self._left -= 1
 
@@ -134,7 +138,8 @@ class TaskQueue:
         return fifo
 
     def leave(self, task: TaskRecord) -> None:
-        """A queued task has ended: its state says so already."""
+        """A queued task has ended: its state says so already. Its place may stay for a while, but not its message."""
+        task.frame = b""
         if not isinstance(task, DemandingTask):
             self._plain.leave()
             return
@@ -230,7 +235,9 @@ class Pool:
 
     def remove(self, worker: WorkerRecord) -> None:
         self.workers -= 1
-        if len(worker.held) < len(self._by_load):
+        if not self.workers:
+            self._by_load, self._lowest = [OrderedDict()], 0
+        elif len(worker.held) < len(self._by_load):
             self._by_load[len(worker.held)].pop(worker.worker_id, None)
 
     def least_loaded(self) -> WorkerRecord | None:

@@ -8,15 +8,27 @@ the task has not succeeded, so that it can be submitted again; functions, which 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from protocol.control import NO_OPTIONS, Capability, Event, OutputChunk, ShownState, TaskKind, TaskOptions, TaskRow
+from protocol.control import NO_OPTIONS, Event, OutputChunk, ShownState, TaskKind, TaskOptions, TaskRow
+from scalercli.agent.rows import (
+    Entry,
+    LedgerError,
+    Work,
+    entry_of,
+    event_of,
+    options_text,
+    output_of,
+    payload_of,
+    work_of,
+)
+
+__all__ = ["Entry", "Ledger", "LedgerError", "Work", "now", "resumable"]
 
 KEEP_SECONDS = 7 * 86400.0
 """How long a task that is over stays in the ledger."""
@@ -86,31 +98,9 @@ CREATE INDEX IF NOT EXISTS events_of_task ON events (number, place);
 _COLUMNS_1 = "number, id, kind, text, state, reason, submitted, started, ended, exit_code, peak_bytes"
 _COLUMNS_2 = f"{_COLUMNS_1}, options, key, attempt, retry_of"
 _SMALL_BYTES = 4096
-_STATES = {state.label: state for state in ShownState}
+_MOST_ROWS = 2**62
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter where what SQLite says cites a damaged file
 _PAGE = 500
-
-
-class LedgerError(Exception):
-    """The ledger can't be read or written; the text says why."""
-
-
-class Work(NamedTuple):
-    """What is sent for a task."""
-
-    function: bytes
-    name: str
-    arguments: tuple[bytes, ...]
-
-
-class Entry:
-    """A row with its number in the ledger."""
-
-    __slots__ = ("number", "payload", "row")
-
-    def __init__(self, number: int, row: TaskRow) -> None:
-        self.number = number
-        self.row = row
-        self.payload: bytes | None = None  # of a task that has just ended, if it is small: it need not be read
 
 
 class Ledger:
@@ -153,12 +143,18 @@ class Ledger:
             elif version < 2:
                 self._columns = f"{_COLUMNS_1}, '', NULL, 1, NULL"
             self._old = read_only and version < 2
-            self._next_number = 1 + (self._db.execute("SELECT max(number) FROM tasks").fetchone()[0] or 0)
-            self._next_place = 1 + (self._db.execute("SELECT max(place) FROM output").fetchone()[0] or 0)
-        except (sqlite3.Error, OSError) as error:
+            self._next_number = 1 + self._highest("number", "tasks")
+            self._next_place = 1 + self._highest("place", "output")
+        except (*_ERRORS, OSError) as error:
             if hasattr(self, "_db"):
                 self._db.close()
             raise LedgerError(f"can't use the ledger {path}: {error}") from error
+
+    def _highest(self, column: str, table: str) -> int:
+        (found,) = self._db.execute(f"SELECT max({column}) FROM {table}").fetchone()
+        if found is not None and not (isinstance(found, int) and 0 < found < _MOST_ROWS):
+            raise sqlite3.DatabaseError(f"{column} {found!r} in {table}")
+        return found or 0
 
     def _migrate(self, version: int) -> None:
         """Brings an empty ledger, or one of an earlier version, to this one; all or nothing."""
@@ -195,7 +191,7 @@ class Ledger:
         if key and retry_of:
             self.flush()
             self._execute("UPDATE tasks SET key = NULL WHERE key = ?", (key,))
-        packed = "" if options == NO_OPTIONS else _options_text(options)
+        packed = "" if options == NO_OPTIONS else options_text(options)
         self._pending_tasks.append(
             (number, task_id, int(kind), text, state.label, submitted, packed, key or None, retry_of or None)
         )
@@ -288,7 +284,7 @@ class Ledger:
                 self._pending_ends,
             )
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise LedgerError(f"can't write the ledger {self._path}: {error}") from error
@@ -310,8 +306,7 @@ class Ledger:
         submitted again by itself, and forgets the old ones. How many are lost; and those that are not: they wait, or
         are to be submitted again."""
         self.flush()
-        query = f"SELECT {self._columns} FROM tasks WHERE state IN ('pending', 'waiting') ORDER BY number"
-        open_ = [_entry(found) for found in self._db.execute(query)]
+        open_ = self.open()
         lost = [entry for entry in open_ if not resumable(entry.row)]
         for entry in lost:
             self.end(entry.number, ShownState.LOST, ended=now, reason=reason)
@@ -326,116 +321,92 @@ class Ledger:
     def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         try:
             self._db.execute(statement, values)
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise LedgerError(f"can't write the ledger {self._path}: {error}") from error
 
     # ---- reading ----
 
+    def _rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        self.flush()
+        try:
+            return self._db.execute(query, values).fetchall()
+        except _ERRORS as error:
+            raise LedgerError(f"can't read the ledger: {error}") from error
+
+    def _one(self, query: str, values: Sequence[object] = ()) -> Entry | None:
+        """The task of the first row, if there is one."""
+        found = self._rows(query, values)
+        return entry_of(found[0]) if found else None
+
     def find(self, task_id: bytes) -> Entry | None:
         """The task with exactly this id."""
-        self.flush()
-        found = self._db.execute(f"SELECT {self._columns} FROM tasks WHERE id = ?", (task_id,)).fetchone()
-        return _entry(found) if found else None
+        return self._one(f"SELECT {self._columns} FROM tasks WHERE id = ?", (task_id,))
 
     def knows_one_of(self, task_ids: Sequence[bytes]) -> bool:
         """Whether a task has one of these ids."""
-        self.flush()
         for start in range(0, len(task_ids), _PAGE):
             some = task_ids[start : start + _PAGE]
-            query = f"SELECT 1 FROM tasks WHERE id IN ({','.join('?' * len(some))}) LIMIT 1"
-            if self._db.execute(query, some).fetchone():
+            if self._rows(f"SELECT 1 FROM tasks WHERE id IN ({','.join('?' * len(some))}) LIMIT 1", some):
                 return True
         return False
 
     def matching(self, low: bytes, high: bytes, limit: int) -> list[Entry]:
         """The tasks with ids from ``low`` to ``high``, at most ``limit``."""
-        self.flush()
         query = f"SELECT {self._columns} FROM tasks WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
-        return [_entry(found) for found in self._db.execute(query, (low, high, limit))]
+        return [entry_of(found) for found in self._rows(query, (low, high, limit))]
 
     def last(self) -> Entry | None:
         """The task that was submitted last."""
-        self.flush()
-        found = self._db.execute(f"SELECT {self._columns} FROM tasks ORDER BY number DESC LIMIT 1").fetchone()
-        return _entry(found) if found else None
+        return self._one(f"SELECT {self._columns} FROM tasks ORDER BY number DESC LIMIT 1")
 
     def all(self) -> Iterator[Entry]:
         """Every task, oldest first; tasks may be added and may end meanwhile."""
         number = 0
         query = f"SELECT {self._columns} FROM tasks WHERE number > ? ORDER BY number LIMIT {_PAGE}"
-        while True:
-            self.flush()
-            page = self._db.execute(query, (number,)).fetchall()
-            if not page:
-                return
-            yield from map(_entry, page)
+        while page := self._rows(query, (number,)):
+            yield from map(entry_of, page)
             number = page[-1][0]
 
     def by_key(self, key: str) -> Entry | None:
         """The task with this key."""
-        self.flush()
-        if self._old:
-            return None
-        found = self._db.execute(f"SELECT {self._columns} FROM tasks WHERE key = ?", (key,)).fetchone()
-        return _entry(found) if found else None
+        return None if self._old else self._one(f"SELECT {self._columns} FROM tasks WHERE key = ?", (key,))
 
     def open(self) -> list[Entry]:
         """Those that are not over."""
-        self.flush()
         query = f"SELECT {self._columns} FROM tasks WHERE state IN ('pending', 'waiting') ORDER BY number"
-        return [_entry(found) for found in self._db.execute(query)]
+        return [entry_of(found) for found in self._rows(query)]
 
     def newest(self, limit: int) -> list[Entry]:
         """The last tasks, the newest first."""
-        self.flush()
         query = f"SELECT {self._columns} FROM tasks ORDER BY number DESC LIMIT ?"
-        return [_entry(found) for found in self._db.execute(query, (limit,))]
+        return [entry_of(found) for found in self._rows(query, (limit,))]
 
     def work(self, number: int) -> Work | None:
         """What was sent for a task; None if it is not kept."""
-        self.flush()
-        if self._old:
-            return None
-        found = self._db.execute(
-            "SELECT payload, name, arguments FROM sent JOIN functions ON digest = function WHERE number = ?", (number,)
-        ).fetchone()
-        if found is None:
-            return None
-        function, name, packed = found
-        arguments = []
-        while packed:
-            size = int.from_bytes(packed[:8], "little")
-            arguments.append(packed[8 : 8 + size])
-            packed = packed[8 + size :]
-        return Work(function, name, tuple(arguments))
+        query = "SELECT payload, name, arguments FROM sent JOIN functions ON digest = function WHERE number = ?"
+        found = [] if self._old else self._rows(query, (number,))
+        return work_of(number, found[0]) if found else None
 
     def events(self, number: int) -> tuple[Event, ...]:
         """What was noted of a task, oldest first."""
-        self.flush()
-        if self._old:
-            return ()
-        found = self._db.execute("SELECT at, text FROM events WHERE number = ? ORDER BY place", (number,))
-        return tuple(Event(at, text) for at, text in found)
+        query = "SELECT at, text FROM events WHERE number = ? ORDER BY place"
+        return () if self._old else tuple(event_of(number, found) for found in self._rows(query, (number,)))
 
     def retry_of(self, task_id: bytes) -> Entry | None:
         """The newest task that repeats this one."""
-        self.flush()
         query = f"SELECT {self._columns} FROM tasks WHERE retry_of = ? ORDER BY number DESC LIMIT 1"
-        found = None if self._old else self._db.execute(query, (task_id,)).fetchone()
-        return _entry(found) if found else None
+        return None if self._old else self._one(query, (task_id,))
 
     def payload(self, number: int) -> bytes | None:
         """The serialized result of a task; None if there is none."""
-        self.flush()
-        found = self._db.execute("SELECT payload FROM results WHERE number = ?", (number,)).fetchone()
-        return found[0] if found else None
+        found = self._rows("SELECT payload FROM results WHERE number = ?", (number,))
+        return payload_of(number, found[0]) if found else None
 
     def output(self, number: int, after: int, limit: int) -> tuple[int, list[OutputChunk]]:
         """Pieces of a task's output after a place (0: from the start), and the place of the last one given."""
-        self.flush()
         query = "SELECT place, stderr, text FROM output WHERE number = ? AND place > ? ORDER BY place LIMIT ?"
-        found = self._db.execute(query, (number, after, limit)).fetchall()
-        return (found[-1][0] if found else after), [OutputChunk(bool(stderr), text) for _, stderr, text in found]
+        found = self._rows(query, (number, after, limit))
+        return (found[-1][0] if found else after), [output_of(number, row) for row in found]
 
 
 def resumable(row: TaskRow) -> bool:
@@ -443,51 +414,6 @@ def resumable(row: TaskRow) -> bool:
     if row.state is ShownState.WAITING:
         return True
     return row.attempt <= row.options.retries and ShownState.LOST in row.options.retry_on
-
-
-def _entry(found: tuple[Any, ...]) -> Entry:
-    number, task_id, kind, text, state, reason, submitted, started, ended, exit_code, peak_bytes, *rest = found
-    options, key, attempt, retry_of = rest
-    return Entry(
-        number,
-        TaskRow(
-            task_id,
-            kind=TaskKind(kind),
-            text=text,
-            state=_STATES[state],
-            reason=reason,
-            submitted_at=submitted,
-            started_at=started,
-            ended_at=ended,
-            has_exit_code=exit_code is not None,
-            exit_code=exit_code or 0,
-            peak_bytes=peak_bytes,
-            options=_options(options) if options else NO_OPTIONS,
-            key=key or "",
-            attempt=attempt,
-            retry_of=retry_of or b"",
-        ),
-    )
-
-
-def _options_text(options: TaskOptions) -> str:
-    defaults = NO_OPTIONS._asdict()
-    return json.dumps({name: value for name, value in options._asdict().items() if value != defaults[name]})
-
-
-def _options(text: str) -> TaskOptions:
-    fields = json.loads(text)
-    lists: dict[str, Any] = {
-        name: tuple(make(item) for item in fields[name])
-        for name, make in (
-            ("retry_on", ShownState),
-            ("capabilities", lambda pair: Capability(*pair)),
-            ("after", str),
-            ("after_any", str),
-        )
-        if name in fields
-    }
-    return TaskOptions(**fields | lists)
 
 
 def now() -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scalercli.settings import KNOWN
 from tests.cli.conftest import Shell
 
 
@@ -65,6 +66,7 @@ def test_set_keeps_the_comments_and_get_gets(shell: Shell, files: list[Path]) ->
         ("[clusters]\nlab = 3\n", "run math:sqrt 4", "scalercli.toml:2: [clusters] holds lines", "scalercli help"),
         ("# x\nworkres = 3\n", "status", "scalercli.toml:2: 'workres' is not a setting", "did you mean workers?"),
         ("x = " + "[" * 5000, "status", "scalercli.toml: brackets in brackets", "scalercli help configuration"),
+        ("x = " + "9" * 5000, "status", "scalercli.toml: a number has too many digits", "scalercli help configuration"),
         ("workers = 3 4\n", "status", "scalercli.toml:1: ", "scalercli help configuration"),
         ('[clusters]\nx = {adress = "tcp://a:1"}', "status", "toml:2: a cluster has an address", "help access"),
         ("[clusters]\nlab = {key_file = 3}", "status", "toml:2: a cluster has an address", "help access"),
@@ -100,3 +102,9 @@ def test_a_file_that_cannot_be_read(shell: Shell, files: list[Path]) -> None:
 def test_an_unknown_variable_is_noted(shell: Shell, files: list[Path]) -> None:
     done = shell("scalercli config list", SCALERCLI_OUTPT="json")
     assert done.stderr == "note: SCALERCLI_OUTPT is not a setting; did you mean OUTPUT?\n"
+
+
+@pytest.mark.parametrize("value", [10**400, 1e13, float("nan"), float("inf"), -1, True, "5"])
+def test_idle_seconds_that_are_no_time(value: object) -> None:
+    with pytest.raises(ValueError, match="a number of seconds was expected"):
+        KNOWN["idle_seconds"].check(value)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from protocol.control import OutputChunk, ShownState, TaskKind
-from scalercli.agent.ledger import KEEP_SECONDS, Ledger, LedgerError
+from scalercli.agent.ledger import KEEP_SECONDS, Ledger, LedgerError, Work
 from scalercli.agent.results import command_exit_code
 from tests.cli.conftest import SOURCE
 
@@ -96,6 +98,35 @@ def test_what_is_no_ledger_is_told_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="not a database"):
         Ledger(path)
     assert path.read_bytes().startswith(b"this is not")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE tasks SET kind = 77", "UPDATE tasks SET id = x'00'", "UPDATE tasks SET submitted = 9e999",
+        "UPDATE tasks SET options = '{\"retries\": \"many\"}'", "UPDATE tasks SET options = '['",
+        "UPDATE tasks SET state = 'nonsense'", "UPDATE tasks SET attempt = -1", "UPDATE results SET payload = 'text'",
+        "UPDATE sent SET arguments = x'ff'", "UPDATE sent SET arguments = x'0900000000000000ff'",
+        "UPDATE events SET text = x'ff'", "UPDATE output SET text = x'ff'", "DROP TABLE events",
+    ],
+)  # fmt: skip
+def test_a_ledger_that_was_changed_by_others_is_told_in_one_line(tmp_path: Path, change: str) -> None:
+    ledger = Ledger(tmp_path / "l")
+    number = ledger.add(A, TaskKind.COMMAND, "ls", 1.0, work=Work(b"f", "f", (b"1",)))
+    ledger.add_output(number, False, "text")
+    ledger.note(number, 2.0, "happened")
+    ledger.end(number, ShownState.FAILED, ended=3.0, payload=b"p")
+    ledger.close()
+    with closing(sqlite3.connect(tmp_path / "l", isolation_level=None)) as db:
+        db.execute(change)
+    ledger = Ledger(tmp_path / "l", read_only=True)
+    with pytest.raises(LedgerError, match=r"^(the ledger is damaged: of task 1, |can't read the ledger: )"):
+        ledger.last()
+        ledger.payload(number)
+        ledger.work(number)
+        ledger.events(number)
+        ledger.output(number, 0, 9)
+    ledger.close()
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 127, 255, 256, 65535, 65536, -1, -15])

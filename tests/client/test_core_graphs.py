@@ -14,7 +14,17 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
 )
-from reference_impl.client.instructions import Broken, Canceled, Completed, Fetch, NewGraph, NewTask, ResultOf, Starved
+from reference_impl.client.instructions import (
+    Broken,
+    Canceled,
+    Completed,
+    Fetch,
+    Finish,
+    NewGraph,
+    NewTask,
+    ResultOf,
+    Starved,
+)
 from reference_impl.client.objects import blob
 from reference_impl.errors import SchedulerLost
 from tests.client.world import CLIENT, World
@@ -133,6 +143,18 @@ def test_a_cancel_before_the_graph_is_sent_ends_all_of_it() -> None:
         world.note(world.core.stored(obj))
     assert world.sent(GraphTask) == []
     assert_empty(world)
+
+
+def test_an_answer_for_a_graph_that_was_not_sent_changes_nothing() -> None:
+    """A scheduler may say anything: what was not asked has no answer."""
+    world = World(auto_store=False)
+    submit_graph(world, "a b:a", "ab")
+    world.confirm(t("a"), CANCELED)
+    world.confirm(t("graph"), CANCELED)
+    assert world.of(Finish) == []
+    for obj in list(world.core._objects._by_id):
+        world.note(world.core.stored(obj))
+    assert len(world.sent(GraphTask)) == 1
 
 
 def test_a_silent_scheduler_ends_a_graph() -> None:

@@ -175,7 +175,9 @@ def test_a_mistake_is_one_clear_line_and_exit_2(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("format: 1\nname: [x\n", ":3: not YAML: expected"),
+        ("{a: " * 3000, ": not YAML: "),
+        ("format: 2026-99-99\n", ": not YAML: month must be in"),
+        ("format: 1\nname: [x\n", ":3: not YAML: "),
         (
             "format: 1\nname: x\nroles: {scheduler: {redy: {connect: true}}}\n",
             "'redy' was unexpected); did you mean 'ready'?",

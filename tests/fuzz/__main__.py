@@ -1,7 +1,8 @@
 """The long mode: every target in a process of its own, guided by coverage, for as long as wanted.
 
-libFuzzer ends a target at its first finding: an exception, an input that takes longer than 20 s, more than 2 GiB of
-memory. The input is kept, with the command that does it again.
+libFuzzer ends a target at its first finding: an exception, an input that takes longer than a minute (on a machine that
+has other work, too), more than 2 GiB of memory. The input is kept, with the command that does it again. Memory that
+grows by more than 64 MiB after the first tenth of the run is a finding, too.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from rich.table import Table
 
 from tests.fuzz.targets import TARGETS
 
-_INPUT_SECONDS = 20
+_INPUT_SECONDS = 60
 _MEMORY_MIB = 2048
 _LONGEST = 1500
 _FOUND = re.compile(r"Test unit written to (\S+/[\w-]+-(?:crash|oom|timeout|leak)-\w+)")
 _INTERRUPTED = 72
 _STATUS = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)/")
+_MEMORY_NOW = re.compile(r"rss: (\d+)Mb")
+_MOST_GROWTH_MIB = 64
 _STATISTIC = re.compile(r"stat::(\w+): +(\d+)")
 
 
@@ -45,6 +48,8 @@ class Outcome:
     wall: float
     cpu: float
     memory: int
+    growth: int = 0
+    """Of the memory since the first tenth of the run."""
     finding: str = ""
     again: str = ""
 
@@ -76,6 +81,7 @@ def run(name: str, seconds: float, seed: int, corpus: Path, findings: Path) -> O
     statistics = {key: int(value) for key, value in _STATISTIC.findall(text)}
     coverage = [(int(covered), int(kept)) for covered, _, kept in _STATUS.findall(text)]
     found = _FOUND.search(text)
+    memory = [int(size) for size in _MEMORY_NOW.findall(text)]
     outcome = Outcome(
         name,
         statistics.get("number_of_executed_units", 0),
@@ -85,11 +91,15 @@ def run(name: str, seconds: float, seed: int, corpus: Path, findings: Path) -> O
         round(usage.ru_utime + usage.ru_stime, 1),
         statistics.get("peak_rss_mb", 0),
     )
+    if memory:
+        outcome.growth = memory[-1] - memory[len(memory) // 10]
     if found:
         outcome.finding = found[1]
         outcome.again = f"python -m tests.fuzz.one {name} {found[1]}"
     elif child.returncode not in (0, _INTERRUPTED):
         outcome.finding = f"ended with {child.returncode}: see {log}"
+    elif outcome.growth > _MOST_GROWTH_MIB:
+        outcome.finding = f"its memory grew by {outcome.growth} MiB: see {log}"
     return outcome
 
 
@@ -125,12 +135,12 @@ def main() -> int:
 
 def _print(found: list[Outcome]) -> None:
     table = Table()
-    for heading in ("target", "executions", "coverage", "inputs", "wall s", "CPU s", "MiB"):
+    for heading in ("target", "executions", "coverage", "inputs", "wall s", "CPU s", "MiB", "growth"):
         table.add_column(heading, justify="left" if heading == "target" else "right")
     table.add_column("finding", overflow="fold")
     for one in found:
         figures = (f"{one.executions:,}", str(one.coverage), str(one.inputs), f"{one.wall:.0f}", f"{one.cpu:.0f}")
-        table.add_row(one.target, *figures, str(one.memory), one.again or one.finding)
+        table.add_row(one.target, *figures, str(one.memory), str(one.growth), one.again or one.finding)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     print(f"{sum(one.executions for one in found):,} executions, {sum(bool(one.finding) for one in found)} findings")
 

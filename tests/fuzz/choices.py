@@ -44,8 +44,8 @@ class Choices:
         return options[self.below(len(options))]
 
     def some(self, options: Sequence[T], most: int) -> tuple[T, ...]:
-        """Up to ``most`` of them; one may come more than once."""
-        return tuple(self.pick(options) for _ in range(self.below(most + 1)))
+        """Up to ``most`` of them, if there are any; one may come more than once."""
+        return tuple(self.pick(options) for _ in range(self.below(most + 1))) if options else ()
 
     def take(self, most: int) -> bytes:
         """Up to ``most`` of the bytes themselves."""
@@ -84,4 +84,14 @@ class Choices:
                 damaged[at:at] = damaged[at : at + 8 * (1 + self.below(4))]
             else:
                 del damaged[at : at + 8 * (1 + self.below(2))]
+        return bytes(damaged)
+
+    def overwrite(self, frame: bytes) -> bytes:
+        """``frame`` with one to four bits or words of it changed: as long as before."""
+        damaged = bytearray(frame)
+        for _ in range(1 + self.below(4)):
+            if self.flag():
+                damaged[self.below(len(damaged))] ^= 1 << self.below(8)
+            else:
+                struct.pack_into("<Q", damaged, self.below(len(damaged) // 8) * 8, self.word())
         return bytes(damaged)

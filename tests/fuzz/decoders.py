@@ -20,7 +20,7 @@ from tests.protocol import judge
 from tests.protocol.samples import ANSWERS, MAXIMAL, QUERIES
 from tests.protocol.test_malformed import survive
 
-_FRAMES = [codec.encode(m) for m in MAXIMAL] + [judge.build(m, first_segment_words=1) for m in MAXIMAL]
+FRAMES = [codec.encode(m) for m in MAXIMAL] + [judge.build(m, first_segment_words=1) for m in MAXIMAL]
 _PAYLOADS = [codec.encode_query(q) for q in QUERIES] + [codec.encode_answer(a) for a in ANSWERS]
 _OBJECT = ObjectId(bytes(range(32)))
 
@@ -28,7 +28,7 @@ _OBJECT = ObjectId(bytes(range(32)))
 def message(data: bytes) -> None:
     """One frame: decode and peek agree, and what was learnt from earlier frames changes nothing but the speed."""
     choices = Choices(data)
-    frame = choices.pick(_FRAMES)
+    frame = choices.pick(FRAMES)
     frame = choices.damage(frame) if choices.flag() else choices.rest() if choices.flag() else frame
     found = survive(frame)
     try:
@@ -66,8 +66,8 @@ def _requests() -> list[bytes]:
     return [b"".join(map(bytes, parts)) for parts in made]
 
 
-_REQUESTS = _requests()
-_RESPONSES = [
+STORAGE_REQUESTS = _requests()
+STORAGE_RESPONSES = [
     b"".join(map(bytes, storage.response(n, kind, _OBJECT, payload)))
     for n, (kind, payload) in enumerate(itertools.product(ResponseType, (b"", b"something", b"x" * 48)))
 ]
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 def storage_server_side(data: bytes) -> None:
     """What an object storage reads: the same whatever pieces it comes in."""
     choices = Choices(data)
-    stream = _stream(choices, storage.greeting(b"Client|somebody"), _REQUESTS)
+    stream = _stream(choices, storage.greeting(b"Client|somebody"), STORAGE_REQUESTS)
     limit = choices.pick((1 << 10, 1 << 20))
     whole = _read(ServerSide(max_message_bytes=limit), [stream] if stream else [])
     assert _read(ServerSide(max_message_bytes=limit), _split(choices, stream)) == whole
@@ -118,7 +118,7 @@ def storage_server_side(data: bytes) -> None:
 def storage_client_side(data: bytes) -> None:
     """What a client of an object storage reads."""
     choices = Choices(data)
-    stream = _stream(choices, storage.greeting(storage.SERVER_IDENTITY), _RESPONSES)
+    stream = _stream(choices, storage.greeting(storage.SERVER_IDENTITY), STORAGE_RESPONSES)
     limit = choices.pick((1 << 10, 1 << 20))
     whole = _read(ClientSide(max_message_bytes=limit), [stream] if stream else [])
     assert _read(ClientSide(max_message_bytes=limit), _split(choices, stream)) == whole

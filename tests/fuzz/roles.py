@@ -13,6 +13,7 @@ from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import (
     DesiredTaskConcurrencyRequest,
     Message,
+    Task,
     TaskCancelConfirm,
     TaskCancelConfirmType,
     TaskResult,
@@ -21,7 +22,17 @@ from protocol.messages import (
     WorkerManagerHeartbeatEcho,
 )
 from protocol.storage import WHOLE, Request, RequestType
-from reference_impl.client.instructions import ConnectStorage, Fetch, Finish, NewGraph, NewTask, ResultOf, Store
+from reference_impl.client.instructions import (
+    Answered,
+    ConnectStorage,
+    Fetch,
+    Finish,
+    NewGraph,
+    NewTask,
+    ResultOf,
+    Send,
+    Store,
+)
 from reference_impl.client.objects import blob
 from reference_impl.object_storage.contents import LARGE_BYTES
 from reference_impl.object_storage.core import ObjectStorage
@@ -30,6 +41,7 @@ from reference_impl.object_storage.room import Compare, Limits, Remove, Write
 from reference_impl.worker_manager.core import Ask, ManagerCore, Phase, Settings, Start
 from tests.client.world import World as ClientWorld
 from tests.fuzz.choices import Choices
+from tests.fuzz.growth import holdings, kept
 from tests.fuzz.scheduler import MOST_STEPS, message
 from tests.worker_manager.test_core import GPU, LINUX
 
@@ -135,6 +147,15 @@ class _Storage:
         total = self.core.total(self.now)
         assert total[:3] == (0, 0, 0), f"this is left: {total}"
         assert not self.files, "files are left"
+        del self.connections[number]
+        self.do(self.core.disconnected(number, self.now))
+        self.now += 10_000.0
+        self.do(self.core.tick(self.now))
+        left = kept(self.core, _EMPTY_STORAGE)
+        assert not left, f"of those who have left there is {left}"
+
+
+_EMPTY_STORAGE = holdings(ObjectStorage(Limits(LARGE_BYTES, LARGE_BYTES)))
 
 
 def object_storage(data: bytes) -> None:
@@ -163,6 +184,10 @@ class _Client:
         self.fetches: list[ObjectId] = []
         self.stores: list[ObjectId] = []
         self.ends: Counter[TaskId] = Counter()
+        self.promised: set[TaskId] = set()
+        """The tasks whose end is to be told."""
+        self.tokens: list[object] = []
+        self.answered: Counter[int] = Counter()
 
     def look(self) -> None:
         for what in self.world.log[self.looked :]:
@@ -173,6 +198,10 @@ class _Client:
             elif isinstance(what, Finish):
                 self.ends[what.task_id] += 1
                 assert self.ends[what.task_id] == 1, "a task ends twice"
+            elif isinstance(what, Send) and isinstance(what.message, Task):
+                assert not self.ends[what.message.task_id], "a task is sent that is over"
+            if isinstance(what, (Finish, Answered)):
+                self.answered.update(map(id, what.tokens))
         self.looked = len(self.world.log)
 
     def new_task(self) -> NewTask:
@@ -193,15 +222,18 @@ class _Client:
                     new = new._replace(arguments=(ResultOf(earlier),))
             if new.arguments and isinstance(new.arguments[0], ResultOf):
                 new = new._replace(arguments=())
+            self.promised.add(new.task_id)
             world.note(core.submit([new]))
         elif how == 2:
             first, second = self.new_task(), self.new_task()
             second = second._replace(arguments=(ResultOf(first.task_id),))
             graph = TaskId(next(self.numbers).to_bytes(16, "big"))
             targets = (second.task_id,) if choices.flag() else (first.task_id, second.task_id)
+            self.promised.update(targets)
             world.note(core.submit_graph(NewGraph(graph, (first, second), targets)))
         elif how == 3:
-            world.note(core.cancel(task, choices.flag(), object(), own=choices.flag()))
+            self.tokens.append(object())
+            world.note(core.cancel(task, choices.flag(), self.tokens[-1], own=choices.flag()))
         elif how == 4:
             world.receive(TaskCancelConfirm(task, choices.pick(list(TaskCancelConfirmType))))
         elif how in (5, 6):
@@ -250,7 +282,7 @@ class _Client:
 
 
 def client(data: bytes) -> None:
-    """Nothing is raised; no task ends twice; when the client leaves, none is pending that nobody told about."""
+    """Nothing is raised; every task ends once, every cancel has one answer; when the client leaves, none is pending."""
     fuzzed = _Client(Choices(data))
     for _ in range(MOST_STEPS):
         if not fuzzed.choices.more:
@@ -261,6 +293,9 @@ def client(data: bytes) -> None:
     fuzzed.world.note(fuzzed.world.core.tick(fuzzed.world.now))
     fuzzed.world.note(fuzzed.world.core.disconnect())
     fuzzed.look()
+    assert not fuzzed.world.core.pending
+    assert fuzzed.promised <= set(fuzzed.ends), "a task never ends"
+    assert all(fuzzed.answered[id(token)] == 1 for token in fuzzed.tokens), "a cancel has no answer, or several"
 
 
 # ---- worker manager ----

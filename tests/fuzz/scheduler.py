@@ -8,6 +8,7 @@ from protocol import codec
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ClientId, Identity, ObjectId, TaskId, WorkerId, object_id
+from protocol.lifecycle import State
 from protocol.messages import (
     Argument,
     ArgumentType,
@@ -39,15 +40,20 @@ from protocol.messages import (
 )
 from protocol.payloads import TaskMetadata
 from tests.fuzz.choices import Choices
+from tests.fuzz.growth import holdings, kept
 from tests.protocol.samples import MAXIMAL
 from tests.scheduler.world import C1, C2, W1, W2, World
 
 MOST_STEPS = 150
 W3 = WorkerId(b"Worker|three|03")
+_HELPER = WorkerId(b"Worker|helper|04")
 MANAGER: Identity = b"Manager|one"
 CLIENTS = (C1, C2)
 WORKERS = (W1, W2, W3)
 PEERS: tuple[Identity, ...] = (*CLIENTS, *WORKERS, MANAGER, b"stranger", b"", b"\xff\x00")
+_GRAPHS = tuple(TaskId(b"g" * 15 + bytes([n])) for n in range(4))
+_NODES = [tuple(TaskId(b"n" * 14 + bytes([number, n])) for n in range(4)) for number in range(len(_GRAPHS))]
+_RESULTS = (*[TaskResultType.SUCCESS] * 3, *TaskResultType)
 TASKS = tuple(TaskId(bytes(15) + bytes([n])) for n in range(6))
 OBJECTS: tuple[ObjectId, ...] = tuple(object_id(c, bytes([n]) * 16) for c in CLIENTS for n in range(3))
 _CAPABILITIES = (TaskCapability("gpu", 1), TaskCapability("linux", -1), TaskCapability("", 2**31 - 1))
@@ -124,30 +130,73 @@ def core(data: bytes) -> None:
     everybody has gone (D1, D15, D16)."""
     choices = Choices(data)
     world = World(load_balance=choices.pick((-1.0, 0.0, 1.0)), protected=choices.flag())
-    world.core.monitored = choices.flag()
+    world.core.monitored, worked_off = choices.flag(), choices.flag()
     asked: Counter[tuple[Identity, TaskId]] = Counter()
     for _ in range(MOST_STEPS):
         if not choices.more or world.stopped:
             break
+        before = _living(world)
         _step(world, choices, asked)
-        _check(world, asked)
+        _check(world, asked, before)
     if world.stopped:
         return
+    if worked_off:
+        _work_it_off(world, asked)
     for peer in list(world.core.clients):
         world.send(peer, ClientDisconnect())
     for worker in list(world.core.workers):
         world.send(worker, WorkerDisconnectNotification())
-    _check(world, asked)
+    _check(world, asked, {})
     world.assert_empty()
     assert not world.core.workers
+    world.advance(1000.0)
+    world.advance(1000.0)
+    left = kept(world.core, _EMPTY)
+    assert not left, f"of those who have left there is {left}"
+
+
+def _empty() -> Counter[str]:
+    world = World()
+    world.advance(2000.0)
+    return holdings(world.core)
+
+
+_EMPTY = _empty()
+
+
+def _living(world: World) -> dict[TaskId, Identity]:
+    """The tasks and graphs that are not over, and whose they are."""
+    core = world.core
+    living = {task: record.client_id for task, record in core.tasks.items() if record.state is not State.ABANDONED}
+    return living | {graph: found.client_id for graph, found in core.graphs.living.items()}
+
+
+def _work_it_off(world: World, asked: Counter[tuple[Identity, TaskId]]) -> None:
+    """A worker comes that can do everything, and all of them answer everything: then every task is over."""
+    before = _living(world)
+    world.send(_HELPER, WorkerHeartbeat(queue_size=5, capabilities=_CAPABILITIES))
+    _check(world, asked, before)
+    for _ in range(200):
+        holding = next((worker for worker in world.core.workers.values() if worker.held), None)
+        if holding is None:
+            break
+        before = _living(world)
+        task = next(iter(holding.held))
+        world.send(holding.worker_id, TaskResult(task, TaskResultType.SUCCESS, b"", (OBJECTS[0],)))
+        _check(world, asked, before)
+    assert not world.core.tasks, f"these are never answered: {world.core.tasks}"
+    assert not world.core.graphs.living
 
 
 def _step(world: World, choices: Choices, asked: Counter[tuple[Identity, TaskId]]) -> None:
-    how, sender = choices.below(10), choices.pick(PEERS)
+    how, sender = choices.below(16), choices.pick(PEERS)
     if how == 0:
         world.advance(choices.pick((0.0, 0.5, 2.0, 61.0)))
         return
-    said = message(choices)
+    if how < 6:
+        said = message(choices)
+    else:
+        sender, said = _sensible(world, choices)
     frame = codec.encode(said)
     if how == 1:
         frame = choices.damage(frame)
@@ -165,7 +214,49 @@ def _step(world: World, choices: Choices, asked: Counter[tuple[Identity, TaskId]
     world._collect(world.core.receive(sender, envelope, world.now))
 
 
-def _check(world: World, asked: Counter[tuple[Identity, TaskId]]) -> None:
+def _sensible(world: World, choices: Choices) -> tuple[Identity, Message]:
+    """What a peer would say now that works as it should."""
+    kind, client = choices.below(11), choices.pick(CLIENTS)
+    holding = [worker for worker in world.core.workers.values() if worker.held]
+    if kind < 4 and holding:
+        worker = choices.pick(holding)
+        task = choices.pick(list(worker.held))
+        if choices.byte() % 4 == 3:
+            return worker.worker_id, TaskCancelConfirm(task, choices.pick(list(TaskCancelConfirmType)))
+        result = object_id(worker.held[task].client_id, task)
+        return worker.worker_id, TaskResult(task, choices.pick(_RESULTS), b"", (result,))
+    if kind == 4 and holding and choices.flag():
+        return choices.pick(holding).worker_id, WorkerDisconnectNotification()
+    if kind in (4, 5):
+        offers, size = choices.some(_CAPABILITIES, 3), choices.pick((1, 2, 3, 5))
+        manager = choices.pick((b"", b"one"))
+        return choices.pick(WORKERS), WorkerHeartbeat(queue_size=size, capabilities=offers, worker_manager_id=manager)
+    if kind in (6, 10):
+        return client, _graph(choices, client)
+    if kind == 7:
+        mine = [task for task, record in world.core.tasks.items() if record.client_id == client]
+        return client, TaskCancel(choices.pick(mine or TASKS), TaskCancelFlags(choices.flag()))
+    metadata = choices.pick(_METADATA)
+    needs = choices.some(_CAPABILITIES, 1)
+    return client, Task(choices.pick(TASKS), client, metadata, choices.pick(OBJECTS), (), needs)
+
+
+def _graph(choices: Choices, client: ClientId) -> GraphTask:
+    """Nodes that name earlier ones, so that it can run."""
+    nodes: list[Task] = []
+    number = choices.below(len(_GRAPHS))
+    for node in _NODES[number][: 1 + choices.below(4)]:
+        inputs = tuple(
+            Argument(ArgumentType.TASK, earlier.task_id) for earlier in choices.some(nodes, 2) if earlier in nodes
+        )
+        nodes.append(Task(node, client, b"", choices.pick(OBJECTS), inputs, choices.some(_CAPABILITIES, 1)))
+    targets = tuple(dict.fromkeys(node.task_id for node in choices.some(nodes, 3)))
+    return GraphTask(_GRAPHS[number], client, targets, tuple(nodes))
+
+
+def _check(world: World, asked: Counter[tuple[Identity, TaskId]], before: dict[TaskId, Identity]) -> None:
+    """``before``: what was living when the last thing happened."""
+    answered: set[tuple[Identity, TaskId]] = set()
     for peer in list(world.sent):
         for sent in world.take(peer):
             over = isinstance(sent, TaskResult) or (
@@ -173,8 +264,13 @@ def _check(world: World, asked: Counter[tuple[Identity, TaskId]]) -> None:
                 and sent.cancel_confirm_type is not TaskCancelConfirmType.CANCEL_FAILED
             )
             if over and isinstance(sent, (TaskResult, TaskCancelConfirm)):
+                answered.add((peer, TaskId(sent.task_id)))
                 asked[peer, TaskId(sent.task_id)] -= 1
                 assert asked[peer, TaskId(sent.task_id)] >= 0, f"an answer to {peer!r} that nobody asked for: {sent}"
+    now = _living(world)
+    for task, client in before.items():
+        if task not in now and client in world.core.clients:
+            assert (client, task) in answered, f"{task.hex()} ended without an answer"
     held = Counter(task for worker in world.core.workers.values() for task in worker.held)
     assert all(count == 1 for count in held.values()), "a task is held twice"
     assert set(held) <= set(world.core.tasks)

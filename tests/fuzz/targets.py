@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import decoders, roles, scheduler, texts, worker
+from tests.fuzz import codecs, decoders, ledgers, roles, scheduler, texts, worker
 
 Target = Callable[[bytes], None]
 
 TARGETS: dict[str, Target] = {
     "message": decoders.message,
+    "shortcuts": codecs.shortcuts,
+    "judged": codecs.judged,
     "information": decoders.information,
     "metadata": decoders.metadata,
     "storage-server-side": decoders.storage_server_side,
@@ -21,7 +23,7 @@ TARGETS: dict[str, Target] = {
     "configuration": texts.configuration,
     "recordings": texts.recordings,
     "words": texts.words,
-    "ledger": texts.ledgers,
+    "ledger": ledgers.ledger_files,
     "scheduler-core": scheduler.core,
     "worker-core": worker.core,
     "client-core": roles.client,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -14,10 +15,10 @@ from protocol.identifiers import parse_task_id
 from reference_impl.addresses import Address
 from reference_impl.worker.settings import parse_capabilities
 from scalercli import durations, ids, settings
-from scalercli.agent.ledger import Ledger, LedgerError
 from scalercli.errors import CliError
 from scalercli.tracing import decode, record
 from tests.fuzz.choices import Choices
+from tests.fuzz.decoders import FRAMES, STORAGE_REQUESTS, STORAGE_RESPONSES
 
 _SCENARIOS = sorted(scenario.DIRECTORY.glob("*/*.yaml"))
 _TARGETS = sorted(targets.DIRECTORY.glob("*.yaml"))
@@ -26,7 +27,9 @@ _PIECES = (
     "!!python/object:x ", "&a ", "*a", "<<: *a", "'", '"', "|", ">", "? ", "\u0085", "\x00", "\ud800", "\U0001f600",
     "$t1", "${int:>=1}", "${", "=",
     "send", "expect", "actor", "steps", "concurrently", "advance: 1s", "alice", "[clusters]", 'cluster = "tcp://x:1"',
-    '{"schema":', '"frames":["', "9" * 400, "[" * 3000, "{a: " * 1500, "\t", ",",
+    '{"schema":', '"frames":["', "9" * 400,
+    "9" * 5000, "= ", "= nan", "= -inf", "= 1e999", "= 0x", "= 1979-05-27", "idle_seconds = ",
+    "[" * 3000, "{a: " * 1500, "\t", ",",
 )  # fmt: skip
 
 
@@ -69,7 +72,7 @@ _MEMORY = Path("/dev/shm")
 _FOLDER: list[Path] = []
 
 
-def _file(name: str, content: bytes) -> Path:
+def file(name: str, content: bytes) -> Path:
     """A file in a folder of this process's own, which goes with it."""
     if not _FOLDER:
         folder = tempfile.TemporaryDirectory(prefix="fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None)
@@ -86,46 +89,84 @@ _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 def target_files(data: bytes) -> None:
     """Target files of the conformance suite."""
     choices = Choices(data)
-    text = _write(choices, _text(choices.pick(_TARGETS)))
-    path = _file("target.yaml", text.encode("utf-8", "surrogatepass"))
+    whole = choices.byte() == 255  # these are long, and each takes a while
+    text = _write(choices, _text(choices.pick(_TARGETS)) if whole else _TARGET)
+    path = file("target.yaml", text.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(targets.BadTarget):
         targets.load(str(path))
 
 
+_TARGET = """\
+format: 1
+name: mine
+title: Mine
+placeholders: {port: "5"}
+roles:
+  scheduler:
+    start: [prog, "{address}"]
+    ready: {connect: true}
+    settings: {clientTimeoutSeconds: [--timeout, "{ceil}"]}
+    defaults: {clientTimeoutSeconds: 5}
+    env: {A: b}
+    capabilities: [monitor]
+    patienceSeconds: 2.5
+    knownDeviations:
+      - {requirement: CAN-01, reason: because it is so, failure: never, scenario: "scheduler/*", sometimes: true}
+"""
 _CONFIGURATION = 'cluster = "mine"\nworkers = 4\noutput = "json"\n[clusters]\nmine = "tcp://127.0.0.1:6378"\n'
 
 
 def configuration(data: bytes) -> None:
     """scalercli.toml, and single values as the environment has them."""
     choices = Choices(data)
-    path = _file("scalercli.toml", _write(choices, _CONFIGURATION).encode("utf-8", "surrogatepass"))
+    path = file("scalercli.toml", _write(choices, _CONFIGURATION).encode("utf-8", "surrogatepass"))
     settings.read.cache_clear()
     found: dict[str, object] = {}
     with contextlib.suppress(CliError):
         found = settings.read(path)
     word = choices.rest().decode("utf-8", "replace")
     for known in settings.KNOWN.values():
-        for value in (found.get(known.name, word), word):
+        for value in (found.get(known.name, word), settings.native(known, word)):
             with contextlib.suppress(ValueError):
                 known.check(value)
+    real, settings.files = settings.files, lambda: [path]
+    try:
+        for name in ("mine", word):
+            with contextlib.suppress(CliError):
+                settings.named_cluster(name)
+        for name in settings.KNOWN:
+            with contextlib.suppress(CliError):
+                settings.find(name, checked=True)
+    finally:
+        settings.files = real
 
 
 def recordings(data: bytes) -> None:
     """What ``scalercli trace FILE`` reads."""
     choices = Choices(data)
-    lines = (
-        '{"schema":"scalercli.trace.header/1","started":"x","cluster":"c","command":"d"}\n'
-        '{"schema":"scalercli.trace.message/1","at":1.5,"peer":"Client|aa","from":"peer","to":"scheduler",'
-        '"frames":["AAAAAAEAAAA="]}\n'
-    )
-    text = _write(choices, lines.replace("scalercli.trace.message/1", record.MESSAGE))
+    lines = ['{"schema":"scalercli.trace/1","started":"x","cluster":"c","command":"d"}']
+    for _ in range(1 + choices.below(4)):
+        storage = choices.flag()
+        frames = choices.pick(_STORAGE) if storage else (choices.pick(FRAMES),)
+        frames = tuple(choices.damage(frame) if choices.byte() % 4 == 3 else frame for frame in frames)
+        peer = choices.pick((b"Client|aa", b"Worker|bb", b"", b"\xff", choices.take(9)))
+        recorded = record.Recorded(choices.byte() / 8, peer, choices.flag(), frames, storage)
+        lines.append(json.dumps(record.as_data(recorded), separators=(",", ":")))
+    text = "\n".join(lines)
+    text = _write(choices, text) if choices.flag() else text
     reader = decode.Reader()
     with contextlib.suppress(CliError):
         for found in record.read(io.StringIO(text), "fuzzed"):
             if isinstance(found, record.Recorded):
                 seen = reader.read(found)
-                reader.show(seen.fields)
-                reader.as_json(seen.fields)
+                seen.shown.encode()
+                json.dumps(reader.as_json(seen.fields), allow_nan=True).encode()
+
+
+_STORAGE = [
+    tuple(part for part in (message[8:88], message[96:]) if part)  # each behind its length
+    for message in (*STORAGE_REQUESTS, *STORAGE_RESPONSES)
+]
 
 
 def words(data: bytes) -> None:
@@ -142,29 +183,3 @@ def words(data: bytes) -> None:
             ids.read(["-", text])
     finally:
         sys.stdin = real
-
-
-def ledgers(data: bytes) -> None:
-    """A session's ledger that somebody has damaged: it can't be used, or what can be read of it is."""
-    choices = Choices(data)
-    if not _LEDGER:
-        path = _file("sound.db", b"")
-        Ledger(path).close()
-        _LEDGER.append(path.read_bytes())
-    path = _file("ledger.db", choices.damage(_LEDGER[0]) if choices.flag() else choices.rest())
-    for aside in ("-wal", "-shm"):
-        path.with_name(path.name + aside).unlink(missing_ok=True)
-    read_only = choices.flag()
-    try:
-        ledger = Ledger(path, read_only=read_only)
-    except LedgerError as error:
-        assert str(error)
-        return
-    with contextlib.suppress(LedgerError):
-        list(ledger.all())
-        ledger.last()
-    with contextlib.suppress(LedgerError):
-        ledger.close()
-
-
-_LEDGER: list[bytes] = []

@@ -21,6 +21,7 @@ from protocol.messages import (
 from reference_impl.worker.instructions import Fetch, Instruction, Kill, Recall, Send, Spare, Start, Store, Suspend
 from reference_impl.worker.settings import Usage
 from tests.fuzz.choices import Choices
+from tests.fuzz.growth import holdings, kept
 from tests.fuzz.scheduler import MOST_STEPS, TASKS, message
 from tests.worker.slot import CLIENT, PROFILE, Slot
 
@@ -122,7 +123,7 @@ class _Agent:
             self.idle.remove(pid)
             return
         status = self.choices.pick((0, 9, 15, 256))
-        self.do(self.slot.core.processor_gone(pid, status, self.slot.now, tasks[1:]))
+        self.do(self.slot.core.processor_gone(pid, status, self.slot.now, tasks[1 + self.choices.below(2) :]))
         self.processor()
 
     def tick(self, seconds: float) -> None:
@@ -191,3 +192,9 @@ def core(data: bytes) -> None:
         agent.step()
         assert set(agent.slot.core.held) <= {*TASKS, *agent.asked}
     agent.wind_up()
+    agent.tick(1.0)
+    left = kept(agent.slot.core, _EMPTY, "Credit._beats", "WorkerCore.counts")
+    assert not left, f"of tasks that are over there is {left}"
+
+
+_EMPTY = holdings(_Agent(Choices(b"")).slot.core)

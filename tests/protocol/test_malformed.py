@@ -17,13 +17,16 @@ from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import (
     InformationAnswer,
     Kind,
+    LogType,
     Message,
     StateClient,
     StateObject,
+    TaskCancel,
     TaskCancelConfirm,
     TaskCancelConfirmType,
     TaskLog,
     TaskResult,
+    TaskResultType,
 )
 from tests.protocol import encodings, judge
 from tests.protocol.encodings import COMPOSITE, Numbers, Struct
@@ -166,6 +169,34 @@ def test_pointers_of_the_wrong_type() -> None:
         refused(one_segment(ROOT, int(Kind.TASK_CANCEL), wrong, 0, 0, 0))
         refused(one_segment(ROOT, int(Kind.TASK_CANCEL), struct_pointer(0, 0, 2), wrong, 0, 0, 0))
         refused(one_segment(wrong, 0, 0, 0))
+
+
+def test_pointers_from_one_segment_into_the_next() -> None:
+    """Only far pointers may lead there."""
+    words = [struct_pointer(0, 1, 1), int(Kind.TASK_CANCEL), struct_pointer(0, 0, 1), list_pointer(0, 2, 16)]
+    body = struct.pack("<4Q", *words) + TASK_ID
+    assert isinstance(survive(struct.pack("<II", 0, len(body) // 8) + body), TaskCancel)
+    for first in range(len(body) // 8):
+        refused(struct.pack("<4I", 1, first, len(body) // 8 - first, 0) + body)
+
+
+def test_ids_that_lie_in_the_next_segment() -> None:
+    """Also where a list of ids is read as a whole."""
+    result = codec.encode(TaskResult(TASK_ID, TaskResultType.SUCCESS, b"", (ObjectId(b"o" * 32), ObjectId(b"p" * 32))))
+    words = len(result) // 8 - 1
+    for first in range(1, words):
+        refused(struct.pack("<4I", 1, first, words - first, 0) + result[8:])
+
+
+def test_what_is_empty_but_not_null() -> None:
+    """A text has its zero byte; a far pointer to a null pointer is no list."""
+    log = codec.encode(TaskLog(TASK_ID, LogType.STDOUT, "x"))
+    at = log.index(struct.pack("<I", 2 | 2 << 3), 8) - 4  # the pointer to the two bytes of the text
+    assert survive(log[:at] + bytes(8) + log[at + 8 :]) == TaskLog(TASK_ID, LogType.STDOUT, "")
+    refused(log[:at] + struct.pack("<Q", list_pointer(0, 2, 0)) + log[at + 8 :])
+    null = len(log) - 8
+    far = log[:at] + struct.pack("<Q", pointer(2, (null - 8) // 8 << 1, 0)) + log[at + 8 : null] + bytes(8)
+    refused(far)
 
 
 def test_pointers_that_go_round() -> None:

@@ -18,6 +18,8 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
 )
+from reference_impl.scheduler.placement import TaskQueue
+from tests.fuzz.growth import holdings
 from tests.scheduler.world import C1, C2, CANCELED, FAILED, NOT_FOUND, W1, W2, World, cancel, confirm
 
 
@@ -78,6 +80,19 @@ def test_can_04_a_queued_task_is_canceled_at_once_and_never_dispatched(world: Wo
     assert world.take(C1) == [confirm(task, CANCELED)]
     world.worker()
     world.assert_silent()
+
+
+def test_nothing_is_kept_of_the_message_of_a_queued_task_that_was_canceled(world: World) -> None:
+    """Behind, and before, one that goes on waiting: its place in the queue stays, the message may be large."""
+    tasks = [world.task() for _ in range(3)]
+    records = [world.core.tasks[task] for task in tasks]
+    for task in (tasks[0], tasks[2]):
+        world.cancel(task)
+    assert [bool(record.frame) for record in records] == [False, True, False]
+    world.take(C1)
+    world.worker()
+    assert [message.task_id for message in world.take(W1)] == [tasks[1]]  # type: ignore[union-attr]
+    assert holdings(world.core.queue) == holdings(TaskQueue())
 
 
 @pytest.mark.parametrize("force", [True, False])
