@@ -176,9 +176,8 @@ class Agent:
         slot.socket = self._socket(slot.identity)
         slot.watch = HandshakeWatch(slot.socket, cuts=True)
         if not slot.index and (not self._verdict.done or self._serve.access is not None):
-            self._reactor.register(
-                slot.watch.socket, partial(self._handshakes_ended, slot)
-            )  # what one learns, all learn
+            # What one learns, all learn.
+            self._reactor.register(slot.watch.socket, partial(self._handshakes_ended, slot))
         slot.socket.connect(str(self._serve.scheduler))
         self._reactor.register(slot.socket, partial(self._receive, slot))
 
