@@ -331,7 +331,7 @@ class Ledger:
         try:
             return self._db.execute(query, values).fetchall()
         except _ERRORS as error:
-            raise LedgerError(f"can't read the ledger: {error}") from error
+            raise LedgerError(f"can't read the ledger {self._path}: {error}") from error
 
     def _one(self, query: str, values: Sequence[object] = ()) -> Entry | None:
         """The task of the first row, if there is one."""
