@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check unit conformance format interop bench growth soak floods fuzz generate screenshots clean
+.PHONY: help demo test check unit conformance format interop bench growth soak floods fuzz faults generate screenshots clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -52,6 +52,9 @@ BENCH_README := $(if $(README),--readme --svg docs/benchmarks.svg --jsonl docs/b
 
 bench: $(VENV)/.bench  ## measurements beside opengris-scaler 2.9.0 and others, in the same run
 	@$(BIN)/python -m benchmarks $(BENCH_README) $(ARGS)
+
+faults: $(STAMP)  ## thousands of tasks while processes are killed and connections cut; nothing may be lost
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 growth: $(STAMP)  ## whether a task costs the same among 1,000 and among 1,000,000
 	@$(BIN)/python -m benchmarks.growth $(ARGS)

@@ -249,6 +249,15 @@ def _trips(honest: Honest, pid: int, seconds: float, look: Callable[[], None]) -
     return times
 
 
+def _settle(honest: Honest, pid: int, usual: float) -> None:
+    """Round trips until what the flood has sent is worked off: the server works no more than usual during some."""
+    calm, patience = 0, time.monotonic() + _PATIENCE_SECONDS / 6
+    while calm < 5 and time.monotonic() < patience:
+        busy = _on_processor(pid)
+        honest.trip()
+        calm = calm + 1 if _on_processor(pid) - busy <= 1.5 * usual else 0
+
+
 def measure(name: str, seconds: float, timeout: float) -> Measured:
     """A flood of so many seconds."""
     flood = FLOODS[name]
@@ -272,7 +281,7 @@ def measure(name: str, seconds: float, timeout: float) -> Measured:
             measured.memory_peak = max(measured.memory_peak, process.memory_info().rss)
 
         with contextlib.closing(honest):
-            _trips(honest, process.pid, seconds / 8, look)
+            usual = statistics.median(trip[1] for trip in _trips(honest, process.pid, seconds / 8, look))
             measured.memory_before = measured.memory_peak = process.memory_info().rss
             before: list[Trip] = []
             during: list[Trip] = []
@@ -281,9 +290,7 @@ def measure(name: str, seconds: float, timeout: float) -> Measured:
                     _trips(honest, process.pid, 0.1, look)
                 for _ in range(_TURNS):
                     flooder.run(False)
-                    _trips(
-                        honest, process.pid, _TAIL * seconds / _TURNS, look
-                    )  # until what has been sent is worked off
+                    _settle(honest, process.pid, usual)
                     before += _trips(honest, process.pid, seconds / 2 / _TURNS, look)
                     flooder.run(True)
                     _trips(honest, process.pid, _TAIL * seconds / _TURNS, look)

@@ -35,8 +35,8 @@ CLUSTERS = "clusters"
 DEFAULT_IDLE_SECONDS = 600.0
 DEFAULT_CANCEL_TIMEOUT = 15.0
 MAX_WORKERS = 1024
-_MOST_SECONDS = 1e12
 _UNLIMITED = "unlimited"
+_MOST_SECONDS = 1e12
 _PREFIX = "SCALERCLI_"
 OUTPUT_MODES = ("text", "json", "jsonl", "ids", "none")
 

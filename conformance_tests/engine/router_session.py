@@ -2,7 +2,7 @@
 
 The scheduler's actor answers heartbeats by itself and does not show them, unless the scenario's actor says
 ``heartbeats: true`` (show them) or ``echo: false`` (don't answer them). The same holds for the announcements of objects
-(``instructions: true`` shows them).
+(``instructions: true`` shows them). Questions are neither shown nor answered: not every scheduler does (INF-01).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _ECHOES = {
     "workerManagerHeartbeat": "workerManagerHeartbeatEcho",
 }
 _CONNECT_SECONDS = 30.0
-_STOP = b"stop"
+_STOP, _HANG_UP = b"stop", b"hang up"
+_BIND_SECONDS = 5.0
 
 
 class Router:
@@ -53,10 +54,8 @@ class Router:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], prefix: bytes, storage: StorageStub) -> None:
         self._prefix = prefix
-        self._router = context.socket(zmq.ROUTER)
-        # With the handover, a peer that comes back is not refused because the end of its old connection is not seen.
-        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.ROUTER_HANDOVER, 1)):
-            self._router.setsockopt(option, value)
+        self._context = context
+        self._router = self._socket()
         self.address = f"tcp://127.0.0.1:{self._router.bind_to_random_port('tcp://127.0.0.1')}"
         name = f"inproc://router-{id(self)}"
         self._inside, self._outside = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
@@ -68,14 +67,45 @@ class Router:
         self._came: queue.Queue[tuple[bool, Incoming]] = queue.Queue()
         self._known: set[Identity] = set()
         self._met = threading.Event()
+        self._listens = threading.Event()
         self.storage = storage
         self.subject: Identity = b""
         """The implementation's identity, once it has spoken."""
+        self._left = False  # it has said so; should it come back with another identity, that is the implementation
         self.echo = True
         self.tasks: set[bytes] = set()
         """Those that it was ever sent: what is said of them in a later run is no business of that one."""
         self._thread = threading.Thread(target=self._serve, name="router", daemon=True)
         self._thread.start()
+
+    def _socket(self) -> zmq.Socket[bytes]:
+        router = self._context.socket(zmq.ROUTER)
+        # With the handover, a peer that comes back is not refused because the end of its old connection is not seen.
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.ROUTER_HANDOVER, 1)):
+            router.setsockopt(option, value)
+        return router
+
+    def hang_up(self) -> None:
+        """Closes all connections, and listens again at the same address."""
+        self._listens.clear()
+        self._outside.send(_HANG_UP)
+        if not self._listens.wait(_BIND_SECONDS):
+            raise SetupFailed(f"can't listen at {self.address} again")
+
+    def _listen_again(self, poller: zmq.Poller) -> None:
+        poller.unregister(self._router)
+        self._router.close()
+        self._router = self._socket()
+        deadline = time.monotonic() + _BIND_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self._router.bind(self.address)  # libzmq closes the old one in its own time
+            except zmq.ZMQError:
+                time.sleep(0.005)
+            else:
+                self._listens.set()
+                break
+        poller.register(self._router, zmq.POLLIN)
 
     def expect_new(self) -> None:
         """From now on the next new identity that speaks is the subject."""
@@ -120,6 +150,9 @@ class Router:
                 frames = self._inside.recv_multipart()
                 if frames == [_STOP]:
                     return
+                if frames == [_HANG_UP]:
+                    self._listen_again(poller)
+                    continue
                 self._router.send_multipart(frames)
             if self._router in ready:
                 sender, *frames = self._router.recv_multipart()
@@ -127,10 +160,12 @@ class Router:
 
     def _handle(self, sender: Identity, frames: list[bytes]) -> None:
         came = decode_message(frames)
-        if sender not in self._known and sender.startswith(self._prefix):
-            self._known.add(sender)
-            if not self.subject:
+        if sender.startswith(self._prefix):
+            if self._left and sender != self.subject:
+                self.subject, self._left = sender, False
+            elif sender not in self._known and not self.subject:
                 self.subject = sender
+            self._known.add(sender)
         answer = _ECHOES.get(came.kind)
         echoed = answer is not None and (self.echo or sender != self.subject)
         if answer is not None and echoed:
@@ -141,6 +176,7 @@ class Router:
             for name in came.fields["objectMetadata"]["objectIds"]:  # as a scheduler does (OBJ-05)
                 self.storage.delete(name)
         if sender == self.subject:
+            self._left = came.kind == "workerDisconnectNotification"
             self._came.put((echoed, came))
             self._met.set()
 
@@ -224,6 +260,9 @@ class _SchedulerChannel(Channel):
             raise SetupFailed("the implementation has not connected")
 
     def send_message(self, kind: str, fields: Fields) -> None:
+        if kind == "hangUp":
+            self._router.hang_up()
+            return
         if kind == "task":
             self._outstanding.add(fields["taskId"])
             self._router.tasks.add(fields["taskId"])
@@ -254,6 +293,8 @@ class _SchedulerChannel(Channel):
     def _is_shown(self, echoed: bool, message: Incoming) -> bool:
         if message.kind in _ECHOES:
             return bool(self._shows_heartbeats)
+        if message.kind == "informationRequest":
+            return False  # whoever wants to know something may ask, and no scheduler has to answer
         return message.kind != "objectInstruction" or bool(self._shows_instructions)
 
     def mute(self, muted: bool) -> None:

@@ -211,6 +211,8 @@ class Run:
         if step.kind == "clientDisconnect" or step.kind == "workerDisconnectNotification":
             peer.registered = False
         self._talk.transmit(peer, step.kind, fields, step.where)
+        if step.kind == "hangUp":
+            peer.interrupted = True
 
     def _send_raw(self, step: SendRaw) -> None:
         peer = self._talk.peers[step.actor]

@@ -267,6 +267,7 @@ def make() -> dict[str, Any]:
                     "echo": {"type": "boolean"},
                     "instructions": {"type": "boolean"},
                     "serializer": {"type": "boolean"},
+                    "twin": {"type": "boolean"},
                 },
                 ["role"],
             ),

@@ -12,6 +12,7 @@ from conformance_tests.engine.processes import Process, ProcessChannel
 from conformance_tests.engine.scenario import Actor
 from conformance_tests.engine.scheduler_channels import PeerChannel
 from conformance_tests.engine.storage_stub import StorageChannel, StorageStub
+from conformance_tests.engine.twins import Twin
 from protocol.identifiers import Identity
 
 _GOODBYE_MILLISECONDS = 500
@@ -40,6 +41,7 @@ class WireSession(Session):
         self.patience = patience
         self._process = process
         self._channels: list[Channel] = []
+        self._twins: list[Twin] = []
 
     def open(self, actor: Actor, identity: Identity) -> Channel:
         channel: Channel
@@ -54,6 +56,8 @@ class WireSession(Session):
         elif actor.role == "process":
             channel = ProcessChannel.of(self._process)
         else:
+            if actor.options.get("twin", False):
+                self._twins.append(Twin(self._address, identity))
             channel = _DealerChannel(self._context, self._address, actor, identity)
         self._channels.append(channel)
         return channel
@@ -64,6 +68,8 @@ class WireSession(Session):
     def close(self) -> None:
         for channel in self._channels:
             channel.close()
+        for twin in self._twins:
+            twin.close()
 
 
 class _DealerChannel(PeerChannel):

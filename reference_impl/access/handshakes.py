@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ _EVENTS = (
 )
 _BREAKS_OFF = "breaks off every connection: it may demand a key"
 _HOW = "--key-file and --server-key: scalercli help access"
+_KEPT = 100
 _PATIENCE = 5
 """After so many handshakes in a row that the other side broke off, it is no accident."""
 
@@ -43,23 +45,55 @@ _OF_PROTOCOL_ERROR = {
 
 
 class HandshakeWatch:
-    """The handshakes of one socket, from before it binds or connects. Poll ``socket``, ``close`` it before that."""
+    """The handshakes of one socket, from before it binds or connects. Poll ``socket``, ``close`` it before that.
 
-    def __init__(self, watched: zmq.Socket[bytes]) -> None:
+    With ``cuts``, for a socket that connects: whether its connection was cut (SPEC section 8.2). libzmq connects again
+    by itself and says nothing; it is asked now and then, which costs nothing in between.
+    """
+
+    def __init__(self, watched: zmq.Socket[bytes], *, cuts: bool = False) -> None:
+        self.open = False
+        """Whether the connection was cut, and is not there again, as far as known."""
         self._watched = watched
-        self.socket: zmq.Socket[bytes] = watched.get_monitor_socket(_EVENTS)
+        self._found: deque[Handshake] = deque(maxlen=_KEPT)
+        self._up = False
+        self._healed = False
+        self.socket: zmq.Socket[bytes] = watched.get_monitor_socket(
+            _EVENTS | zmq.EVENT_DISCONNECTED if cuts else _EVENTS
+        )
 
     def ended(self) -> list[Handshake]:
-        """How those ended that have ended since the last call."""
-        found: list[Handshake] = []
+        """How those ended that have ended since the last call, the last ones of many."""
+        self._read()
+        found = list(self._found)
+        self._found.clear()
+        return found
+
+    def cut(self) -> bool:
+        """Whether the connection was cut since the last ``healed`` that was true."""
+        self._read()
+        return self.open or self._healed
+
+    def healed(self) -> bool:
+        """Whether it was cut since the last True, and is there again."""
+        self._read()
+        healed, self._healed = self._healed, False
+        return healed
+
+    def _read(self) -> None:
+        found = self._found
         while True:
             try:
                 event, _ = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return found
+                return
             kind, value = _EVENT.unpack(event)
             if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 found.append(Handshake.DONE)
+                self._up, self.open, self._healed = True, False, self._healed or self.open
+            elif kind == zmq.EVENT_DISCONNECTED:
+                if self._up:
+                    self._up, self.open, self._healed = False, True, False
             elif kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 found.append(Handshake.KEY_REFUSED)
             elif kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:

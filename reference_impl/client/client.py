@@ -47,8 +47,10 @@ class Client(concurrent.futures.Executor):
     - ``map`` takes ``chunksize`` as ``ProcessPoolExecutor.map`` does.
     - When the interpreter ends, or the client is garbage and has no pending tasks, it disconnects; at the end of the
       interpreter pending tasks are cancelled, not waited for.
-    - If the scheduler is silent for ``timeout_seconds``, pending futures fail with SchedulerLost; when it speaks again
-      the client can be used again. If the storage is lost they fail with StorageLost, for good.
+    - If the scheduler is silent for ``timeout_seconds``, pending futures fail with SchedulerLost; so they do, at once,
+      if it is there again and does not know this client any more (LIV-20). If the storage can't be reached for so long,
+      or for 2 seconds if nobody listens there, or has lost what it held, they fail with StorageLost. Either way the
+      client goes on, and can be used again when both are there. What a connection that was cut has lost is said again.
     - After a fork the child must create its own client.
     - Inside a task it finds the scheduler by itself, and its tasks get a higher priority than that task, which the
       worker suspends while it waits for them (SPEC section 5.9). A client can be pickled, as an argument of a task:

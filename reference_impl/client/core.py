@@ -27,6 +27,7 @@ from protocol.messages import (
     ClientHeartbeatEcho,
     ClientShutdownResponse,
     DisconnectType,
+    InformationAnswer,
     InformationRequest,
     InformationResponse,
     Message,
@@ -66,6 +67,7 @@ from reference_impl.client.instructions import (
 from reference_impl.client.liveness import Liveness
 from reference_impl.client.lives import Life, Lives, Phase
 from reference_impl.client.objects import KEEP_BYTES, KEEP_OBJECTS, Blob, ObjectTable, Stored
+from reference_impl.client.reunion import Reunion, Verdict
 from reference_impl.client.uploads import New, Uploads
 from reference_impl.errors import RemoteError, SchedulerLost, StorageFull
 from reference_impl.storage_connection import StorageLost
@@ -99,9 +101,11 @@ class ClientCore:
         self._tasks = self._lives.tasks
         self._graphs = self._lives.graphs
         self._foreign = ForeignCancels()
+        self._reunion = Reunion(identity)
         self._asked_for_storage = False
         self._broken: Broken | None = None  # nothing can be submitted, because of this
         self._silent = False  # that is because the scheduler is silent: it may come back
+        self._storage_gone = False
         self._cluster_ended = False
         self._given_up: list[TaskId] = []  # lost with the scheduler; to be canceled should it come back
         self.dropped = 0
@@ -114,6 +118,16 @@ class ClientCore:
 
     # ---- time ----
 
+    @property
+    def timeout(self) -> float:
+        """So long, in seconds, the scheduler may be silent, and the storage away."""
+        return self._liveness.timeout
+
+    @property
+    def beat_at(self) -> float:
+        """When the next heartbeat is due."""
+        return self._liveness.beat_at
+
     def deadline(self) -> float:
         """When ``tick`` is wanted again at the latest."""
         beat_at, flush_at = self._liveness.beat_at, self._uploads.flush_at
@@ -122,17 +136,48 @@ class ClientCore:
     def tick(self, now: float) -> list[Instruction]:
         """Time passed. Read what has arrived first: it may show that the scheduler is alive."""
         out: list[Instruction] = []
+        missed = self._liveness.missed(now)
+        if missed is not None:
+            self._ask_whether_known(now, missed, False, out)
         if self._liveness.is_silent(now) and self._broken is None:
-            self._given_up = [life.task.task_id for life in self._tasks.values() if life.phase is Phase.SENT]
+            self._given_up = [task_id for task_id, life in self._tasks.items() if life.phase is Phase.SENT]
             self._silent = True
             self._lose_scheduler(out, f"the scheduler was silent for {self._liveness.timeout:g} seconds")
+            self._reunion.forget()
         beat = self._liveness.beat(now)
         if beat is not None:
+            if self._liveness.unanswered == 1:
+                self._uploads.beat()
             out.append(beat)
         self._uploads.tick(now, out)
         return out
 
+    def cut(self, now: float, since: float) -> list[Instruction]:
+        """The connection to the scheduler was cut after ``since``, and is there again."""
+        out: list[Instruction] = []
+        self._ask_whether_known(now, since, True, out)
+        return out
+
+    def _ask_whether_known(self, now: float, since: float, cut: bool, out: list[Instruction]) -> None:
+        if self._asked_for_storage and self._broken is None:
+            out.append(Send(self._reunion.ask(now, since, cut, self._liveness.unanswered)))
+            self._liveness.beat_at = now
+
+    def _reunited(self, verdict: Verdict, out: list[Instruction]) -> None:
+        """It is known whether the scheduler has what it was told."""
+        if self._broken is not None:
+            return
+        if verdict is Verdict.KNOWN_CUT:
+            self._uploads.announce_again(out)
+            self._foreign.again(out)
+            out += [Send(self._reunion.ask_for(tasks)) for tasks in self._lives.in_doubt(out)]
+        elif verdict is Verdict.UNKNOWN:
+            self._cancel_sent(out)
+            self._lose_scheduler(out, "the scheduler does not know this client any more: one of the two was away")
+            self._resume(out)
+
     def _lose_scheduler(self, out: list[Instruction], text: str) -> None:
+        self._uploads.abandon(out)
         self._break(Broken(SchedulerLost, text), out)
         self._uploads.forget()
 
@@ -280,14 +325,43 @@ class ClientCore:
         return out
 
     def storage_lost(self, text: str) -> list[Instruction]:
-        """No result can be fetched any more: every task is given up, and canceled at the scheduler."""
-        out: list[Instruction] = [
-            Send(TaskCancel(life.task.task_id, TaskCancelFlags(True)))
-            for life in self._tasks.values()
-            if life.phase is Phase.SENT
-        ]
+        """It can't be reached: every task is given up, and canceled at the scheduler; new ones fail, too."""
+        out: list[Instruction] = []
+        self._storage_gone = True
+        self._cancel_sent(out)
         self._break(Broken(StorageLost, text), out)
+        self._uploads.forget()
         return out
+
+    def storage_back(self) -> list[Instruction]:
+        """It can be reached again."""
+        out: list[Instruction] = []
+        self._storage_gone = False
+        self._resume(out)
+        return out
+
+    def storage_restarted(self) -> list[Instruction]:
+        """What it held is gone: tasks that are not over can't be trusted to have what they need."""
+        out: list[Instruction] = []
+        if self._broken is not None:
+            self._uploads.forget()
+            return out
+        self._cancel_sent(out)
+        self._break(Broken(StorageLost, "the object storage has lost what it held: it was started anew"), out)
+        self._uploads.forget()
+        self._resume(out)
+        return out
+
+    def _cancel_sent(self, out: list[Instruction]) -> None:
+        out += [
+            Send(TaskCancel(i, TaskCancelFlags(True))) for i, life in self._tasks.items() if life.phase is Phase.SENT
+        ]
+
+    def _resume(self, out: list[Instruction]) -> None:
+        """New tasks are taken again, if nothing else is in the way."""
+        if not (self._silent or self._storage_gone or self._cluster_ended):
+            self._broken = None
+            out += self.storage_connected()
 
     def stored(self, object_id: ObjectId) -> list[Instruction]:
         """An object is stored: tasks that waited only for it can go."""
@@ -350,7 +424,7 @@ class ClientCore:
                 out.append(Log(message.task_id, message.log_type, message.content))
         elif isinstance(message, InformationResponse):
             try:
-                out.append(Informed(codec.decode_answer(message.response)))
+                self._on_answer(codec.decode_answer(message.response), now, out)
             except MalformedMessage as error:
                 self._complain(f"an InformationResponse that can't be read: {error}", out)
         elif isinstance(message, ClientShutdownResponse):
@@ -362,16 +436,34 @@ class ClientCore:
             self._complain(f"a client gets no {type(message).__name__}", out)
         return out
 
+    def _on_answer(self, answer: InformationAnswer, now: float, out: list[Instruction]) -> None:
+        if not self._reunion.answers(answer):
+            out.append(Informed(answer))
+            return
+        living = self._reunion.living(answer)
+        if living is not None:
+            self._lives.send_again(*living, out)
+            return
+        verdict = self._reunion.answered(answer, now)
+        if isinstance(verdict, InformationRequest):
+            out.append(Send(verdict))
+        else:
+            self._reunited(verdict, out)
+
     def _on_echo(self, echo: ClientHeartbeatEcho, now: float, out: list[Instruction]) -> None:
-        self._liveness.hear_echo(now)
+        late = self._liveness.hear_echo(now)
+        self._uploads.echoed()
+        self._reunited(self._reunion.echoed(), out)
+        if late is not None:
+            self._ask_whether_known(now, late, False, out)
         if not self._asked_for_storage:
             self._asked_for_storage = True
             out.append(ConnectStorage(echo.object_storage_address))
         elif self._silent:
-            self._broken, self._silent = None, False
+            self._silent = False
             out += [Send(TaskCancel(task_id, TaskCancelFlags(True))) for task_id in self._given_up]
             self._given_up = []
-            out += self.storage_connected()
+            self._resume(out)
 
     def _on_result(self, message: TaskResult, out: list[Instruction]) -> None:
         life = self._tasks.get(message.task_id)

@@ -29,6 +29,10 @@ class ForeignCancels:
         if asked := self._waiting.pop(task_id, None):
             out.append(Answered(task_id, answer, tuple(asked[1])))
 
+    def again(self, out: list[Instruction]) -> None:
+        """What was asked may be lost, or the answer."""
+        out += [Send(TaskCancel(task_id, TaskCancelFlags(force))) for task_id, (force, _) in self._waiting.items()]
+
     def give_up(self, broken: Broken, out: list[Instruction]) -> None:
         """There will be no answers."""
         out += [Answered(task_id, None, tuple(tokens), broken) for task_id, (_, tokens) in self._waiting.items()]

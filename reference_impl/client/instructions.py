@@ -116,6 +116,12 @@ class Fetch(NamedTuple):
     object_id: ObjectId
 
 
+class Abandon(NamedTuple):
+    """Nothing that the storage was asked for is wanted any more. Delete that there, and these: no scheduler knows."""
+
+    object_ids: tuple[ObjectId, ...]
+
+
 class Finish(NamedTuple):
     """The task is over. ``answer`` is how its cancel was answered by that, if there was one; ``tokens`` are those of
     the calls of ``cancel`` that this answers."""
@@ -163,5 +169,17 @@ class Complain(NamedTuple):
 
 
 Instruction = Union[
-    Send, Beat, ConnectStorage, Store, Unstore, Fetch, Finish, Answered, Log, Informed, ShutdownAnswered, Complain
+    Send,
+    Beat,
+    ConnectStorage,
+    Store,
+    Unstore,
+    Fetch,
+    Abandon,
+    Finish,
+    Answered,
+    Log,
+    Informed,
+    ShutdownAnswered,
+    Complain,
 ]

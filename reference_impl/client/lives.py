@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from protocol.identifiers import ObjectId, TaskId
-from protocol.messages import Argument, ArgumentType, Task, TaskResultType
+from protocol.messages import Argument, ArgumentType, Task, TaskCancel, TaskCancelFlags, TaskResultType
 from protocol.payloads import ResultMetadata
 from reference_impl.client.graphs import PendingGraph
 from reference_impl.client.instructions import (
@@ -30,6 +30,9 @@ from reference_impl.client.instructions import (
 )
 from reference_impl.client.objects import Stored
 from reference_impl.client.uploads import Uploads
+
+_ASKED = 1000
+"""So many tasks in one question."""
 
 
 class Phase(Enum):
@@ -139,6 +142,36 @@ class Lives:
             ]
             waiter.task = replace(waiter.task, function_args=tuple(arguments))
         out.append(Send(waiter.task))
+
+    def in_doubt(self, out: list[Instruction]) -> list[tuple[TaskId, ...]]:
+        """The connection was cut: what was sent may be lost, or the answer to it. Cancels are sent again; of the tasks
+        in each of the tuples, and of graphs by their nodes, it has to be asked which ones the scheduler has."""
+        doubtful: list[TaskId] = []
+        for life in self.tasks.values():
+            if life.phase is not Phase.SENT:
+                continue
+            if life.force is not None:
+                out.append(Send(TaskCancel(life.task.task_id, TaskCancelFlags(life.force))))
+            elif life.graph is None:
+                doubtful.append(life.task.task_id)
+        asked = [tuple(doubtful[i : i + _ASKED]) for i in range(0, len(doubtful), _ASKED)]
+        for graph in dict.fromkeys(self.graphs.values()):
+            if graph.sent:
+                asked.append(tuple([node.task_id for node in graph.graph.graph]))
+        return asked
+
+    def send_again(self, asked: tuple[TaskId, ...], living: set[TaskId], out: list[Instruction]) -> None:
+        """Of the tasks that were asked for, the scheduler has only these: the others did not reach it, or their
+        answers did not get here."""
+        graph = self.graphs.get(asked[0])
+        if graph is not None:
+            if not living:
+                out.append(Send(graph.graph))
+            return
+        for task_id in asked:
+            life = self.tasks.get(task_id)
+            if life is not None and life.phase is Phase.SENT and life.force is None and task_id not in living:
+                out.append(Send(life.task))
 
     # ---- the result ----
 

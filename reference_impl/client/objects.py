@@ -166,6 +166,10 @@ class ObjectTable:
         """What is not stored yet."""
         return tuple([obj.id for obj in self._by_id.values() if not obj.stored])
 
+    def ids(self) -> list[ObjectId]:
+        """All that are in the storage or on their way there."""
+        return list(self._by_id)
+
     def forget(self) -> None:
         """Nothing is in the storage any more, as far as we know."""
         self._by_digest.clear()

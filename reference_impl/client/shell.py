@@ -7,7 +7,6 @@ one batch. The thread owns the sockets, the core and the futures; nothing else t
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import logging
 import math
 import os
@@ -22,9 +21,9 @@ import zmq
 
 from protocol import codec
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ObjectId, TaskId
+from protocol.identifiers import TaskId
 from protocol.messages import ClientHeartbeat, InformationAnswer
-from protocol.storage import MAGIC, ResponseType, delete_request, get_request, set_request
+from protocol.storage import MAGIC
 from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
 from reference_impl.access.settings import PeerAccess, storage_mismatch
 from reference_impl.addresses import Address
@@ -32,6 +31,7 @@ from reference_impl.client.core import ClientCore
 from reference_impl.client.dependencies import settle
 from reference_impl.client.future import ScalerFuture
 from reference_impl.client.instructions import (
+    Abandon,
     Answered,
     Beat,
     Broken,
@@ -50,12 +50,13 @@ from reference_impl.client.instructions import (
     Store,
     Unstore,
 )
+from reference_impl.client.storage import StorageLink
 from reference_impl.client.waiting import Ticket, Waiting
 from reference_impl.client.wakeup import WakeUp
 from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
 from reference_impl.resources import ResourceMeter
-from reference_impl.storage_connection import StorageConnection, StorageLost
+from reference_impl.storage_connection import StorageLost
 from reference_impl.transport import has_message, new_context
 
 _log = logging.getLogger("reference_impl.client")
@@ -80,7 +81,6 @@ class ClientThread:
         self._access = access
         self._core = core
         self._connect_timeout = connect_timeout_seconds
-        self._storage_magic = storage_magic
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a garbage collection may come back here in the same thread
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -93,18 +93,17 @@ class ClientThread:
         self._leaving = False  # once nothing is pending
         self._running = True
         self._connected: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._storage: StorageConnection | None = None
-        self._storage_writes = False  # whether POLLOUT is asked for
-        self._stores: dict[int, ObjectId] = {}  # by request id
-        self._fetches: dict[int, ObjectId] = {}
+        self._storage = StorageLink(core, core.identity, self._execute, storage_magic, core.timeout, access)
+        self._polled = (-1, False)  # the storage's descriptor in the poller, and whether POLLOUT is asked for
         self._peer_log = PeerLog(_log)
         self._usage = ResourceMeter()
         self._hostname = socket.gethostname()
         self._perform: dict[type, Callable[[Any], None]] = {
             Send: self._send,
-            Store: self._store,
-            Unstore: self._unstore,
-            Fetch: self._fetch,
+            Store: self._storage.store,
+            Unstore: self._storage.unstore,
+            Fetch: self._storage.fetch,
+            Abandon: self._storage.abandon,
             Finish: waiting.finish,
             Answered: waiting.answered,
             Log: waiting.log_line,
@@ -243,7 +242,8 @@ class ClientThread:
             self._socket.setsockopt(zmq.RCVHWM, 0)
             if self._access is not None:
                 self._access.secure(self._socket)
-            self._handshakes: HandshakeWatch | None = HandshakeWatch(self._socket)
+            self._watch = HandshakeWatch(self._socket, cuts=True)
+            self._whole_at = time.monotonic()  # the connection was not cut before
             self._verdict = Verdict(self._access.key.public.name if self._access is not None else None)
             try:
                 socket.getaddrinfo(self.address.host, self.address.port)  # libzmq would try for ever
@@ -252,7 +252,7 @@ class ClientThread:
                 raise SchedulerUnreachable(f"{self.address} can't be used as a scheduler's address: {error}") from None
             self._poller = zmq.Poller()
             self._poller.register(self._socket, zmq.POLLIN)
-            self._poller.register(self._handshakes.socket, zmq.POLLIN)
+            self._poller.register(self._watch.socket, zmq.POLLIN)
             self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
             self._loop()
             linger = GOODBYE_LINGER_MILLISECONDS
@@ -261,8 +261,8 @@ class ClientThread:
             if self._connected.done():
                 _log.error("%s", error)
         except zmq.Again:  # ZeroMQ has given the connection up
-            if self._handshakes is not None:
-                failure = self._refused(self._verdict.given_up(self._handshakes.ended()))
+            if not self._connected.done():
+                failure = self._refused(self._verdict.given_up(self._watch.ended()))
             else:
                 why = "a message was too large for it, or the key was revoked"
                 failure = SchedulerUnreachable(f"the scheduler at {self.address} has closed the connection: {why}")
@@ -273,8 +273,7 @@ class ClientThread:
         finally:
             self._end_everything(failure)
             context.destroy(linger)
-            if self._storage is not None:
-                self._storage.close()
+            self._storage.close()
             self._wakeup.close()
 
     def _loop(self) -> None:
@@ -284,6 +283,8 @@ class ClientThread:
         while self._running:
             self._woken = False
             until = core.deadline() if self._connected.done() else min(core.deadline(), self._connect_by)
+            if self._storage.retry_at is not None:
+                until = min(until, self._storage.retry_at)
             wait = 0.0 if inbox else max(0.0, until - time.monotonic())
             ready = dict(poller.poll(math.ceil(wait * 1000)))
             now = time.monotonic()
@@ -292,31 +293,30 @@ class ClientThread:
                 self._wakeup.clear()
             if self._socket in ready:
                 self._read_scheduler(now)
-            if self._handshakes is not None:
-                self._read_handshakes(self._handshakes, ready)
-            if self._storage is not None and self._storage.fileno() in ready:
-                self._read_storage()
+            if self._watch.socket in ready:
+                self._read_handshakes()
+            if self._storage.fileno() in ready:
+                self._storage.receive(now)
             self._read_inbox()
+            if now >= core.beat_at:
+                self._look_for_cuts(now)
             perform(core.tick(now))
-            self._flush_storage()
+            self._maintain_storage(now)
             if not self._connected.done() and now >= self._connect_by:
                 text = f"no scheduler answered at {self.address} within {self._connect_timeout:g} seconds"
                 silence = self._verdict.silence()
                 raise SchedulerUnreachable(f"{text}; {silence}" if silence else text)
             if self._leaving and not core.pending and not inbox:
                 self._do_leave_now()
-        if self._storage is not None:
-            with contextlib.suppress(StorageLost):  # nobody waits for anything any more
-                self._storage.drain(GOODBYE_LINGER_MILLISECONDS / 1000)
+        self._storage.drain(GOODBYE_LINGER_MILLISECONDS / 1000, time.monotonic())
 
-    def _read_handshakes(self, watch: HandshakeWatch, ready: dict[Any, int]) -> None:
+    def _read_handshakes(self) -> None:
         """Until we are connected: why we may never be."""
-        refusal = self._verdict.refusal(watch.ended()) if watch.socket in ready else None
         if self._connected.done():
-            self._poller.unregister(watch.socket)
-            watch.close()
-            self._handshakes = None
-        elif refusal is not None:
+            self._poller.unregister(self._watch.socket)
+            return
+        refusal = self._verdict.refusal(self._watch.ended())
+        if refusal is not None:
             raise self._refused(refusal)
 
     def _refused(self, refusal: Refusal) -> SchedulerUnreachable:
@@ -346,49 +346,20 @@ class ClientThread:
                 continue
             self._execute(core.message(message, now))
 
-    def _read_storage(self) -> None:
-        assert self._storage is not None
-        try:
-            responses = self._storage.receive()
-        except StorageLost as error:
-            self._lose_storage(error)
-            return
-        for response in responses:
-            if response.type is ResponseType.GET_OK:
-                object_id = self._fetches.pop(response.response_id, None)
-                if object_id is not None:
-                    self._execute(self._core.fetched(object_id, response.payload))
-            elif response.type is ResponseType.SET_OK:
-                object_id = self._stores.pop(response.response_id, None)
-                if object_id is not None:
-                    self._execute(self._core.stored(object_id))
-            elif response.type is ResponseType.DEL_NOT_EXISTS:
-                object_id = self._stores.pop(response.response_id, None)
-                if object_id is not None:
-                    self._execute(self._core.not_stored(object_id))
-
-    def _flush_storage(self) -> None:
+    def _maintain_storage(self, now: float) -> None:
+        """Sends what it takes, connects again if that is due, and lets the poller wait for what it waits for."""
         storage = self._storage
-        if storage is None:
+        storage.flush(now)
+        storage.maintain(now)
+        wanted = (storage.fileno(), storage.wants_write)
+        if wanted == self._polled:
             return
-        if storage.wants_write:
-            try:
-                storage.flush()
-            except StorageLost as error:
-                self._lose_storage(error)
-                return
-        if storage.wants_write is not self._storage_writes:
-            self._storage_writes = storage.wants_write
-            self._poller.modify(storage.fileno(), zmq.POLLIN | (zmq.POLLOUT if self._storage_writes else 0))
-
-    def _lose_storage(self, error: StorageLost) -> None:
-        assert self._storage is not None
-        self._poller.unregister(self._storage.fileno())
-        self._storage.close()
-        self._storage = None
-        self._stores.clear()
-        self._fetches.clear()
-        self._execute(self._core.storage_lost(str(error)))
+        descriptor, writes = wanted
+        if self._polled[0] not in (-1, descriptor):
+            self._poller.unregister(self._polled[0])
+        if descriptor >= 0:
+            self._poller.register(descriptor, zmq.POLLIN | (zmq.POLLOUT if writes else 0))
+        self._polled = wanted
 
     def _read_inbox(self) -> None:
         inbox = self._inbox
@@ -452,26 +423,17 @@ class ClientThread:
     def _send(self, instruction: Send) -> None:
         self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
 
+    def _look_for_cuts(self, now: float) -> None:
+        """At each heartbeat. What came before the cut is read first."""
+        if self._watch.healed():
+            self._read_scheduler(now)
+            self._execute(self._core.cut(now, self._whole_at))
+        if not self._watch.open:
+            self._whole_at = now
+
     def _beat(self, instruction: Beat) -> None:
         heartbeat = ClientHeartbeat(self._usage.sample(), instruction.latency_microseconds, self._hostname)
         self._socket.send(codec.encode(heartbeat), zmq.NOBLOCK)
-
-    def _store(self, instruction: Store) -> None:
-        if self._storage is not None:
-            request_id = self._storage.next_id()
-            self._stores[request_id] = instruction.object_id
-            self._storage.send(set_request(request_id, instruction.object_id, instruction.payload))
-
-    def _unstore(self, instruction: Unstore) -> None:
-        for object_id in instruction.object_ids:
-            if self._storage is not None:
-                self._storage.send(delete_request(self._storage.next_id(), object_id))
-
-    def _fetch(self, instruction: Fetch) -> None:
-        if self._storage is not None:
-            request_id = self._storage.next_id()
-            self._fetches[request_id] = instruction.object_id
-            self._storage.send(get_request(request_id, instruction.object_id))
 
     def _connect_storage(self, instruction: ConnectStorage) -> None:
         host, port, scheme = instruction.address.host, instruction.address.port, instruction.address.scheme
@@ -482,17 +444,11 @@ class ClientThread:
         address = Address(self.address.host if host in _ANY_HOST else host, port)
         try:
             left = max(0.1, self._connect_by - time.monotonic())
-            self._storage = StorageConnection(
-                address,
-                self._core.identity,
-                magic=self._storage_magic,
-                timeout_seconds=left,
-                access=self._access,
-            )
+            self._storage.connect(address, left)
         except StorageLost as error:
             raise StorageUnreachable(str(error)) from None
-        self._poller.register(self._storage.fileno(), zmq.POLLIN)
         self._execute(self._core.storage_connected())
+        self._look_for_cuts(time.monotonic())  # the scheduler knows us now
         self._connected.set_result(None)
 
     def _complain(self, instruction: Complain) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from protocol.identifiers import ClientId, ObjectId
+from protocol.identifiers import ClientId, ObjectId, serializer_object_id
 from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata
-from reference_impl.client.instructions import Instruction, Send, Store
+from reference_impl.client.instructions import Abandon, Instruction, Send, Store
 from reference_impl.client.objects import Blob, ObjectTable, Stored
 
 DELETE_DELAY_SECONDS = 0.1
 DELETE_BATCH = 500
+_ANNOUNCED = 500
 
 New = list[tuple[Stored, Blob]]
 """Objects that have to be stored first."""
@@ -35,6 +36,9 @@ class Uploads:
         self._serializer: Stored | None = None
         self._serializer_refused = False
         self._now = 0.0
+        self._deleted: list[ObjectId] = []  # the scheduler may not have been told, or not have told the storage
+        self._told = 0  # so many of them before the heartbeat that has no echo
+        self._heard = 0  # and so many before the one that was echoed last
 
     def tick(self, now: float, out: list[Instruction]) -> None:
         """Time has passed."""
@@ -74,6 +78,27 @@ class Uploads:
         out.append(Send(ObjectInstruction(ObjectInstructionType.CREATE, self._identity, metadata)))
         out += [Store(obj.id, content.payload) for obj, content in new]
 
+    def announce_again(self, out: list[Instruction]) -> None:
+        """What was announced may be lost, and what was deleted."""
+        self._instruct(ObjectInstructionType.CREATE, self.objects.ids(), out)
+        self._instruct(ObjectInstructionType.DELETE, self._deleted, out)
+        self._told = self._heard = 0
+
+    def abandon(self, out: list[Instruction]) -> None:
+        """The scheduler does not know these objects, or has deleted them: nothing that is stored, or on its way there,
+        is of use any more. The serializer's id will be used again."""
+        ids = dict.fromkeys((*self.objects.ids(), *self.objects.doomed, *self._deleted))
+        ids.pop(serializer_object_id(self._identity), None)
+        out.append(Abandon(tuple(ids)))
+        self._deleted.clear()
+        self._told = self._heard = 0
+        self.forget()
+
+    def _instruct(self, what: ObjectInstructionType, ids: list[ObjectId], out: list[Instruction]) -> None:
+        for i in range(0, len(ids), _ANNOUNCED):
+            metadata = ObjectMetadata(tuple(ids[i : i + _ANNOUNCED]))
+            out.append(Send(ObjectInstruction(what, self._identity, metadata)))
+
     def wait_for(self, waiter: Waiter, objects: list[Stored]) -> None:
         """It can't go before these objects and the serializer are stored."""
         for obj in objects:
@@ -111,5 +136,14 @@ class Uploads:
         self.flush_at = None
         doomed, self.objects.doomed = self.objects.doomed, []
         if doomed:
-            metadata = ObjectMetadata(tuple(doomed))
-            out.append(Send(ObjectInstruction(ObjectInstructionType.DELETE, self._identity, metadata)))
+            self._deleted += doomed
+            self._instruct(ObjectInstructionType.DELETE, doomed, out)
+
+    def beat(self) -> None:
+        """A heartbeat goes now, the first one since the last echo."""
+        self._told = len(self._deleted)
+
+    def echoed(self) -> None:
+        """That heartbeat was echoed."""
+        del self._deleted[: self._heard]
+        self._heard, self._told = max(0, self._told - self._heard), 0

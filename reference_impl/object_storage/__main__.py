@@ -12,6 +12,7 @@ from protocol import storage
 from reference_impl.access.keys import KeyFileError
 from reference_impl.access.settings import add_server_options, exposure, server_access
 from reference_impl.object_storage.files import SpillError, SpillFiles, default_root
+from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import Limits
 from reference_impl.object_storage.server import MAX_CONNECTIONS, BindError, Server
 from reference_impl.options import USAGE_ERROR, RoleParser, address, announce_ready, fail, magic, size
@@ -33,6 +34,16 @@ def _count(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise ValueError(text)
+    return value
+
+
+_seconds.__name__ = "number from 0"
 
 
 def _parser() -> RoleParser:
@@ -86,6 +97,13 @@ def _parser() -> RoleParser:
         f"choose a real disk (default: {default_root()})",
     )
     parser.add_argument(
+        "--gone-seconds",
+        type=_seconds,
+        default=GONE_SECONDS,
+        metavar="S",
+        help="how long a connection that was lost may come back for the answers to what it asked for",
+    )
+    parser.add_argument(
         "--logging-level",
         "-ll",
         dest="log_level",
@@ -117,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         "magic": options.magic,
         "files": files,
         "connections": options.max_connections,
+        "gone_seconds": options.gone_seconds,
     }
     try:
         if access is None:

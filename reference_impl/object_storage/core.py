@@ -13,7 +13,7 @@ from protocol.identifiers import Identity, ObjectId
 from protocol.storage import Buffer, Request, RequestType, Response, ResponseType, Total
 from reference_impl.object_storage.contents import Content, Contents, OnDisk
 from reference_impl.object_storage.instructions import Close, Instruction, Pause, Refused, Respond, RespondFrom, Resume
-from reference_impl.object_storage.pending import Peer, Pending
+from reference_impl.object_storage.pending import GONE_SECONDS, Peer, Pending
 from reference_impl.object_storage.room import UNLIMITED, Chore, Limits, Outcome, Put, Remove, Room
 
 PENDING_REQUESTS = 1_000_000
@@ -44,10 +44,10 @@ class ObjectStorage:
     later.
     """
 
-    def __init__(self, limits: Limits = UNLIMITED) -> None:
+    def __init__(self, limits: Limits = UNLIMITED, gone_seconds: float = GONE_SECONDS) -> None:
         self._contents = Contents()
         self._room = Room(self._contents, limits)
-        self._pending = Pending()
+        self._pending = Pending(gone_seconds)
         self._connections: dict[int, Peer | None] = {}  # None: not identified yet
         self._peers: dict[Identity, Peer] = {}
 

@@ -12,6 +12,7 @@ from protocol.storage import Request, RequestType
 from reference_impl.access.keys import PublicKey, Role
 from reference_impl.object_storage.core import ObjectStorage
 from reference_impl.object_storage.instructions import Close, Instruction
+from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import UNLIMITED, Limits
 
 IDLE_IDENTITIES = 10_000
@@ -22,8 +23,8 @@ loses its own, never those of others."""
 class GuardedObjectStorage(ObjectStorage):
     """An object storage whose connections have keys. ``admitted`` follows each ``connected``, ``closed`` each end."""
 
-    def __init__(self, limits: Limits = UNLIMITED) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: Limits = UNLIMITED, gone_seconds: float = GONE_SECONDS) -> None:
+        super().__init__(limits, gone_seconds)
         self._keys: dict[int, PublicKey] = {}
         self._prefixes: dict[int, bytes] = {}  # of the connections of clients
         self._users: dict[Identity, bytes] = {}  # the CURVE key that an identity is tied to

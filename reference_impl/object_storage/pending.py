@@ -49,7 +49,8 @@ class Waiting:
 class Pending:
     """All requests that wait, and who has gone while some of them did."""
 
-    def __init__(self) -> None:
+    def __init__(self, gone_seconds: float = GONE_SECONDS) -> None:
+        self._gone_seconds = gone_seconds
         self.awaited: dict[ObjectId, dict[Waiting, None]] = {}
         """What is awaited, to who waits, in order of arrival."""
         self.count = 0
@@ -107,11 +108,11 @@ class Pending:
         peer = next(iter(self._gone.values()), None)
         if peer is None:
             return None
-        expired = now is not None and now - peer.gone_since >= GONE_SECONDS
+        expired = now is not None and now - peer.gone_since >= self._gone_seconds
         within = self._gone_requests <= GONE_REQUESTS and self._gone_bytes <= GONE_BYTES
         return None if within and not expired else peer
 
     def deadline(self) -> float | None:
         """When somebody will have been gone for too long; None: nobody is gone."""
         oldest = next(iter(self._gone.values()), None)
-        return None if oldest is None else oldest.gone_since + GONE_SECONDS
+        return None if oldest is None else oldest.gone_since + self._gone_seconds

@@ -18,6 +18,7 @@ from reference_impl.access.settings import ServerAccess
 from reference_impl.access.tls import TlsSocket, server_context
 from reference_impl.addresses import Address
 from reference_impl.object_storage.guard import GuardedObjectStorage
+from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import Limits
 from reference_impl.object_storage.server import Connection, Server
 from reference_impl.options import PeerLog
@@ -37,10 +38,18 @@ class _Handshake(NamedTuple):
 class SecuredServer(Server):
     """A Server for those who have an allowed key."""
 
-    def __init__(self, address: Address, access: ServerAccess, limits: Limits, **options: Any) -> None:
+    def __init__(
+        self,
+        address: Address,
+        access: ServerAccess,
+        limits: Limits,
+        *,
+        gone_seconds: float = GONE_SECONDS,
+        **options: Any,
+    ) -> None:
         """``options`` are those of Server. Raises BindError."""
         super().__init__(address, limits=limits, **options)
-        self._core = self._guard = GuardedObjectStorage(limits)
+        self._core = self._guard = GuardedObjectStorage(limits, gone_seconds)
         self._access = access
         self._allowed: object = None
         self._keys: dict[int, bytes] = {}  # the certificates of the connections

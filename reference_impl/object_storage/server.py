@@ -32,6 +32,7 @@ from reference_impl.object_storage.instructions import (
     RespondFrom,
     Resume,
 )
+from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import UNLIMITED, Compare, Limits, Remove, Write
 from reference_impl.options import PeerLog
 
@@ -142,6 +143,7 @@ class Server:
         identity: Identity = storage.SERVER_IDENTITY,
         magic: bytes = storage.MAGIC,
         limits: Limits = UNLIMITED,
+        gone_seconds: float = GONE_SECONDS,
         files: SpillFiles | None = None,
         connections: int = MAX_CONNECTIONS,
     ) -> None:
@@ -149,7 +151,7 @@ class Server:
         closed at once. Raises BindError."""
         self._magic = magic
         self._greeting = storage.greeting(identity, magic)
-        self._core = ObjectStorage(limits)
+        self._core = ObjectStorage(limits, gone_seconds)
         self._arrivals = Arrivals(None if limits.memory is None else limits.memory // _ARRIVALS_SHARE)
         self._most_connections = connections
         self._sweep_at = 0.0

@@ -55,7 +55,7 @@ _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
 _AT_ONCE = 100  # instructions
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
 _STORAGE_FINISH_SECONDS = 2.0
-_MAX_RECEIVED_MESSAGES = 1000  # of one peer, that wait to be read; it waits when there are more
+_MAX_RECEIVED_MESSAGES = 100  # of one peer, that wait to be read; it waits when there are more
 _FREE_PORT_TRIES = 50
 _REBIND_SECONDS, _REBIND_PAUSE_SECONDS = 1.0, 0.001
 
@@ -125,6 +125,7 @@ class SchedulerServer:
             (zmq.ROUTER_MANDATORY, 1),  # what can't be sent is an error, not dropped without a word
             (zmq.MAXMSGSIZE, self._listen.message_bytes),
             (zmq.TCP_KEEPALIVE, 1),
+            (zmq.ROUTER_HANDOVER, 1),  # a peer may come back before its old connection is seen to end (TRN-12)
         ):
             self._router.socket.setsockopt(option, value)
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)

@@ -39,6 +39,7 @@ from reference_impl.worker.instructions import (
     End,
     Fetch,
     Forget,
+    ForgetAll,
     Instruction,
     Kill,
     Note,
@@ -92,10 +93,12 @@ class Serve:
 
 
 class _Slot:
-    def __init__(self, index: int, identity: WorkerId, socket: zmq.Socket[bytes], core: WorkerCore) -> None:
+    identity: WorkerId
+    socket: zmq.Socket[bytes]
+    watch: HandshakeWatch
+
+    def __init__(self, index: int, core: WorkerCore) -> None:
         self.index = index
-        self.identity = identity
-        self.socket = socket
         self.core = core
         self.processor: Processor | None = None
         self.results: list[tuple[TaskId, ObjectId, Buffer]] = []  # to be announced and stored
@@ -143,7 +146,9 @@ class Agent:
         self._verdict = Verdict(serve.access.key.public.name if serve.access is not None else None)
         self._slots: list[_Slot] = []
         for index in range(serve.slots):
-            self._slots.append(self._connect(index, settings))
+            slot = _Slot(index, WorkerCore(settings, time.monotonic()))
+            self._connect(slot)
+            self._slots.append(slot)
         self._do = {
             Send: self._send,
             Fetch: self._fetch,
@@ -156,6 +161,7 @@ class Agent:
             Spare: self._spare,
             Store: self._store,
             Forget: self._forget,
+            ForgetAll: self._forget_all,
             UseStorage: self._use_storage,
             ReadOutput: self._read_output,
             Show: self._show,
@@ -164,23 +170,30 @@ class Agent:
         }
         self._pool = Pool(serve.slots + 1, zygote, self._reactor, self)
 
-    def _connect(self, index: int, settings: Settings) -> _Slot:
-        identity = new_worker_id(self._serve.name)
-        socket = self._context.socket(zmq.DEALER)
+    def _connect(self, slot: _Slot) -> None:
+        """Under a new name."""
+        slot.identity = slot.core.identity = new_worker_id(self._serve.name)
+        slot.socket = self._socket(slot.identity)
+        slot.watch = HandshakeWatch(slot.socket, cuts=True)
+        if not slot.index and (not self._verdict.done or self._serve.access is not None):
+            # What one learns, all learn.
+            self._reactor.register(slot.watch.socket, partial(self._handshakes_ended, slot))
+        slot.socket.connect(str(self._serve.scheduler))
+        self._reactor.register(slot.socket, partial(self._receive, slot))
+
+    def _socket(self, identity: WorkerId) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        for option, value in (
+            (zmq.RCVHWM, 0),
+            (zmq.SNDHWM, 0),
+            (zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES),
+            (zmq.TCP_KEEPALIVE, 1),
+        ):
+            socket.setsockopt(option, value)
         socket.setsockopt(zmq.IDENTITY, identity)
-        for option in (zmq.RCVHWM, zmq.SNDHWM):
-            socket.setsockopt(option, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         if self._serve.access is not None:
             self._serve.access.secure(socket)
-        if not index:  # what one learns, holds for all
-            self._handshakes = HandshakeWatch(socket)
-            self._reactor.register(self._handshakes.socket, self._handshakes_ended)
-        socket.connect(str(self._serve.scheduler))
-        slot = _Slot(index, identity, socket, WorkerCore(settings, time.monotonic()))
-        self._reactor.register(socket, partial(self._receive, slot))
-        return slot
+        return socket
 
     def __enter__(self) -> Agent:
         return self
@@ -194,7 +207,8 @@ class Agent:
             self._carry_out(slot, slot.core.leave())
         self._pool.close()
         self._storage.close()
-        self._handshakes.close()
+        for slot in self._slots:
+            slot.watch.close()
         self._context.destroy(linger=_GOODBYE_MILLISECONDS)
 
     # ---- the loop ----
@@ -278,10 +292,29 @@ class Agent:
         for slot in self._slots:
             if now > slot.core.deadline + _LATE_SECONDS:
                 self._receive(slot)  # this process was stopped for a while: the answer may be there already
-            if now >= slot.core.deadline:
-                self._carry_out(
-                    slot, slot.core.tick(now, self._usage(slot, now) if slot.core.wants_usage(now) else _NO_USAGE)
-                )
+            if now < slot.core.deadline:
+                continue
+            usage = _NO_USAGE
+            if slot.core.wants_usage(now):  # a heartbeat is due
+                usage = self._usage(slot, now)
+                if slot.watch.cut():
+                    self._renew(slot, now, usage)
+            self._carry_out(slot, slot.core.tick(now, usage))
+
+    def _renew(self, slot: _Slot, now: float, usage: Usage) -> None:
+        """Its connection was cut. It leaves under its old name and comes back under a new one (IDN-05): what is on its
+        way to the old one reaches nobody."""
+        self._reactor.unregister(slot.socket)
+        self._reactor.unregister(slot.watch.socket)
+        slot.watch.close()
+        slot.socket.close(linger=0)
+        slot.socket = self._socket(slot.identity)  # libzmq may not connect the other one again
+        slot.socket.connect(str(self._serve.scheduler))
+        self._carry_out(slot, slot.core.part())
+        slot.socket.close(linger=_GOODBYE_MILLISECONDS)
+        self._connect(slot)
+        self._log.note(logging.WARNING, slot.identity, "the connection to the scheduler was cut: registers anew")
+        self._carry_out(slot, slot.core.come_back(now, usage))
 
     def _usage(self, slot: _Slot, now: float) -> Usage:
         """What a heartbeat of this slot reports."""
@@ -290,11 +323,10 @@ class Agent:
 
     # ---- events ----
 
-    def _handshakes_ended(self) -> None:
-        refusal = self._verdict.refusal(self._handshakes.ended())
+    def _handshakes_ended(self, slot: _Slot) -> None:
+        refusal = self._verdict.refusal(slot.watch.ended())
         if self._verdict.done and self._serve.access is None:  # what can still be refused is a key
-            self._reactor.unregister(self._handshakes.socket)
-            self._handshakes.close()
+            self._reactor.unregister(slot.watch.socket)
         if refusal is not None:
             text = f"the scheduler at {self._serve.scheduler} {refusal.what}"
             if refusal.certain:
@@ -500,6 +532,10 @@ class Agent:
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
         self._pool.forget(instruction.names)
+
+    def _forget_all(self, slot: _Slot, instruction: ForgetAll) -> None:
+        self._storage.abandon(self._objects.forget_all(), time.monotonic())
+        self._pool.forget_all()
 
     def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
         address = instruction.address

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from protocol.identifiers import TaskId
-from protocol.messages import ProcessorStatus, Resource, WorkerHeartbeat
+from protocol.messages import ProcessorStatus, Resource, TaskResult, WorkerHeartbeat
 from reference_impl.worker.held import Held, HeldTask
 from reference_impl.worker.settings import Settings, Usage
 from reference_impl.worker.turns import Turns
 
 _LATENCY_MAX = 2**32 - 1
+_LATE_BEATS = 3
+"""A scheduler's timeout is at least so many times the time between heartbeats (LIV-03)."""
 _QUEUED = (Held.FETCHING, Held.READY, Held.HANDED)
 
 
@@ -23,6 +25,11 @@ class Beats:
         self._settings = settings
         self._unanswered = 0.0  # when the first one was sent that has no answer; 0: the last one is answered
         self._latency = 0
+        self._missed = False  # this process itself did not run for a while
+        self.unheard: list[TaskResult] = []
+        """Results that the scheduler may not have."""
+        self._said = 0  # so many of them before the heartbeat that has no answer
+        self._handled = 0  # and so many before the one that was echoed last
 
     def silence(self, now: float) -> float:
         """For how long there has been no answer, counted from a heartbeat: a worker that was itself stopped for long
@@ -31,15 +38,30 @@ class Beats:
 
     def sent(self, now: float) -> None:
         """A heartbeat goes now."""
+        self._missed |= self._is_late(now, self.due)
         self.due = now + self._settings.heartbeat_seconds
         if not self._unanswered:
             self._unanswered = now
+            self._said = len(self.unheard)
 
-    def answered(self, now: float) -> None:
-        """The scheduler has echoed one: the latency is measured."""
+    def answered(self, now: float) -> bool:
+        """The scheduler has echoed one: the latency is measured. Whether that took so long that it may have given this
+        worker up meanwhile."""
+        late, self._missed = self._missed or (bool(self._unanswered) and self._is_late(now, self._unanswered)), False
         if self._unanswered:
             self._latency = min(int((now - self._unanswered) * 1e6), _LATENCY_MAX)
             self._unanswered = 0.0
+            del self.unheard[: self._handled]
+            self._handled, self._said = max(0, self._said - self._handled), 0
+        return late
+
+    def _is_late(self, now: float, since: float) -> bool:
+        return now - since > _LATE_BEATS * self._settings.heartbeat_seconds
+
+    def result(self, result: TaskResult) -> None:
+        """A result goes now. It is kept until the echo of a later heartbeat shows that the scheduler has it, and until
+        the next echo shows that it lived on to pass it on."""
+        self.unheard.append(result)
 
     def message(self, held: Mapping[TaskId, HeldTask], turns: Turns, usage: Usage, now: float) -> WorkerHeartbeat:
         """What one says."""

@@ -20,11 +20,12 @@ from collections.abc import Collection, Iterable
 
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import OBJECT_ID_BYTES, ClientId, ObjectId, TaskId, serializer_object_id
+from protocol.identifiers import OBJECT_ID_BYTES, ClientId, ObjectId, TaskId, WorkerId, serializer_object_id
 from protocol.messages import (
     ArgumentType,
     ClientDisconnect,
     DisconnectType,
+    InformationResponse,
     Kind,
     LogType,
     Message,
@@ -44,12 +45,14 @@ from protocol.messages import (
 from protocol.payloads import ResultMetadata, TaskMetadata
 from protocol.storage import Buffer
 from reference_impl.worker.beats import Beats
+from reference_impl.worker.doubts import Doubts
 from reference_impl.worker.failures import Failure, describe_end, failure_payload
 from reference_impl.worker.held import Held, HeldTask
 from reference_impl.worker.instructions import (
     End,
     Fetch,
     Forget,
+    ForgetAll,
     Instruction,
     Kill,
     Note,
@@ -90,6 +93,9 @@ class WorkerCore:
         self._beats = Beats(settings, now)
         self._lines = Lines()
         self._credit = Credit()
+        self._doubts = Doubts()
+        self.identity = WorkerId(b"")
+        """Under which it is registered; set by who connects it."""
         self.echoed = False
         """Whether the scheduler has answered a heartbeat."""
         self.counts: Counter[str] = Counter()
@@ -159,6 +165,8 @@ class WorkerCore:
                 return self._object_instruction(envelope.message)
             if kind is Kind.CLIENT_DISCONNECT:
                 return self._disconnect(envelope.message)
+            if kind is Kind.INFORMATION_RESPONSE:
+                return self._taken_away(envelope.message, now)
         except MalformedMessage as error:
             return self.malformed(str(error))
         return self._ignore(f"{kind.name} is not for a worker")
@@ -246,9 +254,23 @@ class WorkerCore:
     def _echo(self, echo: Message, now: float) -> list[Instruction]:
         assert isinstance(echo, WorkerHeartbeatEcho)
         self.echoed = True
-        self._beats.answered(now)
         out: list[Instruction] = [UseStorage(echo.object_storage_address)]
+        if self._beats.answered(now) and self._held:
+            out.append(Send(self._doubts.ask(self._held)))
         return [*out, ReadOutput(True)] if self._credit.echoed() else out
+
+    def _taken_away(self, response: Message, now: float) -> list[Instruction]:
+        """The scheduler has given this worker up meanwhile, and these tasks to others (LIV-19)."""
+        assert isinstance(response, InformationResponse)
+        out: list[Instruction] = []
+        for task_id in self._doubts.answered(response, self.identity):
+            out += self._drop(task_id, now)
+        return [*out, ForgetAll()] if out else out
+
+    def _drop(self, task_id: TaskId, now: float) -> list[Instruction]:
+        """Nobody waits for this task here any more. That it is canceled is said to the scheduler, which ignores it."""
+        held = self._held.get(task_id)
+        return [] if held is None or held.state is Held.FINISHING else self._cancel(task_id, True, now)
 
     def _object_instruction(self, instruction: Message) -> list[Instruction]:
         assert isinstance(instruction, ObjectInstruction)
@@ -435,7 +457,9 @@ class WorkerCore:
         if held is None or held.state is not Held.FINISHING:
             return []
         del self._held[task_id]
-        out: list[Instruction] = [Send(TaskResult(task_id, held.outcome, held.result_metadata, results))]
+        result = TaskResult(task_id, held.outcome, held.result_metadata, results)
+        self._beats.result(result)
+        out: list[Instruction] = [Send(result)]
         if held.late_cancels:
             # It was over when the cancel came: the result first, then the answer (CAN-03).
             out.extend(_confirm(task_id, TaskCancelConfirmType.CANCEL_NOT_FOUND) for _ in range(held.late_cancels))
@@ -463,6 +487,21 @@ class WorkerCore:
         self._credit.beat()
         self._beats.sent(now)
         return [*out, *self._check_memory(usage), Send(self._beats.message(self._held, self._turns, usage, now))]
+
+    def part(self) -> list[Instruction]:
+        """The connection to the scheduler was cut: tasks and cancels may be lost, and answers. What it may not have
+        heard is said again; then this worker leaves, so that what it holds goes elsewhere (LIV-18)."""
+        return [*map(Send, self._beats.unheard), *self.leave()]
+
+    def come_back(self, now: float, usage: Usage) -> list[Instruction]:
+        """It comes back, with another identity and with nothing. To a scheduler that did not know the old one what
+        that has stored is said by this one, too."""
+        unheard = list(self._beats.unheard)
+        self._beats.sent(now)
+        out: list[Instruction] = [Send(self._beats.message(self._held, self._turns, usage, now)), *map(Send, unheard)]
+        for task_id in list(self._held):
+            out += self._drop(task_id, now)
+        return [*out, ForgetAll()]
 
     def leave(self) -> list[Instruction]:
         """The worker is told to end."""

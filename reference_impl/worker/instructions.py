@@ -90,6 +90,10 @@ class UseStorage(NamedTuple):
     address: ObjectStorageAddress
 
 
+class ForgetAll(NamedTuple):
+    """Any object that is kept may have been deleted."""
+
+
 class ReadOutput(NamedTuple):
     """Read what the slot's processors write, or leave it in their pipes for now."""
 
@@ -129,6 +133,7 @@ Instruction = Union[
     Spare,
     Store,
     Forget,
+    ForgetAll,
     UseStorage,
     ReadOutput,
     Show,

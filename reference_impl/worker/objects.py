@@ -91,7 +91,8 @@ class ObjectCache:
         return len(self._users.get(name, ())) > 1
 
     def release(self, holder: Holder) -> list[ObjectId]:
-        """``holder`` needs nothing any more. No error if it never did. Returns as ``forget`` does."""
+        """``holder`` needs nothing any more. No error if it never did. Returns what is on its way, and that nobody
+        waits for any more: it may never come."""
         gone: list[ObjectId] = []
         self._missing.pop(holder, None)
         for name in self._needs.pop(holder, ()):
@@ -105,10 +106,10 @@ class ObjectCache:
                     self._drop(name)
                 else:
                     self._idle[name] = None
-            elif name in self._stale:
+            else:
                 self._stale.discard(name)
-                if self._fetching.pop(name, name) is None:
-                    gone.append(name)
+                del self._fetching[name]
+                gone.append(name)
         if self.bytes > self._max:
             self._shrink()
         return gone
@@ -127,10 +128,9 @@ class ObjectCache:
                 gone.append(name)
         return gone
 
-    def outstanding(self) -> list[ObjectId]:
-        """What was asked for and has not come, to be asked for again on a new connection."""
-        self._fetching = {name: None for name in self._fetching if name in self._users}
-        return list(self._fetching)
+    def forget_all(self) -> list[ObjectId]:
+        """Any of them may have been deleted. Returns as ``forget`` does."""
+        return self.forget({*self._payloads, *self._fetching})
 
     def _shrink(self) -> None:
         while self.bytes > self._max and self._idle:

@@ -83,6 +83,11 @@ class Pool:
         for processor in self._processors.values():
             processor.forget(names)
 
+    def forget_all(self) -> None:
+        """Any object may have been deleted."""
+        for processor in self._processors.values():
+            processor.forget_all()
+
     def kill(self, processor: Processor, number: signal.Signals) -> None:
         """Signals the processor and what its task started; SIGKILL is followed by ``processor_gone``, also when it is
         stopped."""

@@ -184,6 +184,10 @@ class Processor:
             self._forget.append(name)
         return True
 
+    def forget_all(self) -> None:
+        """Any object may have been deleted."""
+        self.forget([*self._kept, *self._arguments])
+
     def forget(self, names: Iterable[ObjectId]) -> None:
         """These objects were deleted; the processor is told with its next task."""
         for name in names:

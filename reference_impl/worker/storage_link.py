@@ -49,7 +49,7 @@ class StorageLink:
         self._waiting: list[_Set] = []  # to be stored once there is a connection
         self._mismatch = ""
         self._failures = 0
-        self._abandoned = False  # the storage waits with gets that nobody wants any more
+        self._abandoned: set[ObjectId] = set()  # the storage waits with gets of these, which nobody wants any more
         self.retry_at = 0.0
         """When ``maintain`` is due, if there is no connection; 0: not at all."""
 
@@ -109,7 +109,7 @@ class StorageLink:
         them as long as this connection lives: it is given up for a new one when nothing else is under way on it."""
         for name in names:
             if self._gets.pop(name, name) is None:
-                self._abandoned = True
+                self._abandoned.add(name)
         self._renew(now)
 
     def _renew(self, now: float) -> None:
@@ -143,9 +143,10 @@ class StorageLink:
             elif response.type is ResponseType.DEL_NOT_EXISTS:
                 if (entry := self._sets.pop(response.response_id, None)) is not None:
                     entry.refused()
-            elif response.type is ResponseType.GET_OK and response.object_id in self._gets:
-                del self._gets[response.object_id]
-                self._fetched(response.object_id, response.payload)
+            elif response.type is ResponseType.GET_OK:
+                self._abandoned.discard(response.object_id)
+                if self._gets.pop(response.object_id, response) is None:
+                    self._fetched(response.object_id, response.payload)
         self._renew(now)
 
     def flush(self, now: float) -> None:
@@ -155,6 +156,9 @@ class StorageLink:
                 self._connection.flush()
             except StorageLost as error:
                 self._lost(error, now)
+                return
+            if self._abandoned:
+                self._renew(now)
 
     def _lost(self, error: StorageLost, now: float) -> None:
         self._disconnect()
@@ -168,7 +172,7 @@ class StorageLink:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-            self._abandoned = False
+            self._abandoned.clear()
         self._waiting = [*self._sets.values(), *self._waiting]
         self._sets.clear()
 

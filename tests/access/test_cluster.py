@@ -45,7 +45,7 @@ class Cluster:
         spill = ("--memory-limit", "1M", "--spill-directory", str(house.directory))
         self.storage = Running("object_storage", "tcp://127.0.0.1:0", *spill, *house.server_options())
         where = self.storage.facts["address"]
-        options = ("--object-storage-address", where, "--load-balance-seconds", "-1", *house.server_options())
+        options = ("--object-storage-address", where, *house.server_options())
         self.scheduler = Running("scheduler", "tcp://127.0.0.1:0", *options)
         self.address = self.scheduler.facts["address"]
         self.storage_address = Address.parse(where)
@@ -156,10 +156,13 @@ def test_who_may_watches(cluster: Cluster) -> None:
 
 
 def test_the_suite_finds_no_difference(cluster: Cluster) -> None:
-    """The conformance suite, all of whose peers have the cluster's key."""
-    judge = ("conformance", "run", "--attach", cluster.address, "--role", "scheduler", "-o", "none")
+    """The conformance suite, all of whose peers have the cluster's key, on a scheduler of its own."""
+    options = ("--load-balance-seconds", "-1", "-osa", str(cluster.storage_address), *cluster.house.server_options())
+    scheduler = Running("scheduler", "tcp://127.0.0.1:0", *options)
+    judge = ("conformance", "run", "--attach", scheduler.facts["address"], "--role", "scheduler", "-o", "none")
     command = [sys.executable, "-m", "scalercli", *cluster.house.peer_options("cluster"), *judge]
     done = subprocess.run([*command, "CAN-0*", "LIV-02", "SEC-01", "SEC-04"], capture_output=True, text=True)
+    assert scheduler.end() == 0
     assert done.returncode == 0, done.stderr
     assert " pass" in done.stderr and "conforms" in done.stderr
 

@@ -150,6 +150,11 @@ class FakeCluster:
         """Closes the connections to the storage."""
         self._do(self._close_storage)
 
+    def restart_storage(self) -> None:
+        """The same, and all objects are gone."""
+        self._do(self.objects.clear)
+        self.drop_storage()
+
     # ---- the thread ----
 
     def _do(self, what: Callable[[], None]) -> None:
@@ -205,6 +210,7 @@ class FakeCluster:
             self._poller.unregister(number)
             connection.close()
         self._sides.clear()
+        self._waiting.clear()
 
     def _reply(self, message: Message) -> None:
         self._router.send_multipart([self._client or b"", codec.encode(message)])
@@ -256,6 +262,12 @@ class FakeCluster:
                 return
             buffers = storage.response(request.request_id, ResponseType.GET_OK, request.object_id, payload)
             _write(connection, buffers)
+        elif request.type == RequestType.INFO_GET_TOTAL:
+            total = storage.Total(len(self.objects), len(self.objects), 0, 0, 0, 0).to_bytes()
+            _write(
+                connection,
+                storage.response(request.request_id, ResponseType.INFO_GET_TOTAL_OK, request.object_id, total),
+            )
 
 
 def _write(connection: socket.socket, buffers: list[Any]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from protocol import codec
-from protocol.identifiers import ClientId, TaskId, serializer_object_id
+from protocol.identifiers import ClientId, TaskId, new_object_id, serializer_object_id
 from protocol.messages import (
     ClientDisconnect,
     ClientHeartbeat,
@@ -29,6 +29,7 @@ from protocol.messages import (
     TaskCancelConfirm,
     TaskCancelConfirmType,
     TaskCapability,
+    TaskResult,
     TaskResultType,
 )
 from reference_impl.client import CancelAnswer, Client
@@ -356,15 +357,29 @@ def test_a_cancel_in_flight_ends_when_the_scheduler_is_lost(cluster: FakeCluster
     client.close()
 
 
-def test_a_lost_storage_fails_what_is_pending(cluster: FakeCluster, client: Client) -> None:
+def test_a_storage_connection_that_is_cut_is_opened_again(cluster: FakeCluster, client: Client) -> None:
+    future, fetching = client.submit(abs, -1), client.submit(abs, -2)
+    task, other = cluster.expect(Task), cluster.expect(Task)
+    result = new_object_id(other.source)
+    cluster.send(TaskResult(other.task_id, TaskResultType.SUCCESS, b"", (result,)))
+    cluster.barrier(client)  # the result is being fetched
+    cluster.drop_storage()
+    cluster.put(result, serialize(2))
+    assert fetching.result(20) == 2
+    cluster.answer(task, 1)
+    assert future.result(20) == 1
+
+
+def test_a_storage_that_has_lost_everything_fails_what_is_pending(cluster: FakeCluster, client: Client) -> None:
     future = client.submit(abs, -1)
     task = cluster.expect(Task)
-    cluster.drop_storage()
-    with pytest.raises(StorageLost, match=r"closed the connection|is gone"):
+    cluster.restart_storage()
+    with pytest.raises(StorageLost, match=r"lost what it held"):
         future.result(20)
     assert cluster.expect(TaskCancel).task_id == task.task_id
-    with pytest.raises(StorageLost):
-        client.submit(abs, -1).result(20)
+    again = client.submit(abs, -1)
+    cluster.answer(cluster.expect(Task), 1)
+    assert again.result(20) == 1
 
 
 # ---- strange messages ----

@@ -243,6 +243,8 @@ def test_a_lost_storage_gives_up_every_task_and_cancels_it() -> None:
     assert world.ends(world.submit())[0].end == Broken(StorageLost, "gone")
     world.receive(ECHO)
     assert world.ends(world.submit())[0].end == Broken(StorageLost, "gone")
+    world.note(world.core.storage_back())
+    assert not world.ends(world.submit())
 
 
 def test_leaving_deletes_what_is_not_in_use_and_says_goodbye_last() -> None:

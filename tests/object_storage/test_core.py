@@ -373,7 +373,7 @@ def test_nothing_is_left_of_peers_that_left(world: World) -> None:
     world.now += pending.GONE_SECONDS
     world.storage.tick(world.now)
     held = {**vars(world.storage), **vars(world.storage._pending)}
-    for part in ("_contents", "_room", "_pending"):
+    for part in ("_contents", "_room", "_pending", "_gone_seconds"):
         del held[part]
     assert not any(held.values()), held
     assert world.total() == Total(0, 0, 0, 0, 0, 0)

@@ -82,6 +82,26 @@ def test_what_is_under_way_comes_first(world: World) -> None:
     assert world.link.fileno() < 0
 
 
+def test_gets_that_were_not_even_sent_when_nobody_wanted_them_any_more(world: World) -> None:
+    world.link.fetch([A])
+    assert world.link.wants_write
+    world.link.abandon([A], 0.0)
+    assert world.link.fileno() >= 0
+    world.link.flush(5.0)
+    assert world.link.fileno() < 0
+    assert world.link.retry_at == 5.0
+
+
+def test_what_comes_after_all_is_nothing_to_wait_for(world: World) -> None:
+    world.link.fetch([A, B])
+    world.until(lambda: len(world.asked("getObject")) == 2)
+    world.link.abandon([A], 0.0)
+    world.stub.put(A, b"late")
+    world.stub.put(B, b"content")
+    world.until(lambda: world.fetched == [B])
+    assert world.link.fileno() >= 0
+
+
 def test_a_set_that_is_refused_is_told(world: World) -> None:
     told: list[str] = []
     world.stub.refuse(0)
