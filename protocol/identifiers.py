@@ -86,6 +86,11 @@ def content_object_id(owner: Identity, content: bytes) -> ObjectId:
     return ObjectId(owner_digest(owner) + hashlib.md5(content, usedforsecurity=False).digest())
 
 
+def result_object_id(owner: Identity, worker: Identity, task_id: TaskId) -> ObjectId:
+    """Where a worker stores the result of a task of ``owner`` (SPEC OBJ-18)."""
+    return ObjectId(owner_digest(owner) + hashlib.md5(worker + task_id, usedforsecurity=False).digest())
+
+
 def serializer_object_id(owner: Identity) -> ObjectId:
     """Where ``owner``'s serializer lies (SPEC section 7.2)."""
     return ObjectId(owner_digest(owner) + _SERIALIZER_TAG)

@@ -4,17 +4,18 @@ tasks it holds. Whatever is made for a client is gone when the client is gone.""
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from protocol.envelope import Envelope
-from protocol.identifiers import Identity, ObjectId, Role, role_of
+from protocol.identifiers import Identity, ObjectId, Role, result_object_id, role_of
 from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata, TaskResult
 from reference_impl.scheduler.instructions import DeleteObjects
 from reference_impl.scheduler.limits import Limits
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.peers import Peers
-from reference_impl.scheduler.records import WorkerRecord
+from reference_impl.scheduler.records import TaskRecord, WorkerRecord
 from reference_impl.scheduler.turn import Turn
 
 _DELETED_AT_ONCE = 10_000
@@ -27,6 +28,8 @@ class Ownership:
     def __init__(self, turn: Turn, peers: Peers, limits: Limits) -> None:
         self.objects = ObjectRegistry()
         self._limits = limits
+        self._unsure: deque[tuple[float, Identity, list[ObjectId]]] = deque()
+        """Of workers that were lost: when it will be sure, who, what each may have stored."""
         self._turn = turn
         self._peers = peers
 
@@ -106,9 +109,32 @@ class Ownership:
                 nobodys.append(result)
         self._delete_untracked(nobodys)
 
-    def worker_lost(self, worker: WorkerRecord) -> None:
-        """What it has stored for clients that left before, and told nobody, may lie there since the last deletion."""
+    def worker_lost(self, worker: WorkerRecord, held: Iterable[TaskRecord], sure_at: float) -> None:
+        """What it has stored for clients that left before, and told nobody, may lie there since the last deletion. So
+        may results of what it ``held``: if it was killed, they are nobody's. If it lives it comes back, before it is
+        ``sure_at`` then that it does not, and says itself what it has stored (OBJ-19)."""
         self._delete_untracked([result for result in worker.announced if self._peers.owner(result) is None])
+        results = [result_object_id(task.client_id, worker.worker_id, task.task_id) for task in held]
+        if results:
+            self._unsure.append((sure_at, worker.worker_id, results))
+
+    def worker_there(self, worker: Identity) -> None:
+        """A worker registers: it may be one that was lost."""
+        if self._unsure:
+            self._unsure = deque([lost for lost in self._unsure if lost[1] != worker])
+
+    def tick(self) -> None:
+        """Time has passed: who is not back by now was killed."""
+        while self._unsure and self._unsure[0][0] <= self._turn.now:
+            self._delete_untracked(self._unsure.popleft()[2])
+
+    def client_lost(self, client: Identity) -> None:
+        """Nothing is kept of it."""
+        mine = [self.objects.owned_by(client, results) for _, _, results in self._unsure]
+        if any(mine):
+            self._delete_untracked([result for results in mine for result in results])
+            left = [[r for r in lost[2] if r not in gone] for lost, gone in zip(self._unsure, mine, strict=True)]
+            self._unsure = deque([(at, who, rs) for (at, who, _), rs in zip(self._unsure, left, strict=True) if rs])
 
     def _fit(self, tracked: Collection[ObjectId], more: int) -> bool:
         """Whether as many results can be tracked. There are more of them than the tasks that were taken only where a
