@@ -4,12 +4,11 @@ tasks it holds. Whatever is made for a client is gone when the client is gone.""
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from protocol.envelope import Envelope
-from protocol.identifiers import Identity, ObjectId, Role, result_object_id, role_of
+from protocol.identifiers import Identity, ObjectId, Role, everything_of, result_object_id, role_of
 from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata, TaskResult
 from reference_impl.scheduler.instructions import DeleteObjects
 from reference_impl.scheduler.limits import Limits
@@ -28,8 +27,8 @@ class Ownership:
     def __init__(self, turn: Turn, peers: Peers, limits: Limits) -> None:
         self.objects = ObjectRegistry()
         self._limits = limits
-        self._unsure: deque[tuple[float, Identity, list[ObjectId]]] = deque()
-        """Of workers that were lost: when it will be sure, who, what each may have stored."""
+        self._unsure: list[tuple[float, Identity, list[ObjectId]]] = []
+        """Of peers that were lost: when it will be sure, who, and what each may have stored."""
         self._turn = turn
         self._peers = peers
 
@@ -118,23 +117,30 @@ class Ownership:
         if results:
             self._unsure.append((sure_at, worker.worker_id, results))
 
-    def worker_there(self, worker: Identity) -> None:
-        """A worker registers: it may be one that was lost."""
-        if self._unsure:
-            self._unsure = deque([lost for lost in self._unsure if lost[1] != worker])
+    def client_silent(self, client: Identity, sure_at: float) -> None:
+        """A client that did not say goodbye may have stored what it has told nobody. If it lives, it may come back and
+        store more."""
+        self._unsure.append((sure_at, client, [everything_of(client)]))
 
     def tick(self) -> None:
         """Time has passed: who is not back by now was killed."""
-        while self._unsure and self._unsure[0][0] <= self._turn.now:
-            self._delete_untracked(self._unsure.popleft()[2])
+        now, peers = self._turn.now, self._peers
+        due = [lost for lost in self._unsure if lost[0] <= now]
+        if due:
+            self._unsure = [lost for lost in self._unsure if lost[0] > now]
+            gone = [ids for _, who, ids in due if who not in peers.workers and who not in peers.clients]
+            self._delete_untracked([object_id for ids in gone for object_id in ids])
 
     def client_lost(self, client: Identity) -> None:
-        """Nothing is kept of it."""
-        mine = [self.objects.owned_by(client, results) for _, _, results in self._unsure]
-        if any(mine):
-            self._delete_untracked([result for results in mine for result in results])
-            left = [[r for r in lost[2] if r not in gone] for lost, gone in zip(self._unsure, mine, strict=True)]
-            self._unsure = deque([(at, who, rs) for (at, who, _), rs in zip(self._unsure, left, strict=True) if rs])
+        """What it would be told of later is deleted now."""
+        mine = [(at, who, self.objects.owned_by(client, ids)) for at, who, ids in self._unsure]
+        if any(ids for _, _, ids in mine):
+            self._delete_untracked([object_id for _, _, ids in mine for object_id in ids])
+            left = [
+                (at, who, [i for i in ids if i not in gone])
+                for (at, who, ids), (_, _, gone) in zip(self._unsure, mine, strict=True)
+            ]
+            self._unsure = [lost for lost in left if lost[2]]
 
     def _fit(self, tracked: Collection[ObjectId], more: int) -> bool:
         """Whether as many results can be tracked. There are more of them than the tasks that were taken only where a

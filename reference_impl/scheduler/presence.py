@@ -88,7 +88,6 @@ class Presence:
         worker = self._peers.workers.get(sender)
         if worker is None:
             worker = self._peers.add_worker(sender, message, self._turn.now)
-            self._ownership.worker_there(sender)
             self._publish(worker, WorkerState.CONNECTED)
         worker.heartbeat = message
         worker.last_seen = self._turn.now
@@ -139,6 +138,7 @@ class Presence:
         for client in [c for c in self._peers.clients.values() if now - c.last_seen > client_timeout]:
             turn.note(client.client_id, f"silent for {client_timeout} s: lost")
             self._client_lost(client)
+            self._ownership.client_silent(client.client_id, now + client_timeout)
         for manager in self.managers.forget_silent(now, worker_timeout):
             turn.note(manager, f"no heartbeat for {worker_timeout} s: this worker manager is lost")
         self._ownership.tick()
