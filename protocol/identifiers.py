@@ -86,6 +86,20 @@ def content_object_id(owner: Identity, content: bytes) -> ObjectId:
     return ObjectId(owner_digest(owner) + hashlib.md5(content, usedforsecurity=False).digest())
 
 
+def result_object_id(owner: Identity, worker: Identity, task_id: TaskId) -> ObjectId:
+    """Where a worker stores the result of a task of ``owner`` (SPEC OBJ-18)."""
+    return ObjectId(owner_digest(owner) + hashlib.md5(worker + task_id, usedforsecurity=False).digest())
+
+
+EVERYTHING = b"\xff" * 16
+"""The end of an id that stands for all objects of an owner (SPEC STO-27)."""
+
+
+def everything_of(owner: Identity) -> ObjectId:
+    """Stands for all objects of ``owner``, to be deleted."""
+    return ObjectId(owner_digest(owner) + EVERYTHING)
+
+
 def serializer_object_id(owner: Identity) -> ObjectId:
     """Where ``owner``'s serializer lies (SPEC section 7.2)."""
     return ObjectId(owner_digest(owner) + _SERIALIZER_TAG)

@@ -44,7 +44,9 @@ class Reunion:
         """Something may have been lost ``since`` then. A heartbeat is to be sent after this question; ``beats`` were
         sent before it and have no echo."""
         if self._asked_at is None:
-            self._since, self._cut, self._questions = since, False, 0
+            unsettled = bool(self._asked)  # what it has was asked, and the answers will not count any more
+            self._since = min(since, self._since) if unsettled else since
+            self._cut, self._questions = unsettled, 0
         self._cut |= cut
         self._echoes = beats
         return self._ask(now)

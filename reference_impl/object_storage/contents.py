@@ -144,6 +144,13 @@ class Contents:
         self._release(content)
         return True
 
+    def delete_all(self, prefix: bytes) -> bool:
+        """Deletes what begins so; whether there was anything. It looks at every id."""
+        names = [object_id for object_id in self._objects if object_id.startswith(prefix)]
+        for object_id in names:
+            self.delete(object_id)
+        return bool(names)
+
     def frees(self, object_id: ObjectId) -> int:
         """Bytes of memory that go when ``object_id`` is replaced."""
         old = self._objects.get(object_id)

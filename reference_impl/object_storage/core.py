@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from protocol.identifiers import Identity, ObjectId
+from protocol.identifiers import EVERYTHING, Identity, ObjectId
 from protocol.storage import Buffer, Request, RequestType, Response, ResponseType, Total
 from reference_impl.object_storage.contents import Content, Contents, OnDisk
 from reference_impl.object_storage.instructions import Close, Instruction, Pause, Refused, Respond, RespondFrom, Resume
@@ -127,7 +127,10 @@ class ObjectStorage:
             else:
                 self._put_ended(put, outcome, instructions)
         elif kind == _DELETE:
-            outcome_type = _DEL_OK if contents.delete(object_id) else _DEL_NOT_EXISTS
+            deleted = contents.delete(object_id)
+            if not deleted and object_id[16:] == EVERYTHING:
+                deleted = contents.delete_all(object_id[:16])
+            outcome_type = _DEL_OK if deleted else _DEL_NOT_EXISTS
             instructions.append(Respond(connection, Response(number, outcome_type, object_id, b"")))
         elif kind == _DUPLICATE:
             source = ObjectId(bytes(payload))

@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from protocol.envelope import Envelope
-from protocol.identifiers import Identity, ObjectId, Role, role_of
+from protocol.identifiers import Identity, ObjectId, Role, everything_of, result_object_id, role_of
 from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata, TaskResult
 from reference_impl.scheduler.instructions import DeleteObjects
 from reference_impl.scheduler.limits import Limits
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.peers import Peers
-from reference_impl.scheduler.records import WorkerRecord
+from reference_impl.scheduler.records import TaskRecord, WorkerRecord
 from reference_impl.scheduler.turn import Turn
 
 _DELETED_AT_ONCE = 10_000
@@ -27,6 +27,8 @@ class Ownership:
     def __init__(self, turn: Turn, peers: Peers, limits: Limits) -> None:
         self.objects = ObjectRegistry()
         self._limits = limits
+        self._unsure: list[tuple[float, Identity, list[ObjectId]]] = []
+        """Of peers that were lost: when it will be sure, who, and what each may have stored."""
         self._turn = turn
         self._peers = peers
 
@@ -106,9 +108,39 @@ class Ownership:
                 nobodys.append(result)
         self._delete_untracked(nobodys)
 
-    def worker_lost(self, worker: WorkerRecord) -> None:
-        """What it has stored for clients that left before, and told nobody, may lie there since the last deletion."""
+    def worker_lost(self, worker: WorkerRecord, held: Iterable[TaskRecord], sure_at: float) -> None:
+        """What it has stored for clients that left before, and told nobody, may lie there since the last deletion. So
+        may results of what it ``held``: if it was killed, they are nobody's. If it lives it comes back, before it is
+        ``sure_at`` then that it does not, and says itself what it has stored (OBJ-19)."""
         self._delete_untracked([result for result in worker.announced if self._peers.owner(result) is None])
+        results = [result_object_id(task.client_id, worker.worker_id, task.task_id) for task in held]
+        if results:
+            self._unsure.append((sure_at, worker.worker_id, results))
+
+    def client_silent(self, client: Identity, sure_at: float) -> None:
+        """A client that did not say goodbye may have stored what it has told nobody. If it lives, it may come back and
+        store more."""
+        self._unsure.append((sure_at, client, [everything_of(client)]))
+
+    def tick(self) -> None:
+        """Time has passed: who is not back by now was killed."""
+        now, peers = self._turn.now, self._peers
+        due = [lost for lost in self._unsure if lost[0] <= now]
+        if due:
+            self._unsure = [lost for lost in self._unsure if lost[0] > now]
+            gone = [ids for _, who, ids in due if who not in peers.workers and who not in peers.clients]
+            self._delete_untracked([object_id for ids in gone for object_id in ids])
+
+    def client_lost(self, client: Identity) -> None:
+        """What it would be told of later is deleted now."""
+        mine = [(at, who, self.objects.owned_by(client, ids)) for at, who, ids in self._unsure]
+        if any(ids for _, _, ids in mine):
+            self._delete_untracked([object_id for _, _, ids in mine for object_id in ids])
+            left = [
+                (at, who, [i for i in ids if i not in gone])
+                for (at, who, ids), (_, _, gone) in zip(self._unsure, mine, strict=True)
+            ]
+            self._unsure = [lost for lost in left if lost[2]]
 
     def _fit(self, tracked: Collection[ObjectId], more: int) -> bool:
         """Whether as many results can be tracked. There are more of them than the tasks that were taken only where a

@@ -138,8 +138,10 @@ class Presence:
         for client in [c for c in self._peers.clients.values() if now - c.last_seen > client_timeout]:
             turn.note(client.client_id, f"silent for {client_timeout} s: lost")
             self._client_lost(client)
+            self._ownership.client_silent(client.client_id, now + client_timeout)
         for manager in self.managers.forget_silent(now, worker_timeout):
             turn.note(manager, f"no heartbeat for {worker_timeout} s: this worker manager is lost")
+        self._ownership.tick()
 
     # ---- goodbyes ----
 
@@ -214,12 +216,13 @@ class Presence:
             too_often = task.lost_workers >= self._settings.lost_workers_limit
             event = Event.WORKER_LOST_LIMIT if too_often else Event.WORKER_LOST
             self._lifecycle.happen(task, event, worker.worker_id)
-        worker.held, worker.refused = {}, set()
-        self._ownership.worker_lost(worker)
+        held, worker.held, worker.refused = worker.held, {}, set()
+        self._ownership.worker_lost(worker, held.values(), self._turn.now + self._settings.worker_timeout)
 
     def _client_lost(self, client: ClientRecord) -> None:
         self._peers.remove_client(client)
         self._lifecycle.graphs.client_lost(client.client_id)
+        self._ownership.client_lost(client.client_id)
         self._leaving.append((client.client_id, list(client.tasks.values())[::-1], list(client.objects)))
         if len(self._leaving) == 1:
             self.proceed()

@@ -23,7 +23,7 @@ import zmq
 from protocol import codec
 from protocol.envelope import Envelope
 from protocol.errors import MalformedMessage
-from protocol.identifiers import ObjectId, TaskId, WorkerId, new_object_id, new_worker_id
+from protocol.identifiers import ObjectId, TaskId, WorkerId, new_worker_id, result_object_id
 from protocol.payloads import ResultMetadata
 from protocol.storage import MAGIC, Buffer
 from reference_impl.access.handshakes import HandshakeWatch, Verdict
@@ -515,7 +515,7 @@ class Agent:
 
     def _store(self, slot: _Slot, instruction: Store) -> None:
         task_id, owner, payload = instruction
-        slot.results.append((task_id, new_object_id(owner), payload))
+        slot.results.append((task_id, result_object_id(owner, slot.identity, task_id), payload))
         self._reactor.soon(self._store_results)
 
     def _store_results(self) -> None:

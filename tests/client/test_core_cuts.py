@@ -88,6 +88,17 @@ def test_what_the_scheduler_does_not_have_is_sent_again(world: CutWorld) -> None
     assert len(world.ends(lost)) == len(world.ends(alive)) == 1
 
 
+def test_another_question_does_not_settle_what_the_first_one_left_open(world: CutWorld) -> None:
+    lost = world.submit()
+    world.cut()
+    world.known()
+    world.now += 1000.0  # it asks which tasks the scheduler has, and then does not run for a while
+    world.note(world.core.tick(world.now))
+    world.known()
+    world.living()
+    assert [task.task_id for task in world.sent(Task)] == [lost]
+
+
 def test_an_answer_that_came_before_counts(world: CutWorld) -> None:
     task = world.submit()
     world.cut()

@@ -22,7 +22,8 @@ from tests.faults.arena import Arena
 from tests.faults.plan import RESTARTS, Fault, Kind, plan
 from tests.faults.truth import Truth
 
-HANG_SECONDS = 60.0
+HANG_SECONDS = 40.0
+_TELL_SECONDS = 1.0
 """So long without a word of any client is a hang."""
 CLIENTS = 3
 _RETRIES = (0, 3)
@@ -154,13 +155,18 @@ class Campaign:
             self._continue(time.monotonic())
             arena.tend()
             if time.monotonic() - heard > HANG_SECONDS:
-                self._give_up()
+                self._give_up(arena)
                 return
         self._continue(float("inf"))
 
-    def _give_up(self) -> None:
+    def _give_up(self, arena: Arena) -> None:
         self._outcome.left.append(f"hang: nobody said anything for {HANG_SECONDS:g} s")
         self._continue(float("inf"))
+        self._outcome.left += remains.of_the_work(arena, forgotten=False, patience_seconds=0.0)[0]
+        for line in self._lines:  # the log has what they wait for
+            if line.process is not None:
+                line.process.send_signal(signal.SIGUSR1)
+        time.sleep(_TELL_SECONDS)
         for line in (*self._lines, *self._sessions):
             if line.process is not None:
                 line.process.kill()

@@ -10,6 +10,7 @@ and last ``{"doubled": …}`` when all are over and the client has left.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 import time
@@ -125,10 +126,23 @@ class Driver:
         self._room.release()
 
 
+def _tell(client: Client) -> None:
+    """Says on stderr what the client waits for."""
+    core, link = client._thread._core, client._thread._storage
+    for task_id, life in core._tasks.items():
+        about = (life.phase.name, life.missing, life.force, life.result, [obj.stored for obj in life.objects])
+        print("waits", client.identity, task_id.hex(), *about, file=sys.stderr)
+    print("core", vars(core._reunion), vars(core._liveness), core._broken, file=sys.stderr)
+    print(
+        "storage", {name: value for name, value in vars(link).items() if name != "_core"}, file=sys.stderr, flush=True
+    )
+
+
 def main(arguments: list[str]) -> int:
     scheduler, (seed, first, step, count) = arguments[0], map(int, arguments[1:])
     answers = _Answers()
     client = Client(scheduler, timeout_seconds=TIMEOUT_SECONDS, heartbeat_interval_seconds=BEAT_SECONDS)
+    signal.signal(signal.SIGUSR1, lambda number, frame: _tell(client))
     driver = Driver(client)
     driver.say(client=client.identity.decode())
     driver.run([work.job(seed, number) for number in range(first, count, step)])

@@ -54,10 +54,10 @@ class _Observer:
         self._context.term()
 
 
-def of_the_work(arena: Arena, *, forgotten: bool) -> tuple[list[str], int]:
+def of_the_work(arena: Arena, *, forgotten: bool, patience_seconds: float = PATIENCE_SECONDS) -> tuple[list[str], int]:
     """Waits until scheduler and storage hold nothing, for a bounded time: what they hold after that, and how many
     objects in the storage are excused, because a scheduler was killed (``forgotten``) that alone knew of them."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience_seconds
     try:
         observer = _Observer(arena)
     except StorageLost as error:

@@ -1,0 +1,71 @@
+"""What a worker or a client may have stored, and was lost before it told anybody (SPEC OBJ-18 to OBJ-20)."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.identifiers import everything_of, result_object_id
+from tests.scheduler.world import C1, W1, World
+
+TIMEOUT = 60.0
+
+
+@pytest.fixture
+def world() -> World:
+    world = World(worker_timeout=TIMEOUT, client_timeout=2 * TIMEOUT)
+    world.client()
+    world.worker()
+    return world
+
+
+def test_they_are_deleted_when_it_does_not_come_back(world: World) -> None:
+    task = world.task()
+    world.worker_leaves()
+    world.advance(TIMEOUT - 1)
+    assert not world.deleted
+    world.client()  # it is still there
+    world.advance(2)
+    assert world.deleted == [result_object_id(C1, W1, task)]
+
+
+def test_who_comes_back_says_itself_what_it_has_stored(world: World) -> None:
+    world.task()
+    world.worker_leaves()
+    world.worker()
+    world.client()
+    world.advance(TIMEOUT - 1)
+    world.worker()
+    world.client()
+    world.advance(2)
+    assert not world.deleted
+
+
+def test_nothing_is_kept_of_a_client_that_is_lost(world: World) -> None:
+    task = world.task()
+    world.worker_leaves()
+    world.client_leaves()
+    assert result_object_id(C1, W1, task) in world.deleted
+    world.assert_empty()
+    world.deleted.clear()
+    world.advance(TIMEOUT + 1)
+    assert not world.deleted
+
+
+def test_everything_goes_of_a_client_that_was_silent_and_does_not_come_back(world: World) -> None:
+    world.advance(2 * TIMEOUT + 1)
+    assert everything_of(C1) not in world.deleted
+    world.advance(2 * TIMEOUT)
+    assert everything_of(C1) in world.deleted
+
+
+def test_a_client_that_comes_back_keeps_what_it_stores_then(world: World) -> None:
+    world.advance(2 * TIMEOUT + 1)
+    world.client()
+    world.advance(2 * TIMEOUT)
+    assert everything_of(C1) not in world.deleted
+
+
+def test_who_says_goodbye_has_said_what_it_stored(world: World) -> None:
+    world.client_leaves()
+    world.advance(5 * TIMEOUT)
+    assert not world.deleted
