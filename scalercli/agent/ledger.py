@@ -137,7 +137,7 @@ class Ledger:
                 self._db.execute("PRAGMA foreign_keys = ON")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
-                raise LedgerError(f"{path} was written by a newer scalercli")
+                raise sqlite3.DatabaseError("it was written by a newer scalercli")
             if not read_only:
                 self._migrate(version)
             elif version < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 
 
@@ -14,7 +15,15 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     with atheris.instrument_imports(include=["protocol", "reference_impl", "scalercli", "conformance_tests.engine"]):
         from tests.fuzz.targets import TARGETS
-    atheris.Setup([name, *arguments], TARGETS[name])
+
+    def target(data: bytes) -> None:
+        try:
+            TARGETS[name](data)
+        except BaseException:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # libFuzzer's; it would end us before the input is kept
+            raise
+
+    atheris.Setup([name, *arguments], target)
     atheris.Fuzz()
 
 
