@@ -255,8 +255,10 @@ class WorkerCore:
         assert isinstance(echo, WorkerHeartbeatEcho)
         self.echoed = True
         out: list[Instruction] = [UseStorage(echo.object_storage_address)]
-        if self._beats.answered(now) and self._held:
-            out.append(Send(self._doubts.ask(self._held)))
+        if self._beats.answered(now):  # late: what was said before this heartbeat may have come from a stranger
+            out += map(Send, self._beats.unheard)
+            if self._held:
+                out.append(Send(self._doubts.ask(self._held)))
         return [*out, ReadOutput(True)] if self._credit.echoed() else out
 
     def _taken_away(self, response: Message, now: float) -> list[Instruction]:

@@ -181,10 +181,8 @@ class Pool:
             processor.close()
         self._starting.clear()
         for pid, processor in list(self._processors.items()):
-            if not processor.ready:
-                self._retired.add(pid)
             del self._processors[pid]
-            self._gone(processor, signal.SIGKILL)
+            self._gone(processor, signal.SIGKILL, excused=True)
         self.want(self._size)
 
     def _spawned(self, processor: Processor, pid: int) -> None:
@@ -246,7 +244,8 @@ class Pool:
         if done is not None:
             done()
 
-    def _gone(self, processor: Processor, status: int) -> None:
+    def _gone(self, processor: Processor, status: int, *, excused: bool = False) -> None:
+        """``excused``: it was no fault of its own, even if it never was ready."""
         if self._reactor.knows(processor.channel.fileno()):
             self._channel_ready(processor)  # it may have sent its last answer before it ended
         self._drain(processor)
@@ -258,6 +257,8 @@ class Pool:
         self._stopped(processor.pid)
         if processor.pid in self._retired:
             self._retired.remove(processor.pid)
+            return
+        if not processor.ready and excused:
             return
         if not processor.ready:
             self._stillborn_again(f"a new processor {describe_end(status)} before it was ready")

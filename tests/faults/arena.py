@@ -26,6 +26,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 TIMEOUT_SECONDS = 3.0
 """After which the scheduler gives up a client or a worker."""
+_BROKEN = 125
+"""With this a worker ends whose zygote was killed too often in a short time."""
 SLOTS = 2
 QUEUE_SIZE = 8
 
@@ -123,7 +125,7 @@ class Arena:
         self._remember()
 
     def _note_end(self, role: str, child: subprocess.Popen[bytes]) -> None:
-        if child.returncode != -signal.SIGKILL:
+        if child.returncode not in (-signal.SIGKILL, _BROKEN):
             self.broken.append(f"a {role} ended by itself, with exit code {child.returncode}: see the log")
 
     def _remember(self) -> None:

@@ -38,7 +38,6 @@ _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
     (SchedulerLost, "scheduler lost"),
     (StorageLost, "storage lost"),
 )
-LOST_WITH_REASON = frozenset({"worker died", "processor died", "scheduler lost", "storage lost"})
 
 
 class _Answers:

@@ -4,7 +4,7 @@
 
 maps the numbers FIRST, … FIRST + COUNT - 1 over ``work.quick`` with ``--key`` and ``--retries``, repeats the command
 until it has gone through, as a user would, waits for the tasks, and fetches the results, some at a time. It says on
-stdout what a ``driver`` says; the outcomes are the states that ``scalercli`` shows, each after ``session: ``. Last the
+stdout what a ``driver`` says; the outcomes are the states that ``scalercli`` shows, after the option. Last the
 session ends; what its ledger shows as not over by then is reported as wrong.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from scalercli.exits import ExitCode
 from tests.faults.work import quick
 
-PREFIX = "session: "
+PREFIX = "--retries "
 _BATCH = 25
 _OVER = frozenset({"success", "failed", "canceled", "worker-died", "lost", "timed-out"})
 _REPEATS = 30
@@ -74,11 +74,11 @@ def _say(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def _ended(number: int, ended: dict[str, Any], result: dict[str, Any]) -> None:
+def _ended(number: int, retries: str, ended: dict[str, Any], result: dict[str, Any]) -> None:
     state = ended["state"]
     right = result.get("result") == quick(number) if state == "success" else state in ("lost", "worker-died")
     why = "" if right else f"{ended}, {result}"[:500]
-    _say(ended=number, **{"as": PREFIX + state}, right=right, why=why)
+    _say(ended=number, **{"as": f"{PREFIX}{retries}: {state}"}, right=right, why=why)
 
 
 def _batch(session: _Session, numbers: range, retries: str) -> None:
@@ -91,7 +91,7 @@ def _batch(session: _Session, numbers: range, retries: str) -> None:
     ended = {each["id"]: each for each in map(json.loads, session("wait", "-", "-o", "jsonl", lines=ids))}
     results = {each["id"]: each for each in map(json.loads, session("result", "-", "-o", "jsonl", lines=ids))}
     for number, task_id in zip(numbers, ids, strict=True):
-        _ended(number, ended[task_id], results.get(task_id, {}))
+        _ended(number, retries, ended[task_id], results.get(task_id, {}))
 
 
 def main(arguments: list[str]) -> int:

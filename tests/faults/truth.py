@@ -6,11 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.driver import LOST_WITH_REASON as _LOST
-from tests.faults.session import PREFIX
-
 CLIENT_KILLED = "its client was killed"
-LOST_WITH_REASON = _LOST | {f"{PREFIX}lost", f"{PREFIX}worker-died", CLIENT_KILLED}
 
 
 @dataclass
@@ -55,7 +51,3 @@ class Truth:
     def lost(self) -> list[int]:
         """Tasks that nothing was said of."""
         return [number for number in range(self.tasks) if number not in self.over]
-
-    @property
-    def lost_with_reason(self) -> int:
-        return sum(count for outcome, count in self.outcomes.items() if outcome in LOST_WITH_REASON)

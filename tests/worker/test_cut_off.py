@@ -113,6 +113,16 @@ def test_after_a_late_echo_it_lets_go_of_what_others_have() -> None:
     assert done[-1] == ForgetAll()
 
 
+def test_after_a_late_echo_results_are_said_again() -> None:
+    slot = Slot()
+    beat(slot, echo=False)
+    result = finished(slot, 1)
+    slot.now += 3.5
+    assert result in said(slot.message(ECHO))
+    beat(slot)
+    assert result not in said(slot.message(ECHO))
+
+
 def test_who_did_not_run_for_a_while_asks_and_a_timely_echo_is_no_reason_to() -> None:
     slot = Slot()
     slot.core.identity = ME
