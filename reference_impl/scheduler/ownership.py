@@ -122,14 +122,19 @@ class Ownership:
         store more."""
         self._unsure.append((sure_at, client, [everything_of(client)]))
 
+    def there(self, peer: Identity) -> None:
+        """A heartbeat of a peer: if it was lost, it lives. (A worker may get the same task again, and store its result
+        in the same place.)"""
+        if self._unsure:
+            self._unsure = [lost for lost in self._unsure if lost[1] != peer]
+
     def tick(self) -> None:
         """Time has passed: who is not back by now was killed."""
-        now, peers = self._turn.now, self._peers
-        due = [lost for lost in self._unsure if lost[0] <= now]
+        now = self._turn.now
+        due = [ids for at, _, ids in self._unsure if at <= now]
         if due:
             self._unsure = [lost for lost in self._unsure if lost[0] > now]
-            gone = [ids for _, who, ids in due if who not in peers.workers and who not in peers.clients]
-            self._delete_untracked([object_id for ids in gone for object_id in ids])
+            self._delete_untracked([object_id for ids in due for object_id in ids])
 
     def client_lost(self, client: Identity) -> None:
         """What it would be told of later is deleted now."""

@@ -70,6 +70,7 @@ class Presence:
         if not self._admits(sender, self._peers.clients, "client"):
             return
         client = self._peers.client(sender, self._turn.now)
+        self._ownership.there(sender)
         if self._is_kept(sender, envelope):
             client.heartbeat = message
 
@@ -89,6 +90,7 @@ class Presence:
         if worker is None:
             worker = self._peers.add_worker(sender, message, self._turn.now)
             self._publish(worker, WorkerState.CONNECTED)
+        self._ownership.there(sender)
         worker.heartbeat = message
         worker.last_seen = self._turn.now
 

@@ -40,6 +40,17 @@ def test_who_comes_back_says_itself_what_it_has_stored(world: World) -> None:
     assert not world.deleted
 
 
+def test_who_comes_back_and_leaves_again_has_lost_only_what_it_held_then(world: World) -> None:
+    task = world.task()
+    world.worker_leaves()
+    world.worker()
+    world.result(task)  # it got the task again, and its result lies where the first one would
+    world.worker_leaves()
+    world.client()
+    world.advance(TIMEOUT + 1)
+    assert result_object_id(C1, W1, task) not in world.deleted
+
+
 def test_nothing_is_kept_of_a_client_that_is_lost(world: World) -> None:
     task = world.task()
     world.worker_leaves()
