@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import sys
-import time
 
 import psutil
 import pytest
 
-from tests.cli.conftest import SECONDS, Shell
+from tests.cli.conftest import Shell
+from tests.worker.harness import wait_gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers and parent-death signals as Linux has them")
 
@@ -49,21 +48,6 @@ class Tree:
         self.task = [p for p in self.roles["zygote"].children(recursive=True) if p.name() == "sleep"]
         self.task += [parent for sleep in self.task if (parent := sleep.parent())]
         assert len(self.task) == 2
-
-
-def wait_gone(processes: list[psutil.Process]) -> None:
-    deadline = time.monotonic() + SECONDS
-    for process in processes:
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except ProcessLookupError:
-            continue
-        try:
-            if process.is_running():  # else its number is another one's by now
-                left = max(0.0, deadline - time.monotonic())
-                assert select.select([descriptor], [], [], left)[0], f"{process} lives on"
-        finally:
-            os.close(descriptor)
 
 
 @pytest.mark.parametrize("victims", [["agent"], ["worker"], ["worker", "zygote"], ["object_storage"]])
