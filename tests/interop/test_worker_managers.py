@@ -60,7 +60,7 @@ def test_workers_come_with_the_work_and_go_without_it(name: str, tmp_path: Path)
                 needs = {"gpu": 1}
                 futures = [client.submit_verbose(time.sleep, (0.2,), capabilities=needs) for _ in range(4)]
                 futures.append(client.submit(abs, -1))
+                # There was no worker: that they are done says that some came. They may be gone already.
                 assert [future.result(HANG_SECONDS) for future in futures] == [None] * 4 + [1]
-                assert cluster.workers()
             cluster.until_no_worker_is_left()
         assert cluster.stop() == []
