@@ -41,7 +41,7 @@ interop: $(STAMP)  ## every role with every role of opengris-scaler 2.9.0, as a 
 	@$(BIN)/python -m tests.interop
 
 conformance: $(STAMP)  ## the reference judged by the conformance suite
-	@$(BIN)/scalercli conformance run --target reference --output none
+	@$(BIN)/scalercli conformance run --target reference --jobs 4 --output none
 
 $(VENV)/.bench: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'

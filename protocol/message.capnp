@@ -184,12 +184,12 @@ struct ProcessorInitialized {
 # ---- questions (SPEC section 13) ----
 
 struct InformationRequest {
-  # Client to scheduler. Must be followed by InformationResponse.
+  # Client or worker to scheduler. Must be followed by InformationResponse.
   request @0 :Data;   # an InformationQuery (information.capnp), framed as a Message is
 }
 
 struct InformationResponse {
-  # Scheduler to client.
+  # Scheduler to client or worker.
   response @0 :Data;   # an InformationAnswer
 }
 

@@ -41,6 +41,7 @@ class _Agent:
         self.dying: list[int] = []
         self.idle: list[int] = []
         self.asked: Counter[TaskId] = Counter()
+        self.results: list[TaskResult] = []
         self.processor()
 
     def processor(self) -> None:
@@ -89,6 +90,10 @@ class _Agent:
 
     def answered(self, sent: Send) -> None:
         said = sent.message
+        if isinstance(said, TaskResult):
+            if said in self.results:
+                return  # said again, as the scheduler may not have it (LIV-18)
+            self.results.append(said)
         over = isinstance(said, TaskResult) or (
             isinstance(said, TaskCancelConfirm) and said.cancel_confirm_type is not TaskCancelConfirmType.CANCEL_FAILED
         )
