@@ -113,7 +113,12 @@ class Ownership:
         may results of what it ``held``: if it was killed, they are nobody's. If it lives it comes back, before it is
         ``sure_at`` then that it does not, and says itself what it has stored (OBJ-19)."""
         self._delete_untracked([result for result in worker.announced if self._peers.owner(result) is None])
-        results = [result_object_id(task.client_id, worker.worker_id, task.task_id) for task in held]
+        results: list[ObjectId] = []
+        for task in held:
+            results.append(result_object_id(task.client_id, worker.worker_id, task.task_id))
+            client = self._peers.clients.get(task.client_id)
+            if client is not None:
+                client.doubtful = True
         if results:
             self._unsure.append((sure_at, worker.worker_id, results))
 
@@ -136,8 +141,10 @@ class Ownership:
             self._unsure = [lost for lost in self._unsure if lost[0] > now]
             self._delete_untracked([object_id for ids in due for object_id in ids])
 
-    def client_lost(self, client: Identity) -> None:
-        """What it would be told of later is deleted now."""
+    def client_lost(self, client: Identity, doubtful: bool) -> None:
+        """What would be deleted later is deleted now; where there is doubt, everything."""
+        if doubtful:
+            self._delete_untracked([everything_of(client)])
         mine = [(at, who, self.objects.owned_by(client, ids)) for at, who, ids in self._unsure]
         if any(ids for _, _, ids in mine):
             self._delete_untracked([object_id for _, _, ids in mine for object_id in ids])

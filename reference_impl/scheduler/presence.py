@@ -224,7 +224,7 @@ class Presence:
     def _client_lost(self, client: ClientRecord) -> None:
         self._peers.remove_client(client)
         self._lifecycle.graphs.client_lost(client.client_id)
-        self._ownership.client_lost(client.client_id)
+        self._ownership.client_lost(client.client_id, client.doubtful)
         self._leaving.append((client.client_id, list(client.tasks.values())[::-1], list(client.objects)))
         if len(self._leaving) == 1:
             self.proceed()

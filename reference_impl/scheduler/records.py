@@ -102,6 +102,7 @@ class ClientRecord:
     __slots__ = (
         "client_id",
         "connected_at",
+        "doubtful",
         "ended",
         "heartbeat",
         "last_seen",
@@ -121,6 +122,7 @@ class ClientRecord:
         self.room = room  # for so many tasks; 0: there is no room for its objects
         self.task_bytes = 0  # of their messages, of the long ones
         self.objects: set[ObjectId] = set()
+        self.doubtful = False  # a worker was lost with a task of it: objects of it may lie where nobody knows of them
         self.questions: Budget | None = None  # once it has asked something
         self.ended: Ended = deque(maxlen=ended_stories)
 

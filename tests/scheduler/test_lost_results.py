@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.identifiers import everything_of, result_object_id
-from tests.scheduler.world import C1, W1, World
+from tests.scheduler.world import C1, W1, W2, World
 
 TIMEOUT = 60.0
 
@@ -80,3 +80,11 @@ def test_who_says_goodbye_has_said_what_it_stored(world: World) -> None:
     world.client_leaves()
     world.advance(5 * TIMEOUT)
     assert not world.deleted
+
+
+def test_everything_goes_of_a_client_whose_worker_was_lost(world: World) -> None:
+    world.task()
+    world.worker_leaves()
+    world.worker(W2)
+    world.client_leaves()
+    assert everything_of(C1) in world.deleted
