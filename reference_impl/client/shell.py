@@ -55,6 +55,7 @@ from reference_impl.client.waiting import Ticket, Waiting
 from reference_impl.client.wakeup import WakeUp
 from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
+from reference_impl.polling import READ, WRITE, new_poller
 from reference_impl.resources import ResourceMeter
 from reference_impl.storage_connection import StorageLost
 from reference_impl.transport import has_message, new_context
@@ -94,7 +95,7 @@ class ClientThread:
         self._running = True
         self._connected: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._storage = StorageLink(core, core.identity, self._execute, storage_magic, core.timeout, access)
-        self._polled = (-1, False)  # the storage's descriptor in the poller, and whether POLLOUT is asked for
+        self._polled = (0, -1, 0)  # which connection to the storage is in the poller, its descriptor, what for
         self._peer_log = PeerLog(_log)
         self._usage = ResourceMeter()
         self._hostname = socket.gethostname()
@@ -250,10 +251,10 @@ class ClientThread:
                 self._socket.connect(str(self.address))
             except (zmq.ZMQError, OSError) as error:
                 raise SchedulerUnreachable(f"{self.address} can't be used as a scheduler's address: {error}") from None
-            self._poller = zmq.Poller()
-            self._poller.register(self._socket, zmq.POLLIN)
-            self._poller.register(self._watch.socket, zmq.POLLIN)
-            self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
+            self._poller = new_poller()
+            self._poller.register(self._socket)
+            self._poller.register(self._watch.socket)
+            self._poller.register(self._wakeup.fileno())
             self._loop()
             linger = GOODBYE_LINGER_MILLISECONDS
         except (SchedulerUnreachable, StorageUnreachable) as error:
@@ -351,14 +352,14 @@ class ClientThread:
         storage = self._storage
         storage.flush(now)
         storage.maintain(now)
-        wanted = (storage.fileno(), storage.wants_write)
+        wanted = (storage.connections, storage.fileno(), READ | WRITE if storage.wants_write else READ)
         if wanted == self._polled:
             return
-        descriptor, writes = wanted
-        if self._polled[0] not in (-1, descriptor):
-            self._poller.unregister(self._polled[0])
+        (connection, descriptor, flags), (old_connection, old_descriptor, _) = wanted, self._polled
+        if old_descriptor >= 0 and (connection, descriptor) != (old_connection, old_descriptor):
+            self._poller.unregister(old_descriptor)
         if descriptor >= 0:
-            self._poller.register(descriptor, zmq.POLLIN | (zmq.POLLOUT if writes else 0))
+            self._poller.register(descriptor, flags)
         self._polled = wanted
 
     def _read_inbox(self) -> None:

@@ -49,6 +49,8 @@ class StorageLink:
         self._timeout = timeout_seconds
         self._address: Address | None = None
         self._connection: StorageConnection | None = None
+        self.connections = 0
+        """How many there were. (A new one may have the descriptor of the last one.)"""
         self._answered = False  # this connection has been of use
         self._stores: dict[ObjectId, Store] = {}
         self._fetches: dict[ObjectId, None] = {}
@@ -66,6 +68,7 @@ class StorageLink:
         self._connection = self._open(address, timeout_seconds)
 
     def _open(self, address: Address, timeout_seconds: float) -> StorageConnection:
+        self.connections += 1
         return StorageConnection(
             address, self._identity, magic=self._magic, timeout_seconds=timeout_seconds, access=self._access
         )

@@ -17,6 +17,7 @@ from reference_impl.access.keys import PublicKey, Role
 from reference_impl.access.settings import ServerAccess
 from reference_impl.access.zap import MONITOR, SCHEDULER, ZapHandler, secure_server
 from reference_impl.options import PeerLog
+from reference_impl.polling import Poller
 from reference_impl.scheduler.router import Router
 
 _LOG = logging.getLogger("scheduler")
@@ -57,10 +58,10 @@ class Door:
             self._admission = Admission(lambda: allowed.by_curve, known)
             self.receive = self._receive_admitted
 
-    def register(self, poller: zmq.Poller) -> None:
+    def register(self, poller: Poller) -> None:
         """What is not for the hot path is not in its poller: handshakes are looked at by ``tick``."""
         if self._zap is not None:
-            poller.register(self._zap.socket, zmq.POLLIN)
+            poller.register(self._zap.socket)
 
     def handle(self, ready: dict[Any, int]) -> None:
         """To be called where there are keys."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zmq
 
 _NOBLOCK = int(zmq.NOBLOCK)
-_EVENTS = int(zmq.EVENTS)
+_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 _MORE_NOBLOCK = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
@@ -46,10 +46,10 @@ class Router:
             last = self._receive(_NOBLOCK, False)
         return sender, first.bytes if last is first else None, str(first.get("User-Id")).encode()
 
-    def look(self) -> None:
+    def look(self) -> bool:
         """Whose messages have come? As long as there are messages, libzmq asks itself that after each 100 parts only,
-        and others wait, however long these take."""
-        self._get(_EVENTS)
+        and others wait, however long these take. Returns whether there are any, for less than it costs to try."""
+        return bool(int(self._get(_EVENTS)) & _READABLE)
 
     def send(self, to: bytes, frame: bytes) -> None:
         """One message. Raises zmq.ZMQError if it can't be sent."""

@@ -23,6 +23,7 @@ from protocol.storage import MAGIC
 from reference_impl.access.settings import ServerAccess
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
+from reference_impl.polling import Poller, new_poller
 from reference_impl.processes import StopSignals
 from reference_impl.resources import ResourceMeter, free_memory
 from reference_impl.scheduler import information
@@ -151,12 +152,12 @@ class SchedulerServer:
 
     def run(self, stop: StopSignals | None = None) -> None:
         """Serves until a stop signal, or until a client has shut the cluster down."""
-        poller = zmq.Poller()
-        poller.register(self._router.socket, zmq.POLLIN)
-        poller.register(self._monitor, zmq.POLLIN)
+        poller = new_poller()
+        poller.register(self._router.socket)
+        poller.register(self._monitor)
         self._door.register(poller)
         if stop is not None:
-            poller.register(stop.fileno(), zmq.POLLIN)
+            poller.register(stop.fileno())
         secured = self._listen.access is not None
         next_tick = time.monotonic()
         next_report = next_tick + self._listen.report_seconds
@@ -205,8 +206,10 @@ class SchedulerServer:
         now = time.monotonic()
         receive, core, received = self._door.receive, self.core, self._received
         instructions: list[Instruction] = []
-        left = 0
-        for _ in range(_DRAIN_MESSAGES):
+        left = _TURN_BYTES
+        for count in range(_DRAIN_MESSAGES):
+            if count == 1 and not self._router.look():  # often there is one only
+                break
             if left <= 0:
                 self._carry_out(instructions)
                 instructions = []
@@ -279,7 +282,7 @@ class SchedulerServer:
                 self._subscribers -= 1
         self.core.monitored = self._subscribers > 0
 
-    def _renew_monitor(self, poller: zmq.Poller) -> None:
+    def _renew_monitor(self, poller: Poller) -> None:
         """A publisher can't close the connection of one subscriber: so all are closed, and those who may come back."""
         poller.unregister(self._monitor)
         self._monitor.close(linger=0)
@@ -297,7 +300,7 @@ class SchedulerServer:
                     break
                 time.sleep(_REBIND_PAUSE_SECONDS)
         self._subscribers, self.core.monitored = 0, False
-        poller.register(self._monitor, zmq.POLLIN)
+        poller.register(self._monitor)
 
     def _report(self, now: float) -> None:
         if self._meter is None:

@@ -9,14 +9,13 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-import zmq
-
 from protocol import storage
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ObjectId
 from protocol.messages import ObjectStorageStatus
 from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
+from reference_impl.polling import READ, WRITE, Poller, new_poller
 from reference_impl.scheduler.instructions import Instruction, Send, StoreThenSend
 from reference_impl.storage_connection import StorageConnection, StorageLost
 
@@ -28,7 +27,6 @@ _STORE_SECONDS = 5.0  # then an answer goes without its reason
 _MAX_PENDING_REQUESTS = 1_000_000
 _MAX_STORING = 1_000  # reasons of refusals on their way to the storage; others come without one meanwhile
 _IDENTITY = b"Scheduler|"
-_READ, _READ_AND_WRITE = int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT)  # an | of flags is slow
 
 _Request = tuple[ObjectId, "ObjectId | None"]
 """An object to delete; or to make, as a copy of the second one."""
@@ -120,7 +118,7 @@ class StorageLink:
         waiting, self._waiting = tuple(self._waiting), deque(maxlen=_MAX_PENDING_REQUESTS)
         self._ask(waiting)
 
-    def update(self, poller: zmq.Poller) -> None:
+    def update(self, poller: Poller) -> None:
         """Sends what can be sent, and lets the poller wait for what the connection waits for."""
         if self._connection is None:
             return
@@ -130,12 +128,12 @@ class StorageLink:
         except StorageLost as error:
             self._lost(error, poller)
             return
-        wanted = _READ_AND_WRITE if self._connection.wants_write else _READ
+        wanted = READ | WRITE if self._connection.wants_write else READ
         if wanted != self._registered:
             poller.register(self._connection.fileno(), wanted)
             self._registered = wanted
 
-    def handle(self, ready: dict[object, int], poller: zmq.Poller) -> None:
+    def handle(self, ready: dict[object, int], poller: Poller) -> None:
         if self._connection is None or self._connection.fileno() not in ready:
             return
         try:
@@ -154,13 +152,14 @@ class StorageLink:
 
     def finish(self, deadline: float) -> None:
         """Waits until everything is deleted, for a bounded time. It serves nothing else from then on."""
-        poller, self._registered = zmq.Poller(), 0
+        poller, self._registered = new_poller(), 0
         self.maintain(time.monotonic())
         while self._unanswered and self._connection is not None and time.monotonic() < deadline:
             self.update(poller)
             self.handle(dict(poller.poll(int(1000 * (deadline - time.monotonic())) + 1)), poller)
+        poller.close()
 
-    def _lost(self, error: Exception, poller: zmq.Poller) -> None:
+    def _lost(self, error: Exception, poller: Poller) -> None:
         _LOG.warning("%s; deletions and copies wait until it is back", error)
         if self._connection is not None:
             if self._registered:

@@ -138,7 +138,7 @@ class Agent:
         self._memory_limit = settings.memory_limit
         self._objects = ObjectCache(serve.cache_bytes)
         self._storage = StorageLink(new_worker_id(serve.name), self._fetched, serve.storage_magic, serve.access)
-        self._storage_descriptor = -1
+        self._storage_descriptor = self._storage_connection = -1
         self._clients = ClientFinder(serve.scheduler.port)
         self._reactor = Reactor()
         self._spares: list[Processor] = []
@@ -279,12 +279,12 @@ class Agent:
 
     def _watch_storage(self) -> None:
         """Keeps the reactor's view of the storage connection."""
-        descriptor = self._storage.fileno()
-        if descriptor != self._storage_descriptor:
+        descriptor, connection = self._storage.fileno(), self._storage.connections
+        if descriptor != self._storage_descriptor or connection != self._storage_connection:
             self._reactor.unregister(self._storage_descriptor)
             if descriptor >= 0:
                 self._reactor.register(descriptor, self._storage_ready)
-            self._storage_descriptor = descriptor
+            self._storage_descriptor, self._storage_connection = descriptor, connection
         if descriptor >= 0:
             self._reactor.watch_writing(descriptor, self._storage.wants_write)
 

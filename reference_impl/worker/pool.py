@@ -229,6 +229,8 @@ class Pool:
         self._put_out(processor, output, output.read())
 
     def _drain(self, processor: Processor) -> None:
+        if not processor.has_written():
+            return
         for output in processor.outputs:
             if not output.ended:
                 self._put_out(processor, output, output.drain())

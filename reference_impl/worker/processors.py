@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import select
 import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -39,6 +40,7 @@ class Output:
         self.log_type = log_type
         self.descriptor = descriptor
         self.ended = False
+        self.begun = False  # there may be half a character
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def read(self) -> str:
@@ -47,11 +49,12 @@ class Output:
             data = os.read(self.descriptor, _READ_BYTES)
         except BlockingIOError:
             return ""
-        self.ended = not data
+        self.ended, self.begun = not data, True
         return self._decoder.decode(data)
 
     def drain(self) -> str:
         """Everything that was written up to now; half a character at the end is given up."""
+        self.begun = False
         try:
             data = os.read(self.descriptor, _READ_BYTES)
         except BlockingIOError:
@@ -93,6 +96,9 @@ class Processor:
         """What its task did to the channel, if it must end because of that."""
         self.channel = Channel(ours)
         self.outputs = (Output(LogType.STDOUT, out_read), Output(LogType.STDERR, err_read))
+        self._written = select.poll()
+        for output in self.outputs:
+            self._written.register(output.descriptor, select.POLLIN)
         self._kept: OrderedDict[ObjectId, None] = OrderedDict()
         self._arguments: OrderedDict[ObjectId, int] = OrderedDict()  # kept, with their sizes; none that is in _kept
         self._arguments_bytes = 0
@@ -204,6 +210,10 @@ class Processor:
         if self._unclaimed:
             self._claim.sendall(b"".join([CLAIM.pack(number) for number in self._unclaimed]))
             self._unclaimed.clear()
+
+    def has_written(self) -> bool:
+        """Whether there is anything to drain: costs less than to try."""
+        return bool(self._written.poll(0)) or any(output.begun for output in self.outputs)
 
     def answered(self, task_id: bytes) -> None:
         """A record came for this task."""

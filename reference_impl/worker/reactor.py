@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import zmq
+from reference_impl.polling import READ, WRITE, new_poller
 
 Handler = Callable[[], None]
 
@@ -14,7 +14,7 @@ class Reactor:
     """Sockets of ZeroMQ and plain descriptors, each with its handler. A handler may be called for nothing."""
 
     def __init__(self) -> None:
-        self._poller = zmq.Poller()
+        self._poller = new_poller()
         self._handlers: dict[Any, Handler] = {}
         self._writing: set[int] = set()
         self._soon: list[Handler] = []
@@ -22,7 +22,7 @@ class Reactor:
     def register(self, key: Any, handler: Handler) -> None:
         """Calls ``handler`` when ``key`` can be read."""
         self._handlers[key] = handler
-        self._poller.register(key, zmq.POLLIN)
+        self._poller.register(key)
 
     def unregister(self, key: Any) -> None:
         """No error if it is not registered. To be called before a descriptor is closed."""
@@ -37,7 +37,7 @@ class Reactor:
         """Calls the handler also when the descriptor takes more, from now on or not any more."""
         if wanted != (descriptor in self._writing):
             self._writing ^= {descriptor}
-            self._poller.register(descriptor, zmq.POLLIN | zmq.POLLOUT if wanted else zmq.POLLIN)
+            self._poller.register(descriptor, READ | WRITE if wanted else READ)
 
     def soon(self, handler: Handler) -> None:
         """Calls it once, in ``settle``."""

@@ -44,6 +44,8 @@ class StorageLink:
         self.address = ""
         """Where the storage is, as ``tcp://HOST:PORT``; empty while nobody has said so."""
         self._connection: StorageConnection | None = None
+        self.connections = 0
+        """How many there were. (A new one may have the descriptor of the last one.)"""
         self._gets: dict[ObjectId, None] = {}
         self._sets: dict[int, _Set] = {}
         self._waiting: list[_Set] = []  # to be stored once there is a connection
@@ -88,6 +90,7 @@ class StorageLink:
         except StorageLost as error:
             self._lost(error, now)
             return
+        self.connections += 1
         if self._failures:
             _LOG.info("the object storage at %s is reachable again", self._address)
         self._failures, self.retry_at = 0, 0.0
