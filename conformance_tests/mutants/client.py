@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conformance_tests.mutants.model import Mutants, Patcher
+from protocol.identifiers import ObjectId
 from protocol.messages import (
     ClientDisconnect,
     ObjectInstruction,
@@ -32,6 +33,15 @@ _NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
 @mutant("STO-24", "the future of a task whose object the storage refuses waits for ever")
 def refused_object_waits(p: Patcher) -> None:
     p.set(ClientCore, "not_stored", lambda self, object_id: [])
+
+
+@mutant("STO-24", "a task that was sent right behind its object is not cancelled when the storage refuses that")
+def refused_object_not_canceled(p: Patcher) -> None:
+    def not_stored(self: ClientCore, object_id: ObjectId) -> Any:
+        return [i for i in before(self, object_id) if not isinstance(i, Send)]
+
+    before = ClientCore.not_stored
+    p.set(ClientCore, "not_stored", not_stored)
 
 
 @mutant("STO-24", "a task is sent although the storage has refused its object")

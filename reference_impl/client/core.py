@@ -381,9 +381,11 @@ class ClientCore:
         for waiter in waiters:
             if isinstance(waiter, PendingGraph):
                 self._lives.end_graph(waiter, full, None, out)
-            else:
-                assert isinstance(waiter, Life)
-                self._lives.finish(waiter, full, None, out)
+                continue
+            assert isinstance(waiter, Life)
+            if waiter.phase is Phase.SENT and self._lives.is_pending(waiter):
+                out.append(Send(TaskCancel(waiter.task.task_id, TaskCancelFlags(True))))
+            self._lives.finish(waiter, full, None, out)
         self._uploads.doom(out)
         return out
 

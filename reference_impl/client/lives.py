@@ -1,6 +1,6 @@
 """The lives of this client's tasks and graphs, from the submission to the one ``Finish`` (SPEC section 9).
 
-A task is *uploading* (its objects are on their way to the storage), *sent* (the scheduler has it), *fetching* (its
+A task is *uploading* (it waits for its objects to be stored), *sent* (the scheduler has it), *fetching* (its
 TaskResult came, the result object is on its way here), then over. A task that needs the result of another one is
 *uploading* until that one has succeeded, and then names its result object, which is kept until both are over.
 """
@@ -81,7 +81,8 @@ class Lives:
     def begin(self, life: Life, needs: Sequence[TaskId]) -> None:
         """A new task, which needs its objects and the results of these tasks."""
         self.tasks[life.task.task_id] = life
-        self._uploads.wait_for(life, life.objects)
+        if needs or not self._uploads.need_not_wait(life, life.objects):
+            self._uploads.wait_for(life, life.objects)
         if needs:
             for needed in dict.fromkeys(needs):
                 self._need(life, self.tasks[needed])
@@ -122,6 +123,8 @@ class Lives:
 
     def one_less(self, waiter: Life | PendingGraph, out: list[Instruction]) -> None:
         """One thing less is missing."""
+        if not waiter.missing:  # it did not wait for it
+            return
         waiter.missing -= 1
         if not waiter.missing and self.is_pending(waiter):
             self.send(waiter, out)

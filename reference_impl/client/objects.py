@@ -35,7 +35,7 @@ def blob(payload: bytes, name: bytes = b"") -> Blob:
 class Stored:
     """An object that is in the storage, or on its way there. ``waiters`` are called back by the core when it is."""
 
-    __slots__ = ("digest", "id", "refs", "result", "size", "stored", "waiters")
+    __slots__ = ("awaited", "digest", "id", "refs", "result", "size", "stored", "waiters")
 
     def __init__(self, digest: bytes, oid: ObjectId, size: int) -> None:
         self.digest = digest
@@ -43,6 +43,7 @@ class Stored:
         self.size = size
         self.refs = 0
         self.stored = False
+        self.awaited = False  # somebody can't go before it is stored
         self.result = False  # of a task: not for reuse
         self.waiters: list[object] = []
 
@@ -64,6 +65,10 @@ class ObjectTable:
         self._by_id: dict[ObjectId, Stored] = {}
         self._idle: OrderedDict[bytes, Stored] = OrderedDict()  # stored, and no living task names it
         self._idle_bytes = 0
+        self.bytes_on_their_way = 0
+        """Of what is not stored yet."""
+        self.awaited = 0
+        """So much of it is awaited."""
         self.doomed: list[ObjectId] = []
         """To be deleted with the next instruction."""
 
@@ -86,6 +91,7 @@ class ObjectTable:
             oid = object_id(self._owner, tag)
         obj = Stored(content.digest, oid, len(content.payload))
         obj.refs = 1
+        self.bytes_on_their_way += obj.size
         self._by_digest[content.digest] = self._by_id[oid] = obj
         return obj, True
 
@@ -95,6 +101,7 @@ class ObjectTable:
         if obj is None or obj.stored:
             return []
         obj.stored = True
+        self._arrived(obj)
         waiters, obj.waiters = obj.waiters, []
         if obj.refs == 0:
             self._rest(obj)
@@ -106,9 +113,20 @@ class ObjectTable:
         if obj is None or obj.stored:
             return []
         del self._by_digest[obj.digest], self._by_id[oid]
+        self._arrived(obj)
         self.doomed.append(oid)  # it was announced
         waiters, obj.waiters = obj.waiters, []
         return waiters
+
+    def wait_for(self, obj: Stored, waiter: object) -> None:
+        """It can't go before this is stored."""
+        obj.waiters.append(waiter)
+        self.awaited += not obj.awaited
+        obj.awaited = True
+
+    def _arrived(self, obj: Stored) -> None:
+        self.bytes_on_their_way -= obj.size
+        self.awaited -= obj.awaited
 
     def adopt(self, oid: ObjectId) -> Stored:
         """A result that other tasks need, one reference more: it is deleted when the last one is released."""
@@ -176,4 +194,5 @@ class ObjectTable:
         self._by_id.clear()
         self._idle.clear()
         self._idle_bytes = 0
+        self.bytes_on_their_way = self.awaited = 0
         self.doomed.clear()

@@ -13,6 +13,8 @@ from reference_impl.client.objects import Blob, ObjectTable, Stored
 DELETE_DELAY_SECONDS = 0.1
 DELETE_BATCH = 500
 _ANNOUNCED = 500
+_AHEAD_BYTES = 1 << 18
+"""While no more than this is on its way to the storage, tasks need not wait for it: workers do (WRK-13)."""
 
 New = list[tuple[Stored, Blob]]
 """Objects that have to be stored first."""
@@ -99,17 +101,28 @@ class Uploads:
             metadata = ObjectMetadata(tuple(ids[i : i + _ANNOUNCED]))
             out.append(Send(ObjectInstruction(what, self._identity, metadata)))
 
+    def need_not_wait(self, waiter: Waiter, objects: list[Stored]) -> bool:
+        """Whether what it needs is stored, or will be before anybody can miss it. It hears of one that is refused. It
+        overtakes nobody who waits."""
+        serializer, table = self._serializer, self.objects
+        if serializer is None or not serializer.stored or table.awaited or table.bytes_on_their_way > _AHEAD_BYTES:
+            return False
+        for obj in objects:
+            if not obj.stored:
+                obj.waiters.append(waiter)
+        return True
+
     def wait_for(self, waiter: Waiter, objects: list[Stored]) -> None:
         """It can't go before these objects and the serializer are stored."""
         for obj in objects:
             if not obj.stored:
                 waiter.missing += 1
-                obj.waiters.append(waiter)
+                self.objects.wait_for(obj, waiter)
         serializer = self._serializer
         if serializer is None or not serializer.stored:
             waiter.missing += 1
             if serializer is not None:
-                serializer.waiters.append(waiter)
+                self.objects.wait_for(serializer, waiter)
 
     def refused(self, object_id: ObjectId) -> list[object]:
         """The storage has refused an object: returns who waited for it."""

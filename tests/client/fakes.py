@@ -62,6 +62,7 @@ class FakeCluster:
         self.deleted: list[ObjectId] = []
         self._held: list[tuple[socket.socket, list[Any]]] = []
         self._waiting: dict[ObjectId, list[tuple[socket.socket, int]]] = {}
+        self._early: list[Task] = []  # came before all of their objects
         self._messages: queue.Queue[Message] = queue.Queue()
         self._client: bytes | None = None
         self._todo: deque[Callable[[], None]] = deque()
@@ -232,6 +233,9 @@ class FakeCluster:
                 answer = InformationAnswer(query.query_id, "version", VersionInfo("fake"))
                 self._reply(InformationResponse(codec.encode_answer(answer)))
                 return
+        if isinstance(message, Task) and not self._has(message):
+            self._early.append(message)
+            return
         if isinstance(message, Task) and self.auto is not None:
             arguments = [self.objects[ObjectId(argument.data)] for argument in message.function_args]
             result_type, payload = self.auto(message, arguments)
@@ -245,6 +249,14 @@ class FakeCluster:
         self.objects[object_id] = payload
         for connection, number in self._waiting.pop(object_id, ()):
             _write(connection, storage.response(number, ResponseType.GET_OK, object_id, payload))
+        early, self._early = self._early, []
+        for task in early:
+            self._on_message(task)
+
+    def _has(self, task: Task) -> bool:
+        """Whether all that a worker would wait for is stored."""
+        needed = [task.func_object_id, *[argument.data for argument in task.function_args]]
+        return all(object_id in self.objects for object_id in needed)
 
     def _on_request(self, connection: socket.socket, request: Request) -> None:
         if request.type == RequestType.SET_OBJECT:

@@ -103,13 +103,13 @@ def test_an_unchanging_function_is_uploaded_once_and_a_batch_has_one_instruction
     assert len(cluster.sets) == len(set(cluster.sets)) == 1 + 1 + 50  # serializer; pow; 0 to 49, and 2 is among them
 
 
-def test_no_task_before_its_objects_are_stored(cluster: FakeCluster, client: Client) -> None:
+def test_no_task_before_its_large_objects_are_stored(cluster: FakeCluster, client: Client) -> None:
     cluster.hold_sets = True
-    future = client.submit(pow, 2, 3)
+    future = client.submit(len, bytes(300_000))
     cluster.expect_nothing(client)
     cluster.release_sets()
-    cluster.answer(cluster.expect(Task), 8)
-    assert future.result(20) == 8
+    cluster.answer(cluster.expect(Task), 300_000)
+    assert future.result(20) == 300_000
 
 
 def test_what_can_not_be_pickled_is_refused_by_submit(client: Client) -> None:

@@ -19,6 +19,8 @@ from protocol.messages import (
     ObjectStorageAddress,
     Task,
     TaskCancel,
+    TaskCancelConfirm,
+    TaskCancelConfirmType,
     TaskLog,
     TaskResult,
     TaskResultType,
@@ -36,12 +38,13 @@ from reference_impl.client.instructions import (
     Informed,
     Log,
     NewTask,
+    ResultOf,
     Send,
     Store,
     Unstore,
 )
 from reference_impl.client.objects import blob
-from reference_impl.errors import RemoteError, SchedulerLost
+from reference_impl.errors import RemoteError, SchedulerLost, StorageFull
 from reference_impl.storage_connection import StorageLost
 from tests.client.world import CLIENT, World
 
@@ -64,25 +67,73 @@ def test_the_order_of_a_start_is_heartbeat_storage_serializer() -> None:
     assert store == Store(serializer_object_id(CLIENT), b"the serializer")
 
 
-def test_a_batch_has_one_instruction_and_each_task_waits_for_its_own_objects() -> None:
+def test_a_batch_has_one_instruction_and_each_task_waits_for_its_own_large_objects() -> None:
     world = World(auto_store=False)
     world.note(world.core.stored(serializer_object_id(CLIENT)))
-    function = blob(b"function", b"name")
-    tasks = [NewTask(new_task_id(), function, (blob(b"%d" % n), blob(b"shared"))) for n in range(3)]
+    function, large = blob(b"function", b"name"), b"x" * 300_000
+    tasks = [NewTask(new_task_id(), function, (blob(b"%d" % n + large), blob(b"shared"))) for n in range(3)]
     world.note(world.core.submit(tasks))
     (create,) = world.sent(ObjectInstruction)
     assert len(create.object_metadata.object_ids) == 5
     assert create.object_metadata.object_names[0] == b"name"
-    assert create.object_metadata.object_sizes == (8, 1, 6, 1, 1)
+    assert create.object_metadata.object_sizes == (8, 300_001, 6, 300_001, 300_001)
     stores = {store.payload: store.object_id for store in world.of(Store)}
     assert world.log.index(Send(create)) < world.log.index(world.of(Store)[0])
-    for payload in (b"function", b"shared", b"1"):
+    for payload in (b"function", b"shared", b"1" + large):
         assert not world.sent(Task)
         world.note(world.core.stored(stores[payload]))
     (sent,) = world.sent(Task)
     assert sent.task_id == tasks[1].task_id and sent.source == CLIENT
     assert sent.func_object_id == stores[b"function"]
-    assert [argument.data for argument in sent.function_args] == [stores[b"1"], stores[b"shared"]]
+    assert [argument.data for argument in sent.function_args] == [stores[b"1" + large], stores[b"shared"]]
+
+
+def test_a_task_goes_right_behind_small_objects() -> None:
+    world = World(auto_store=False)
+    world.note(world.core.stored(serializer_object_id(CLIENT)))
+    task = world.submit(b"small")
+    (sent,) = world.sent(Task)
+    assert sent.task_id == task
+    assert world.log.index(world.of(Store)[-1]) < world.log.index(Send(sent))
+    for store in world.of(Store):
+        world.note(world.core.stored(store.object_id))
+    assert len(world.sent(Task)) == 1
+
+
+def test_a_task_does_not_overtake_one_that_waits() -> None:
+    world = World(auto_store=False)
+    first = world.submit(b"small")  # waits for the serializer
+    world.note(world.core.stored(serializer_object_id(CLIENT)))
+    second = world.submit(b"other")
+    assert not world.sent(Task)
+    for store in world.of(Store):
+        world.note(world.core.stored(store.object_id))
+    assert [sent.task_id for sent in world.sent(Task)] == [first, second]
+    third = world.submit(b"third")
+    assert world.sent(Task)[-1].task_id == third
+
+
+def test_a_task_that_went_ahead_is_canceled_when_its_object_is_refused() -> None:
+    world = World(auto_store=False)
+    world.note(world.core.stored(serializer_object_id(CLIENT)))
+    task = world.submit(b"small")
+    world.note(world.core.not_stored(world.of(Store)[-1].object_id))
+    assert [cancel.task_id for cancel in world.sent(TaskCancel)] == [task]
+    (finish,) = world.of(Finish)
+    assert isinstance(finish.end, Broken) and finish.end.error is StorageFull
+    world.receive(TaskCancelConfirm(task, TaskCancelConfirmType.CANCELED))
+    assert len(world.of(Finish)) == 1
+
+
+def test_a_task_that_needs_a_result_does_not_go_before_it_though_its_objects_do() -> None:
+    world = World(auto_store=False)
+    world.note(world.core.stored(serializer_object_id(CLIENT)))
+    first = world.submit(b"first")
+    second = new_task_id()
+    world.note(world.core.submit([NewTask(second, blob(b"other"), (ResultOf(first),))]))
+    for store in world.of(Store):
+        world.note(world.core.stored(store.object_id))
+    assert [sent.task_id for sent in world.sent(Task)] == [first]
 
 
 def test_no_task_goes_before_the_serializer_is_stored() -> None:
@@ -134,6 +185,7 @@ def test_an_object_is_not_deleted_before_it_is_stored() -> None:
     world.note(world.core.stored(serializer_object_id(CLIENT)))
     task = world.submit()
     world.cancel(task)
+    world.receive(TaskCancelConfirm(task, TaskCancelConfirmType.CANCELED))
     world.pass_time(1)
     assert not world.deleted()
     (store,) = world.of(Store)
