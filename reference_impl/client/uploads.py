@@ -11,7 +11,7 @@ from reference_impl.client.instructions import Abandon, Instruction, Send, Store
 from reference_impl.client.objects import Blob, ObjectTable, Stored
 
 DELETE_DELAY_SECONDS = 0.1
-DELETE_BATCH = 500
+DELETE_BATCH = 100
 _ANNOUNCED = 500
 _AHEAD_BYTES = 1 << 18
 """While no more than this is on its way to the storage, tasks need not wait for it: workers do (WRK-13)."""
