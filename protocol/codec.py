@@ -45,12 +45,13 @@ def encode(message: Message) -> bytes:
     return encode_in_full(message)
 
 
-def decode(frame: bytes) -> Message:
-    """The message in a frame; raises MalformedMessage, whatever the bytes are."""
+def decode(frame: bytes | memoryview) -> Message:
+    """The message in a frame; raises MalformedMessage, whatever the bytes are. A frame of more than 4 KiB may be
+    a read-only view, and is not copied then: Data of more than 4 KiB are views of it."""
     return decode_as(SHAPES.find(frame), frame)
 
 
-def decode_as(shape: Shape | None, frame: bytes) -> Message:
+def decode_as(shape: Shape | None, frame: bytes | memoryview) -> Message:
     """The message in a frame whose shape is known; raises MalformedMessage."""
     if shape is not None:
         try:
@@ -69,7 +70,7 @@ def encode_in_full(message: Message) -> bytes:
     return _CODEC.encode_member(messages.KIND_OF[type(message)], message)
 
 
-def decode_in_full(frame: bytes) -> Message:
+def decode_in_full(frame: bytes | memoryview) -> Message:
     """``decode`` without shortcuts."""
     message: Message = _CODEC.decode_member(_BY_DISCRIMINANT, frame)
     return message

@@ -26,6 +26,7 @@ from protocol.messages import (
     TaskResultType,
 )
 from protocol.shapes import Shape
+from protocol.wire import LONG_DATA_BYTES
 
 _KINDS = {int(kind): kind for kind in Kind}
 _WITH_TASK_ID = frozenset(
@@ -67,7 +68,7 @@ class Envelope:
         task_id: TaskId,
         source: ClientId,
         detail: int,
-        frame: bytes | None,
+        frame: bytes | memoryview | None,
         message: Message | None,
         shape: Shape | None = None,
     ) -> None:
@@ -96,8 +97,9 @@ class Envelope:
         return cls(kind, task_id, source, detail, None, message)
 
     @classmethod
-    def parse(cls, frame: bytes) -> Envelope:
-        """The envelope of a frame that came in; raises MalformedMessage where ``peek`` finds out."""
+    def parse(cls, frame: bytes | memoryview) -> Envelope:
+        """The envelope of a frame that came in; raises MalformedMessage where ``peek`` finds out. A frame of more than
+        4 KiB may be a read-only view: it is passed on, and checked, without a copy."""
         shape = codec.SHAPES.find(frame)
         if shape is None:
             return cls(*peek(frame), frame, None)
@@ -114,7 +116,7 @@ class Envelope:
         return cls(kind, the_id, client, detail, frame, None, shape)
 
     @property
-    def frame(self) -> bytes:
+    def frame(self) -> bytes | memoryview:
         """The encoded message: what came in, if it came in."""
         if self._frame is None:
             assert self._message is not None
@@ -126,11 +128,12 @@ class Envelope:
         """The decoded message; raises MalformedMessage."""
         if self._message is None:
             assert self._frame is not None
-            self._message = codec.decode_as(self._shape, self._frame)
+            self._message = codec.decode_as(self._shape, bytes(self._frame))
         return self._message
 
     def check(self) -> Message:
-        """The decoded message, not kept: for one that waits here to be passed on. Raises MalformedMessage."""
+        """The decoded message, not kept: for one that waits here to be passed on. Of a frame that is a view, Data of
+        more than 4 KiB are views. Raises MalformedMessage."""
         if self._message is not None:
             return self._message
         assert self._frame is not None
@@ -168,7 +171,7 @@ class Envelope:
         return f"Envelope({self._message!r})" if self._message else f"Envelope({self.kind.name}, {self.task_id.hex()})"
 
 
-def peek(frame: bytes) -> tuple[Kind, TaskId, ClientId, int]:
+def peek(frame: bytes | memoryview) -> tuple[Kind, TaskId, ClientId, int]:
     """(kind, task id, source, detail) of a frame; see Envelope. Raises MalformedMessage.
 
     What it does not look at may still be malformed: ``decode`` tells.
@@ -241,7 +244,7 @@ def _inside(position: int) -> int:
     return position
 
 
-def _data(frame: bytes, at: int) -> bytes:
+def _data(frame: bytes | memoryview, at: int) -> bytes:
     low, high = _LIST_POINTER(frame, at)
     if low & 3 != 1 or high & 7 != 2:
         if low == 0 and high == 0:
@@ -251,10 +254,10 @@ def _data(frame: bytes, at: int) -> bytes:
     value = frame[start : start + (high >> 3)]
     if len(value) != high >> 3:
         raise MalformedMessage("a pointer out of the message")
-    return value
+    return bytes(value) if len(value) <= LONG_DATA_BYTES else value  # type: ignore[return-value] # longer than any id
 
 
-def _peek_slowly(frame: bytes) -> tuple[Kind, TaskId, ClientId, int]:
+def _peek_slowly(frame: bytes | memoryview) -> tuple[Kind, TaskId, ClientId, int]:
     """The same for any legal encoding: several segments, far pointers."""
     whole = Envelope.of(codec.decode(frame))
     return whole.kind, whole.task_id, whole.source, whole.detail

@@ -51,8 +51,8 @@ class Shape:
         discriminant: int,
         mask: int,
         const: int,
-        read: Callable[[bytes], Any],
-        glance: Callable[[bytes], tuple[Any, ...]],
+        read: Callable[[bytes | memoryview], Any],
+        glance: Callable[[bytes | memoryview], tuple[Any, ...]],
         where: dict[str, tuple[int, int]],
     ) -> None:
         self.discriminant = discriminant
@@ -93,7 +93,7 @@ class Shapes:
         """How many shapes there are."""
         return self._count
 
-    def find(self, frame: bytes) -> Shape | None:
+    def find(self, frame: bytes | memoryview) -> Shape | None:
         """The shape of a frame, if it has one."""
         shapes = self._by_length.get(len(frame))
         if shapes is not None:
@@ -103,7 +103,7 @@ class Shapes:
                     return shape
         return None
 
-    def met(self, frame: bytes, discriminant: int) -> None:
+    def met(self, frame: bytes | memoryview, discriminant: int) -> None:
         """A message without a shape was decoded in full, and is good: perhaps it gets one."""
         if len(frame) > MAX_BYTES:
             return
@@ -122,7 +122,7 @@ class Shapes:
 class _Reader:
     """Makes a shape of one good frame."""
 
-    def __init__(self, shapes: Shapes, frame: bytes) -> None:
+    def __init__(self, shapes: Shapes, frame: bytes | memoryview) -> None:
         self._shapes = shapes
         self._frame = frame
         self._mask = bytearray(len(frame))
@@ -143,9 +143,9 @@ class _Reader:
         start, data_words, _ = found
         self._fix(start, 2)
         source = self._struct_source(struct, start + 8 * data_words, "")
-        read: Callable[[bytes], Any] = eval(f"lambda f: {source}", self._names)
+        read: Callable[[bytes | memoryview], Any] = eval(f"lambda f: {source}", self._names)
         glanced = "".join(f"{part}, " for part in self._glanced + self._fallible)
-        glance: Callable[[bytes], tuple[Any, ...]] = eval(f"lambda f: ({glanced})", self._names)
+        glance: Callable[[bytes | memoryview], tuple[Any, ...]] = eval(f"lambda f: ({glanced})", self._names)
         mask = int.from_bytes(self._mask, "little")
         return Shape(discriminant, mask, int.from_bytes(frame, "little") & mask, read, glance, self._where)
 

@@ -37,6 +37,8 @@ FORMATS = {
     "UInt8": "B", "UInt16": "H", "UInt32": "I", "UInt64": "Q", "Float32": "f", "Float64": "d",
 }  # fmt: skip
 LIST_SIZES = {1: 2, 2: 3, 4: 4, 8: 5}  # bytes of an element to the list pointer's size code
+LONG_DATA_BYTES = 1 << 12
+"""Of a message that is read where it lies, longer Data are not copied."""
 
 Lengths = dict[tuple[str, str], int]
 """(struct, field) to the only legal length in bytes of a Data field, or of each element of a List(Data)."""
@@ -55,11 +57,11 @@ class _Input:
     bounds: tuple[int, int]
     """Of the segment that holds what the last ``pointer`` refers to."""
 
-    def __init__(self, buf: bytes) -> None:
+    def __init__(self, buf: bytes | memoryview) -> None:
         size = len(buf)
         if size < 16 or size % 8:
             raise MalformedMessage(f"{size} bytes can't be a message: a multiple of 8, at least 16")
-        self.buf = buf
+        self.buf: bytes = buf  # type: ignore[assignment] # slices of a view are views: see _View
         # An honest message visits each word once, which is counted at most three times: as part of an object, as a
         # pointer, and as an element of a list. What shares parts of itself runs out of it.
         self.budget = 3 * (size >> 3) + 64
@@ -186,9 +188,19 @@ class _Input:
         if raw[-1:] != b"\0":
             raise MalformedMessage("a text that does not end with a zero byte")
         try:
-            return raw[:-1].decode()
+            return str(raw[:-1], "utf-8")
         except UnicodeDecodeError as error:
             raise MalformedMessage("a text that is not UTF-8") from error
+
+
+class _View(_Input):
+    """A message that is not copied to be read: of its Data, long ones are views of it."""
+
+    __slots__ = ()
+
+    def data(self, pos: int) -> bytes:
+        value = super().data(pos)
+        return bytes(value) if len(value) <= LONG_DATA_BYTES else value
 
 
 Read = Callable[[_Input, int, int], Any]
@@ -255,7 +267,7 @@ class _StructCodec:
         if data_words >= self.data_words:
             data = self.unpacker.unpack_from(message.buf, start)
         else:
-            section = message.buf[start : start + 8 * data_words]
+            section = bytes(message.buf[start : start + 8 * data_words])
             data = self.unpacker.unpack(section.ljust(8 * self.data_words, b"\0"))
         base = start + 8 * data_words
         return self.cls(*[read(message, data, base, pointers, depth) for read in self.readers])
@@ -360,9 +372,10 @@ class Codec:
         self._by_class[type(value)].write(out, start + 8, value)
         return out.finish()
 
-    def decode_member(self, classes: dict[Any, type], frame: bytes) -> Any:
-        """The member of the root union struct of ``frame``, by its discriminant; raises MalformedMessage."""
-        message = _Input(frame)
+    def decode_member(self, classes: dict[Any, type], frame: bytes | memoryview) -> Any:
+        """The member of the root union struct of ``frame``, by its discriminant; raises MalformedMessage. Of a frame
+        that is a view, Data of more than 4 KiB are views, too."""
+        message = _View(frame) if isinstance(frame, memoryview) else _Input(frame)
         try:
             discriminant, pos = _root_union(message)
             try:
@@ -583,7 +596,7 @@ def _equal_list(length: int, read_any: Read, write_any: Write) -> tuple[Read, Wr
         start = message.claim(base, word, 8 * count)
         begin, buf = start + 8 * count, message.buf
         end = begin + length * count
-        if end > message.bounds[1] or buf[start:begin] != _pointers(count, length):
+        if end > message.bounds[1] or buf[start:begin] != _pointers(count, length) or isinstance(message, _View):
             message.budget = budget
             return read_any(message, pos, depth)
         message.budget -= count * (length // 8 + 1)

@@ -70,9 +70,9 @@ def _sent(instructions: list[Instruction]) -> Sent:
     sent: Sent = []
     for instruction in instructions:
         if isinstance(instruction, Send):
-            sent.append((instruction.to, instruction.envelope.frame))
+            sent.append((instruction.to, bytes(instruction.envelope.frame)))
         elif isinstance(instruction, StoreThenSend):
-            sent.append((instruction.to, instruction.named.frame))
+            sent.append((instruction.to, bytes(instruction.named.frame)))
         elif isinstance(instruction, Publish):
             sent.append((_MONITOR, codec.encode(instruction.message)))
     return sent

@@ -30,7 +30,7 @@ from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.presence import Presence
 from reference_impl.scheduler.records import TaskRecord
 from reference_impl.scheduler.settings import Settings
-from reference_impl.scheduler.turn import Turn
+from reference_impl.scheduler.turn import Turn, shown
 
 _OLDER_NAMES = {Kind.STATE_CLIENT: "disconnectRequest", Kind.PROCESSOR_INITIALIZED: "clientDisconnect"}
 """What peers before 2.7 send under the number of a message that nobody sends to a scheduler."""
@@ -139,7 +139,7 @@ class SchedulerCore:
 
     def _on_task(self, sender: Identity, envelope: Envelope) -> None:
         if envelope.source != sender or role_of(sender) is not _CLIENT:
-            self.turn.note(sender, f"a Task in the name of {envelope.source!r}")
+            self.turn.note(sender, f"a Task in the name of {shown(envelope.source)}")
             return
         record = self.tasks.get(envelope.task_id)
         if record is None:
@@ -155,7 +155,7 @@ class SchedulerCore:
 
     def _on_graph(self, sender: Identity, envelope: Envelope) -> None:
         if role_of(sender) is not Role.CLIENT or envelope.source != sender:
-            self.turn.note(sender, f"a GraphTask in the name of {envelope.source!r}")
+            self.turn.note(sender, f"a GraphTask in the name of {shown(envelope.source)}")
             return
         if envelope.task_id in self.tasks or envelope.task_id in self.graphs.living:
             self.turn.note(sender, f"a GraphTask with the id {envelope.task_id.hex()}, which is alive")

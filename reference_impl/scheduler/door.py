@@ -23,7 +23,7 @@ from reference_impl.scheduler.router import Router
 _LOG = logging.getLogger("scheduler")
 _REFUSED_AT_ONCE = 1000  # messages, before the other sockets are looked at again
 
-Receive = Callable[[], Union[tuple[bytes, Union[bytes, None]], None]]
+Receive = Callable[[], Union[tuple[bytes, Union[bytes, memoryview, None]], None]]
 
 
 def _watchers(allowed: Mapping[bytes, PublicKey]) -> set[bytes]:
@@ -89,7 +89,7 @@ class Door:
     def close(self) -> None:
         self._watch.close()
 
-    def _receive_admitted(self) -> tuple[bytes, bytes | None] | None:
+    def _receive_admitted(self) -> tuple[bytes, bytes | memoryview | None] | None:
         """The next message that its sender's key allows."""
         refusal = self._admission.refusal
         for _ in range(_REFUSED_AT_ONCE):

@@ -38,7 +38,7 @@ from reference_impl.scheduler.instructions import DuplicateObject
 from reference_impl.scheduler.limits import Refused
 from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.records import TaskRecord
-from reference_impl.scheduler.turn import Turn
+from reference_impl.scheduler.turn import Turn, shown
 
 if TYPE_CHECKING:
     from reference_impl.scheduler.lifecycle import Lifecycle
@@ -125,7 +125,7 @@ def plan(message: GraphTask, client_id: Identity, is_alive: Callable[[TaskId], b
     nodes: dict[TaskId, Node] = {}
     for task in message.graph:
         if task.source != client_id:
-            raise GraphRefused(f"its node {task.task_id.hex()} is in the name of {task.source!r}")
+            raise GraphRefused(f"its node {task.task_id.hex()} is in the name of {shown(task.source)}")
         if task.task_id == message.task_id or task.task_id in nodes:
             raise GraphRefused(f"the id {task.task_id.hex()} is in it twice")
         if is_alive(task.task_id):
@@ -177,7 +177,7 @@ class Graphs:
     def accept(self, sender: Identity, envelope: Envelope) -> None:
         """A GraphTask of a client for itself, with an id that is not alive."""
         tasks = self._lifecycle.tasks
-        message = envelope.check()
+        message = envelope.message
         assert isinstance(message, GraphTask)
         try:
             graph = plan(message, sender, lambda task_id: task_id in tasks or task_id in self.living)

@@ -44,7 +44,7 @@ class Outbox:
         self._limit = limit
         self._waiting: dict[Identity, _Waiting] = {}
 
-    def send(self, to: Identity, frame: bytes) -> None:
+    def send(self, to: Identity, frame: bytes | memoryview) -> None:
         """Raises zmq.Again if nothing more may wait for the peer, zmq.ZMQError if there is no connection to it."""
         waiting = self._waiting.get(to)
         if waiting is None:

@@ -15,7 +15,7 @@ from reference_impl.scheduler.limits import Limits
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.records import TaskRecord, WorkerRecord
-from reference_impl.scheduler.turn import Turn
+from reference_impl.scheduler.turn import Turn, shown
 
 _DELETED_AT_ONCE = 10_000
 """How many ids a message to the workers has at most."""
@@ -42,7 +42,7 @@ class Ownership:
         if role is Role.WORKER:
             self._create_result(sender, owner, message)
         elif role is not Role.CLIENT or owner != sender:
-            self._turn.note(sender, f"an ObjectInstruction for the objects of {owner!r}")
+            self._turn.note(sender, f"an ObjectInstruction for the objects of {shown(owner)}")
         elif message.instruction_type is ObjectInstructionType.CREATE:
             self._create(sender, message.object_metadata)
         else:
@@ -81,7 +81,7 @@ class Ownership:
         worker = self._peers.workers.get(sender)
         holds = worker is not None and any(task.client_id == owner for task in worker.held.values())
         if not holds or message.instruction_type is not ObjectInstructionType.CREATE:
-            self._turn.note(sender, f"an ObjectInstruction({message.instruction_type.name}) for {owner!r}")
+            self._turn.note(sender, f"an ObjectInstruction({message.instruction_type.name}) for {shown(owner)}")
             return
         assert worker is not None
         results = self.objects.owned_by(owner, message.object_metadata.object_ids)

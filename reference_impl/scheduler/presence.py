@@ -36,7 +36,7 @@ from reference_impl.scheduler.ownership import Ownership
 from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
 from reference_impl.scheduler.settings import Settings
-from reference_impl.scheduler.turn import Turn
+from reference_impl.scheduler.turn import Turn, shown
 
 _PIECE = 500
 """How many tasks and objects of a lost client go at a time."""
@@ -64,7 +64,7 @@ class Presence:
         if role_of(sender) is not Role.CLIENT:
             self._turn.note(sender, "a ClientHeartbeat from an identity that is not a client's")
             return
-        message = envelope.message
+        message = envelope.check()
         assert isinstance(message, ClientHeartbeat)
         self._turn.send(sender, self._client_echo)
         if not self._admits(sender, self._peers.clients, "client"):
@@ -79,7 +79,7 @@ class Presence:
         if role_of(sender) is not Role.WORKER:
             self._turn.note(sender, "a WorkerHeartbeat from an identity that is not a worker's")
             return
-        message = envelope.message
+        message = envelope.check()
         assert isinstance(message, WorkerHeartbeat)
         self._turn.send(sender, self._worker_echo)
         if not self._admits(sender, self._peers.workers, "worker"):
@@ -99,7 +99,7 @@ class Presence:
         if role_of(sender) is not Role.OTHER:
             turn.note(sender, "a WorkerManagerHeartbeat from an identity that is a client's or a worker's")
             return
-        message = envelope.message
+        message = envelope.check()
         assert isinstance(message, WorkerManagerHeartbeat)
         turn.send(sender, Envelope.of(WorkerManagerHeartbeatEcho()))
         name = message.worker_manager_id
@@ -109,7 +109,11 @@ class Presence:
             return
         before = self.managers.seen(sender, message, turn.now)
         if before is not None:
-            turn.note(sender, f"it is the worker manager {name!r} from now on, which was {before!r}", logging.WARNING)
+            turn.note(
+                sender,
+                f"it is the worker manager {shown(name)} from now on, which was {shown(before)}",
+                logging.WARNING,
+            )
         waiting = self._lifecycle.queue.waiting()
         command = self.managers.command(name, self._peers.workers.values(), waiting, turn.now)
         turn.send(sender, Envelope.of(command))

@@ -46,7 +46,7 @@ class TaskRecord:
         "worker",
     )
 
-    def __init__(self, task_id: TaskId, client_id: Identity, frame: bytes, now: float) -> None:
+    def __init__(self, task_id: TaskId, client_id: Identity, frame: bytes | memoryview, now: float) -> None:
         self.task_id = task_id
         self.client_id = client_id
         self.frame = frame  # the Task as it came, to be passed on as it came
@@ -89,7 +89,13 @@ class DemandingTask(TaskRecord):
     __slots__ = ("needs", "priority")
 
     def __init__(
-        self, task_id: TaskId, client_id: Identity, frame: bytes, now: float, needs: Names, priority: int = 0
+        self,
+        task_id: TaskId,
+        client_id: Identity,
+        frame: bytes | memoryview,
+        now: float,
+        needs: Names,
+        priority: int = 0,
     ) -> None:
         super().__init__(task_id, client_id, frame, now)
         self.needs: Names = needs  # type: ignore[misc]

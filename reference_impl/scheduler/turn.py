@@ -9,6 +9,13 @@ from protocol.identifiers import Identity
 from protocol.messages import Message, TaskCancelConfirm, TaskResult
 from reference_impl.scheduler.instructions import Instruction, Note, Publish, Send
 
+_SHOWN_BYTES = 64
+
+
+def shown(identity: bytes) -> str:
+    """An identity, or what a peer gives as one, for a text. A long one is cut: to write out a megabyte takes 5 ms."""
+    return repr(bytes(identity[:_SHOWN_BYTES]))
+
 
 class Turn:
     """``now`` is in seconds; ``out`` are the instructions so far, in the order in which they must be carried out."""

@@ -48,13 +48,22 @@ def size_of(value: Any) -> int:
 
 
 def survive(frame: bytes) -> Message | None:
-    """Decodes and peeks; checks that they agree, and that what came out is not much larger than what went in."""
+    """Decodes and peeks; checks that they agree, also where the frame is a view, and that what came out is not much
+    larger than what went in."""
     message: Message | None
     try:
         message = codec.decode(frame)
     except MalformedMessage as error:
         assert str(error)
         message = None
+    view = memoryview(frame)
+    try:
+        seen = codec.decode_in_full(view)
+    except MalformedMessage:
+        assert message is None, "a view is refused, the same bytes are not"
+    else:
+        assert message is not None, "a view is accepted, the same bytes are not"
+        assert codec.encode_in_full(seen) == codec.encode_in_full(message)
     try:
         peeked = peek(frame)
     except MalformedMessage:
@@ -62,7 +71,7 @@ def survive(frame: bytes) -> Message | None:
         return None
     if message is not None:
         of = Envelope.of(message)
-        assert peeked == (of.kind, of.task_id, of.source, of.detail)
+        assert peeked == peek(view) == (of.kind, of.task_id, of.source, of.detail)
         # A struct may be all defaults at the cost of one word: the largest class has about 60 values.
         assert size_of(message) < 60 * len(frame) + 1000
     return message
