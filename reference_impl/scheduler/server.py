@@ -57,7 +57,7 @@ _AT_ONCE = 100  # instructions
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
 _STORAGE_FINISH_SECONDS = 2.0
 _MAX_RECEIVED_MESSAGES = 100  # of one peer, that wait to be read; it waits when there are more
-_RECEIVED_BYTES = 1 << 18  # of one peer, in the kernel: libzmq takes them all at once while the other peers wait
+_RECEIVED_BYTES = 1 << 16  # of one peer, in the kernel: libzmq takes them all at once while the other peers wait
 _FREE_PORT_TRIES = 50
 _REBIND_SECONDS, _REBIND_PAUSE_SECONDS = 1.0, 0.001
 
