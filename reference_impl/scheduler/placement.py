@@ -92,6 +92,7 @@ class TaskQueue:
         self._demanding: dict[Lane, Fifo] = {}  # all others; none of them empty
         self._named: dict[str, dict[Lane, None]] = {}  # those with requirements, each under one of its names
         self._ranked: dict[Lane, None] = {}  # those without
+        self._above: dict[Lane, Fifo] = {}  # those of a priority above 0, with or without
         self._try: dict[Lane, None] = {}
 
     def __len__(self) -> int:
@@ -105,8 +106,7 @@ class TaskQueue:
 
     def above(self) -> Iterator[TaskRecord]:
         """Those of a priority above 0, in their order."""
-        lanes = [fifo for lane, fifo in self._demanding.items() if lane[0] < 0] if self._demanding else []
-        return merge(*lanes, key=_place)
+        return merge(*self._above.values(), key=_place)
 
     def waiting(self) -> dict[Names, int]:
         """How many tasks wait, by what they require."""
@@ -132,6 +132,8 @@ class TaskQueue:
             fifo = self._demanding[lane] = Fifo(lane)
             group = self._named.setdefault(min(task.needs), {}) if task.needs else self._ranked
             group[lane] = None
+            if lane[0] < 0:
+                self._above[lane] = fifo
         task.needs = fifo.lane[1]  # type: ignore[misc] # one set for all of them
         if task.needs:
             self._try[fifo.lane] = None
@@ -152,6 +154,7 @@ class TaskQueue:
             return
         lane = fifo.lane
         del self._demanding[lane]
+        self._above.pop(lane, None)
         if not lane[1]:
             del self._ranked[lane]
             return

@@ -51,6 +51,20 @@ def test_the_queue_goes_by_priority_then_by_age(world: World) -> None:
     assert numbers(world.take(W1)) == [2, 5, 6, 1, 3, 4]
 
 
+def test_room_is_wanted_only_for_tasks_that_still_wait(world: World) -> None:
+    for number, priority in {1: 0, 2: 3, 3: -1, 4: 1}.items():
+        task(world, number, priority, "gpu" if number < 3 else "")
+    tasks = {number: TaskId(number.to_bytes(16, "big")) for number in range(1, 6)}
+    queue = world.core.lifecycle.queue
+    assert [t.task_id for t in queue.above()] == [tasks[2], tasks[4]]
+    world.worker(queue_size=1)
+    assert numbers(world.take(W1)) == [4]
+    world.cancel(tasks[2])
+    assert list(queue.above()) == []
+    task(world, 5, 3, "gpu")
+    assert [t.task_id for t in queue.above()] == [tasks[5]]
+
+
 def test_priorities_and_requirements_together(world: World) -> None:
     task(world, 1)
     task(world, 2, 1, "gpu")
