@@ -24,6 +24,7 @@ from reference_impl.client.future import ScalerFuture
 from reference_impl.client.instructions import CancelAnswer, Canceled, Completed, Finish, Send, Store
 from reference_impl.client.lives import Lives
 from reference_impl.client.shell import ClientThread
+from reference_impl.client.storage import StorageLink
 
 mutant = MUTANTS = Mutants("client")
 _CANCELED = TaskCancelConfirmType.CANCELED
@@ -48,6 +49,16 @@ def refused_object_not_canceled(p: Patcher) -> None:
 @mutant("STO-24", "a task is sent although the storage has refused its object")
 def refused_object_sent(p: Patcher) -> None:
     p.set(ClientCore, "not_stored", lambda self, object_id: self.stored(object_id))
+
+
+@mutant("LIV-20", "a client whose connection was cut goes on as if nothing were lost")
+def cut_not_noticed(p: Patcher) -> None:
+    p.set(ClientCore, "cut", lambda self, now, since: [])
+
+
+@mutant("STO-26", "the client takes an object storage that was started anew for the old one")
+def storage_is_the_old_one(p: Patcher) -> None:
+    p.set(StorageLink, "_restarted", lambda self: self._back(self._connection))
 
 
 @mutant("CAN-01", "cancel() does not tell the scheduler")
