@@ -169,7 +169,7 @@ class Agent:
         slot.core.identity = connection.identity
         if not slot.index and (not self._verdict.done or self._serve.access is not None):
             # What one learns, all learn.
-            self._reactor.register(connection.watch.socket, partial(self._handshakes_ended, slot))
+            self._reactor.watch(connection.watch.socket, partial(self._handshakes_ended, slot))
         self._reactor.register(connection.socket, partial(self._receive, slot))
 
     def __enter__(self) -> Agent:
@@ -472,15 +472,18 @@ class Agent:
         self._reactor.soon(self._store_results)
 
     def _store_results(self) -> None:
-        """Announces all results that came together, then stores them."""
-        for slot in self._slots:
-            results, slot.results = slot.results, []
-            self._carry_out(
-                slot, slot.core.storing([(task_id, name, len(payload)) for task_id, name, payload in results])
-            )
+        """Stores all results that came together, and announces them while they are on their way."""
+        all_results = [(slot, slot.results) for slot in self._slots if slot.results]
+        for slot, results in all_results:
+            slot.results = []
             for task_id, name, payload in results:
                 done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
                 self._storage.store(name, payload, done, refused)
+        self._storage.flush(time.monotonic())
+        for slot, results in all_results:
+            self._carry_out(
+                slot, slot.core.storing([(task_id, name, len(payload)) for task_id, name, payload in results])
+            )
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
