@@ -14,11 +14,18 @@ import pytest
 import zmq
 
 from protocol import codec, storage
-from protocol.identifiers import new_client_id, new_object_id, new_worker_id
+from protocol.identifiers import new_client_id, new_object_id, new_task_id, new_worker_id
 from protocol.messages import (
+    ClientDisconnect,
     ClientHeartbeat,
     ClientHeartbeatEcho,
+    DisconnectType,
     StateScheduler,
+    Task,
+    TaskCapability,
+    TaskResult,
+    TaskResultType,
+    WorkerDisconnectNotification,
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
     WorkerManagerHeartbeat,
@@ -205,6 +212,21 @@ def test_a_key_of_the_wrong_role(cluster: Cluster) -> None:
     with cluster.peer(b"Manager|x|1", "ada") as peer:
         peer.send(WorkerManagerHeartbeat())
         cluster.scheduler.says("ignored: its key ada has not the role manager")
+
+
+def test_large_messages_make_their_way(cluster: Cluster) -> None:
+    client_id = new_client_id()
+    needs = (TaskCapability("large", 1),)
+    with cluster.peer(client_id, "ada") as client, cluster.peer(new_worker_id("x"), "w1") as worker:
+        worker.ask(WorkerHeartbeat(queue_size=1, capabilities=needs))
+        client.ask(ClientHeartbeat())
+        task = Task(new_task_id(), client_id, os.urandom(1 << 20), new_object_id(client_id), (), needs)
+        client.send(task)
+        assert worker.receive() == task
+        worker.send(TaskResult(task.task_id, TaskResultType.SUCCESS))
+        assert client.receive() == TaskResult(task.task_id, TaskResultType.SUCCESS)
+        worker.send(WorkerDisconnectNotification())
+        client.send(ClientDisconnect(DisconnectType.DISCONNECT))
 
 
 def test_an_identity_of_another_key(cluster: Cluster) -> None:
