@@ -35,6 +35,8 @@ from reference_impl.transport import has_message, new_context
 from reference_impl.worker.channel import SUCCESS, Record
 from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.core import WorkerCore
+from reference_impl.worker.farewell import take_leave
+from reference_impl.worker.identities import Identities
 from reference_impl.worker.instructions import (
     End,
     Fetch,
@@ -90,6 +92,7 @@ class Serve:
     access: PeerAccess | None = None
     hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
     drain_seconds: float = 0.0  # how long tasks may go on after a stop signal
+    identities: Identities | None = None  # where to keep ours, for who is started in our place
 
 
 class _Slot:
@@ -170,9 +173,23 @@ class Agent:
         }
         self._pool = Pool(serve.slots + 1, zygote, self._reactor, self)
 
+    def _take_leave(self) -> None:
+        """In the name of the worker in whose place this one was started."""
+        identities = self._serve.identities
+        if identities is not None and identities.left:
+            take_leave(identities.left, self._stand_in)
+            identities.forget_left()
+
+    def _stand_in(self, identity: WorkerId) -> zmq.Socket[bytes]:
+        socket = self._socket(identity)
+        socket.connect(str(self._serve.scheduler))
+        return socket
+
     def _connect(self, slot: _Slot) -> None:
         """Under a new name."""
         slot.identity = slot.core.identity = new_worker_id(self._serve.name)
+        if self._serve.identities is not None:
+            self._serve.identities.note(slot.index, slot.identity)
         slot.socket = self._socket(slot.identity)
         slot.watch = HandshakeWatch(slot.socket, cuts=True)
         if not slot.index and (not self._verdict.done or self._serve.access is not None):
@@ -210,6 +227,8 @@ class Agent:
         for slot in self._slots:
             slot.watch.close()
         self._context.destroy(linger=_GOODBYE_MILLISECONDS)
+        if self._serve.identities is not None:
+            self._serve.identities.close()
 
     # ---- the loop ----
 
@@ -308,8 +327,7 @@ class Agent:
         self._reactor.unregister(slot.watch.socket)
         slot.watch.close()
         slot.socket.close(linger=0)
-        slot.socket = self._socket(slot.identity)  # libzmq may not connect the other one again
-        slot.socket.connect(str(self._serve.scheduler))
+        slot.socket = self._stand_in(slot.identity)  # libzmq may not connect the other one again
         self._carry_out(slot, slot.core.part())
         slot.socket.close(linger=_GOODBYE_MILLISECONDS)
         self._connect(slot)
@@ -428,6 +446,7 @@ class Agent:
     def _maybe_ready(self) -> None:
         if self._announce is not None and all(slot.processor and slot.core.echoed for slot in self._slots):
             announce, self._announce = self._announce, None
+            self._take_leave()
             announce()
 
     # ---- instructions ----
