@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# The tests start hundreds of processes: what they import is compiled once, and nothing is left beside the sources.
+export PYTHONPYCACHEPREFIX := $(abspath $(VENV))/pycache
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check unit conformance format interop bench growth soak floods fuzz faults generate screenshots clean
 
 help:  ## what can be made

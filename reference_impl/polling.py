@@ -24,6 +24,9 @@ Key = Union["zmq.Socket[bytes]", int]
 class Poller(Protocol):
     """What is used of ``zmq.Poller``."""
 
+    def watch(self, socket: zmq.Socket[bytes]) -> None:
+        """As ``register``, for a socket from which messages are only received, each time until there are none."""
+
     def register(self, key: Any, flags: int = READ) -> None:
         """Waits for ``key``, a ZeroMQ socket or a descriptor, to become what ``flags`` say; once more changes them."""
 
@@ -43,7 +46,14 @@ class _EpollPoller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._sockets: dict[int, tuple[zmq.Socket[bytes], Callable[[int], Any]]] = {}  # by descriptor
+        self._used: dict[int, tuple[zmq.Socket[bytes], Callable[[int], Any]]] = {}  # those that may be sent on, too
+        self._fresh: dict[int, tuple[zmq.Socket[bytes], Callable[[int], Any]]] = {}  # watched, and not asked yet
         self._descriptors: dict[Key, int] = {}
+
+    def watch(self, socket: zmq.Socket[bytes]) -> None:
+        self.register(socket)
+        descriptor = self._descriptors[socket]
+        self._fresh[descriptor] = self._used.pop(descriptor)
 
     def register(self, key: Any, flags: int = READ) -> None:
         descriptor = self._descriptors.get(key)
@@ -60,19 +70,26 @@ class _EpollPoller:
             socket: zmq.Socket[bytes] = key
             get = super(zmq.Socket, socket).get  # without pyzmq's checks and enumerations
             descriptor = int(get(_FD))
-            self._sockets[descriptor] = socket, get
+            self._sockets[descriptor] = self._used[descriptor] = socket, get
         self._epoll.register(descriptor, mask)
         self._descriptors[key] = descriptor
 
     def unregister(self, key: Any) -> None:
         descriptor = self._descriptors.pop(key)
         self._sockets.pop(descriptor, None)
+        self._used.pop(descriptor, None)
+        self._fresh.pop(descriptor, None)
         with suppress(OSError):  # it is closed already
             self._epoll.unregister(descriptor)
 
     def _waiting(self) -> Iterator[Key]:
-        """Sockets with messages. To ask also takes notice of what their descriptors say."""
-        for key, get in self._sockets.values():
+        """Sockets with messages. To ask also takes notice of what their descriptors say; and libzmq wakes only who has
+        seen that there was nothing."""
+        asked = [*self._used.values()]
+        if self._fresh:
+            asked += self._fresh.values()
+            self._fresh.clear()
+        for key, get in asked:
             if get(_EVENTS) & READ:
                 yield key
 
@@ -104,6 +121,9 @@ class _EpollPoller:
 
 
 class _ZmqPoller(zmq.Poller):
+    def watch(self, socket: zmq.Socket[bytes]) -> None:
+        self.register(socket, READ)
+
     def close(self) -> None:
         """There is nothing to close."""
 

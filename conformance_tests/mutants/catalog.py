@@ -8,7 +8,7 @@ from conformance_tests.mutants.model import Mutant
 
 ROLES = ("scheduler", "object-storage", "worker", "client")
 _MODULES = {
-    "scheduler": ("scheduler", "graphs", "placement"),
+    "scheduler": ("scheduler", "graphs", "placement", "limits"),
     "object-storage": ("storage",),
     "worker": ("worker",),
     "client": ("client", "client_graphs"),

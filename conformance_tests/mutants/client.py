@@ -18,11 +18,13 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
 )
+from reference_impl.client.answers import Answers
 from reference_impl.client.core import ClientCore
 from reference_impl.client.future import ScalerFuture
 from reference_impl.client.instructions import CancelAnswer, Canceled, Completed, Finish, Send, Store
 from reference_impl.client.lives import Lives
 from reference_impl.client.shell import ClientThread
+from reference_impl.client.storage import StorageLink
 
 mutant = MUTANTS = Mutants("client")
 _CANCELED = TaskCancelConfirmType.CANCELED
@@ -47,6 +49,16 @@ def refused_object_not_canceled(p: Patcher) -> None:
 @mutant("STO-24", "a task is sent although the storage has refused its object")
 def refused_object_sent(p: Patcher) -> None:
     p.set(ClientCore, "not_stored", lambda self, object_id: self.stored(object_id))
+
+
+@mutant("LIV-20", "a client whose connection was cut goes on as if nothing were lost")
+def cut_not_noticed(p: Patcher) -> None:
+    p.set(ClientCore, "cut", lambda self, now, since: [])
+
+
+@mutant("STO-26", "the client takes an object storage that was started anew for the old one")
+def storage_is_the_old_one(p: Patcher) -> None:
+    p.set(StorageLink, "_restarted", lambda self: self._back(self._connection))
 
 
 @mutant("CAN-01", "cancel() does not tell the scheduler")
@@ -105,38 +117,38 @@ def not_found_ignored(p: Patcher) -> None:
 
 @mutant("FUT-02", "a result that comes after cancel() completes the future")
 def late_result_completes(p: Patcher) -> None:
-    def on_result(self: ClientCore, message: TaskResult, out: Any) -> None:
+    def on_result(self: Answers, message: TaskResult, out: Any) -> None:
         life = self._tasks.get(message.task_id)
         if life is not None:
             life.force = None
         before(self, message, out)
 
-    before = ClientCore._on_result
-    p.set(ClientCore, "_on_result", on_result)
+    before = Answers.result
+    p.set(Answers, "result", on_result)
 
 
 @mutant("FUT-02", "a result that comes after cancel() is ignored, and the confirm is waited for")
 def late_result_ignored(p: Patcher) -> None:
-    def on_result(self: ClientCore, message: TaskResult, out: Any) -> None:
+    def on_result(self: Answers, message: TaskResult, out: Any) -> None:
         life = self._tasks.get(message.task_id)
         if life is None or life.force is None:
             before(self, message, out)
 
-    before = ClientCore._on_result
-    p.set(ClientCore, "_on_result", on_result)
+    before = Answers.result
+    p.set(Answers, "result", on_result)
 
 
 @mutant("FUT-01", "after cancelFailed the result cancels the future")
 def result_after_failed_cancels(p: Patcher) -> None:
-    def on_confirm(self: ClientCore, message: TaskCancelConfirm, out: Any) -> None:
+    def on_confirm(self: Answers, message: TaskCancelConfirm, out: Any) -> None:
         life = self._tasks.get(message.task_id)
         force = life.force if life is not None else None
         before(self, message, out)
         if life is not None and message.cancel_confirm_type is _FAILED:
             life.force = force
 
-    before = ClientCore._on_confirm
-    p.set(ClientCore, "_on_confirm", on_confirm)
+    before = Answers.confirm
+    p.set(Answers, "confirm", on_confirm)
 
 
 @mutant("FUT-03", "cancel() of a completed future returns False, as in concurrent.futures")
@@ -294,13 +306,13 @@ def malformed_ends_the_client(p: Patcher) -> None:
 
 @mutant("TSK-01", "an answer for a task of somebody else ends a task of this client")
 def any_id_will_do(p: Patcher) -> None:
-    def on_confirm(self: ClientCore, message: TaskCancelConfirm, out: Any) -> None:
+    def on_confirm(self: Answers, message: TaskCancelConfirm, out: Any) -> None:
         if message.task_id not in self._tasks and self._tasks:
             message = TaskCancelConfirm(next(iter(self._tasks)), message.cancel_confirm_type)
         before(self, message, out)
 
-    before = ClientCore._on_confirm
-    p.set(ClientCore, "_on_confirm", on_confirm)
+    before = Answers.confirm
+    p.set(Answers, "confirm", on_confirm)
 
 
 @mutant("CAN-04", "a task that was not sent yet is sent although it was canceled")

@@ -19,6 +19,13 @@ from reference_impl.object_storage.room import Outcome, Put
 mutant = MUTANTS = Mutants("object-storage")
 
 
+@mutant("STO-27", "the deletion of everything of an owner deletes nothing")
+def everything_is_nothing(p: Patcher) -> None:
+    from reference_impl.object_storage import core
+
+    p.set(core, "EVERYTHING", b"")
+
+
 @mutant("STO-09", "a set is not answered")
 def set_not_answered(p: Patcher) -> None:
     _responses(p, lambda r: None if r.type == ResponseType.SET_OK else r)

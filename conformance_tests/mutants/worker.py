@@ -35,6 +35,13 @@ _FAILED = TaskCancelConfirmType.CANCEL_FAILED
 _NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
 
 
+@mutant("LIV-18", "a worker whose connection was cut goes on as if nothing were lost")
+def cut_not_noticed(p: Patcher) -> None:
+    from reference_impl.worker.agent import Agent
+
+    p.set(Agent, "_renew", lambda self, slot, now, usage: None)
+
+
 @mutant("WRK-06", "a Task whose id is held already runs twice")
 def duplicate_runs(p: Patcher) -> None:
     def task(self: WorkerCore, envelope: Envelope, now: float) -> Any:

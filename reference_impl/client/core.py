@@ -6,10 +6,8 @@ Here is what each call and each message means for the tasks. ``lives`` is what t
 what is stored and deleted for them, ``foreign`` the cancels of other tasks, ``liveness`` whether the scheduler can be
 heard.
 
-A cancel of a sent task asks the scheduler; whatever comes first, a TaskCancelConfirm or the TaskResult, is its
-answer (CAN-01). While a cancel is in flight a TaskResult ends the task as canceled (FUT-02); after ``cancelFailed``
-no cancel is in flight any more and the task ends as if nobody had asked (FUT-01). A task that was never sent, and one
-whose result is being fetched, are canceled here, since the scheduler does not have them.
+A cancel of a sent task asks the scheduler (``answers``). A task that was never sent, and one whose result is being
+fetched, are canceled here, since the scheduler does not have them.
 """
 
 from __future__ import annotations
@@ -39,9 +37,8 @@ from protocol.messages import (
     TaskCancelFlags,
     TaskLog,
     TaskResult,
-    TaskResultType,
 )
-from protocol.payloads import ResultMetadata
+from reference_impl.client.answers import Answers
 from reference_impl.client.foreign import ForeignCancels
 from reference_impl.client.graphs import PendingGraph, graph_message
 from reference_impl.client.instructions import (
@@ -50,9 +47,7 @@ from reference_impl.client.instructions import (
     CancelAnswer,
     Canceled,
     Complain,
-    Completed,
     ConnectStorage,
-    End,
     Finish,
     Informed,
     Instruction,
@@ -69,14 +64,8 @@ from reference_impl.client.lives import Life, Lives, Phase
 from reference_impl.client.objects import KEEP_BYTES, KEEP_OBJECTS, Blob, ObjectTable, Stored
 from reference_impl.client.reunion import Reunion, Verdict
 from reference_impl.client.uploads import New, Uploads
-from reference_impl.errors import RemoteError, SchedulerLost, StorageFull
+from reference_impl.errors import SchedulerLost, StorageFull
 from reference_impl.storage_connection import StorageLost
-
-_ANSWERS = {
-    TaskCancelConfirmType.CANCELED: CancelAnswer.CANCELED,
-    TaskCancelConfirmType.CANCEL_NOT_FOUND: CancelAnswer.NOT_FOUND,
-    TaskCancelConfirmType.CANCEL_FAILED: CancelAnswer.FAILED,
-}
 
 
 class ClientCore:
@@ -101,6 +90,7 @@ class ClientCore:
         self._tasks = self._lives.tasks
         self._graphs = self._lives.graphs
         self._foreign = ForeignCancels()
+        self._answers = Answers(self._lives, self._uploads, self._foreign, self._complain)
         self._reunion = Reunion(identity)
         self._asked_for_storage = False
         self._broken: Broken | None = None  # nothing can be submitted, because of this
@@ -408,7 +398,7 @@ class ClientCore:
         out: list[Instruction] = []
         life = self._tasks.get(task_id)
         if life is not None and life.force is not None:
-            self._on_confirm(TaskCancelConfirm(task_id, TaskCancelConfirmType.CANCEL_FAILED), out)
+            self._answers.confirm(TaskCancelConfirm(task_id, TaskCancelConfirmType.CANCEL_FAILED), out)
         return out
 
     def message(self, message: Message, now: float) -> list[Instruction]:
@@ -416,9 +406,9 @@ class ClientCore:
         self._liveness.hear(now)
         out: list[Instruction] = []
         if isinstance(message, TaskResult):
-            self._on_result(message, out)
+            self._answers.result(message, out)
         elif isinstance(message, TaskCancelConfirm):
-            self._on_confirm(message, out)
+            self._answers.confirm(message, out)
         elif isinstance(message, ClientHeartbeatEcho):
             self._on_echo(message, now, out)
         elif isinstance(message, TaskLog):
@@ -466,77 +456,6 @@ class ClientCore:
             out += [Send(TaskCancel(task_id, TaskCancelFlags(True))) for task_id in self._given_up]
             self._given_up = []
             self._resume(out)
-
-    def _on_result(self, message: TaskResult, out: list[Instruction]) -> None:
-        life = self._tasks.get(message.task_id)
-        if life is None:
-            self._foreign.answered(message.task_id, CancelAnswer.RESULT, out)
-            if (graph := self._graphs.get(message.task_id)) is None:
-                self._uploads.discard(message.results, out)
-            elif graph.graph.task_id == message.task_id:
-                self._on_graph_result(graph, message, out)
-            return  # else it is a node whose result other nodes may need: the scheduler deletes it (GRA-08)
-        if life.phase is not Phase.SENT:
-            self._complain(f"a TaskResult for the task {message.task_id.hex()}, which has none to come", out)
-            return
-        if life.force is not None:
-            self._lives.finish(life, Canceled(), CancelAnswer.RESULT, out)
-            self._lives.not_wanted(life, message.results, out)
-            return
-        try:
-            metadata = ResultMetadata.from_bytes(message.metadata)
-        except MalformedMessage as error:
-            metadata = None
-            self._complain(str(error), out)
-        if message.result_type is TaskResultType.FAILED_WORKER_DIED:
-            self._lives.finish(life, Completed(message.result_type, b"", metadata), None, out)
-            self._lives.not_wanted(life, message.results, out)
-        elif not message.results:
-            text = f"the task ended ({message.result_type.name.lower()}), but its TaskResult names no object"
-            self._lives.finish(life, Broken(RemoteError, text), None, out)
-        else:
-            wanted, *others = message.results
-            self._lives.fetch(life, (message.result_type, metadata, wanted), out)
-            if others:
-                self._lives.not_wanted(life, tuple(others), out)
-
-    def _on_graph_result(self, graph: PendingGraph, message: TaskResult, out: list[Instruction]) -> None:
-        """The last answer of a graph. What has none by now gets none (GRA-11)."""
-        end: End
-        if message.result_type is TaskResultType.FAILED_WORKER_DIED:
-            end = Completed(message.result_type, b"", None)
-        elif message.result_type is TaskResultType.FAILED:
-            end = Broken(RemoteError, "the scheduler did not run the graph; its log says why")
-        else:
-            end = Broken(RemoteError, "the graph has ended without an answer for this node")
-        self._lives.end_graph(graph, end, None, out)
-        self._uploads.discard(message.results, out)
-
-    def _on_confirm(self, message: TaskCancelConfirm, out: list[Instruction]) -> None:
-        answer = _ANSWERS[message.cancel_confirm_type]
-        life = self._tasks.get(message.task_id)
-        graph = self._graphs.get(message.task_id)
-        if graph is not None and graph.sent and message.cancel_confirm_type is TaskCancelConfirmType.CANCELED:
-            if message.task_id == graph.graph.task_id:
-                self._lives.end_graph(graph, Canceled(), answer, out)
-                return
-            for task_id in graph.behind(message.task_id):  # they will never run, whether or not it is said of each
-                behind = self._tasks.get(task_id)
-                if behind is not None and behind is not life:
-                    self._lives.finish(behind, Canceled(), answer, out)
-        if life is None:
-            self._foreign.answered(message.task_id, answer, out)
-            return  # else it follows a TaskResult that was the answer already (CAN-07)
-        if life.phase is not Phase.SENT:
-            return
-        if answer is not CancelAnswer.FAILED:
-            self._lives.finish(life, Canceled(), answer, out)
-        elif life.force is not None:
-            # After an escalation from unforced to forced this may answer only the first of the two: then the other
-            # answer still ends the task. Nobody waits longer than needed.
-            life.force = None
-            tokens, life.tokens = tuple(life.tokens), []
-            out.append(Answered(message.task_id, answer, tokens))
 
     def _complain(self, text: str, out: list[Instruction]) -> None:
         self.dropped += 1

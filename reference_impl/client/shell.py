@@ -253,7 +253,7 @@ class ClientThread:
                 raise SchedulerUnreachable(f"{self.address} can't be used as a scheduler's address: {error}") from None
             self._poller = new_poller()
             self._poller.register(self._socket)
-            self._poller.register(self._watch.socket)
+            self._poller.watch(self._watch.socket)
             self._poller.register(self._wakeup.fileno())
             self._loop()
             linger = GOODBYE_LINGER_MILLISECONDS
@@ -294,6 +294,7 @@ class ClientThread:
                 self._wakeup.clear()
             if self._socket in ready:
                 self._read_scheduler(now)
+                self._storage.flush(now)  # who waits for a result waits for this
             if self._watch.socket in ready:
                 self._read_handshakes()
             if self._storage.fileno() in ready:

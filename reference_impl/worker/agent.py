@@ -18,22 +18,19 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-import zmq
-
 from protocol import codec
-from protocol.envelope import Envelope
-from protocol.errors import MalformedMessage
-from protocol.identifiers import ObjectId, TaskId, WorkerId, new_worker_id, result_object_id
+from protocol.identifiers import ObjectId, TaskId, new_worker_id, result_object_id
 from protocol.payloads import ResultMetadata
 from protocol.storage import MAGIC, Buffer
-from reference_impl.access.handshakes import HandshakeWatch, Verdict
+from reference_impl.access.handshakes import Verdict
 from reference_impl.access.settings import PeerAccess
 from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
-from reference_impl.transport import has_message, new_context
+from reference_impl.transport import new_context
 from reference_impl.worker.channel import SUCCESS, Record
 from reference_impl.worker.clients import ClientFinder
+from reference_impl.worker.connection import GOODBYE_MILLISECONDS, Connection
 from reference_impl.worker.core import WorkerCore
 from reference_impl.worker.farewell import take_leave
 from reference_impl.worker.identities import Identities
@@ -67,9 +64,6 @@ from reference_impl.worker.storage_link import StorageLink
 from reference_impl.worker.zygote import Zygote
 
 _LOG = logging.getLogger("worker")
-_DRAIN_MESSAGES = 200  # from one slot's socket before looking at the others again
-_GOODBYE_MILLISECONDS = 500
-_MAX_MESSAGE_BYTES = 64 << 20
 _LATE_SECONDS = 1.0
 _NO_USAGE = Usage()
 _SMALL_BYTES = 1 << 16
@@ -96,13 +90,10 @@ class Serve:
 
 
 class _Slot:
-    identity: WorkerId
-    socket: zmq.Socket[bytes]
-    watch: HandshakeWatch
-
-    def __init__(self, index: int, core: WorkerCore) -> None:
+    def __init__(self, index: int, core: WorkerCore, connection: Connection) -> None:
         self.index = index
         self.core = core
+        self.connection = connection
         self.processor: Processor | None = None
         self.results: list[tuple[TaskId, ObjectId, Buffer]] = []  # to be announced and stored
         self.others: dict[int, Processor] = {}  # by pid: of tasks that are suspended, or were when they were canceled
@@ -149,7 +140,8 @@ class Agent:
         self._verdict = Verdict(serve.access.key.public.name if serve.access is not None else None)
         self._slots: list[_Slot] = []
         for index in range(serve.slots):
-            slot = _Slot(index, WorkerCore(settings, time.monotonic()))
+            connection = Connection(self._context, serve.scheduler, serve.name, serve.access)
+            slot = _Slot(index, WorkerCore(settings, time.monotonic()), connection)
             self._connect(slot)
             self._slots.append(slot)
         self._do = {
@@ -177,40 +169,20 @@ class Agent:
         """In the name of the worker in whose place this one was started."""
         identities = self._serve.identities
         if identities is not None and identities.left:
-            take_leave(identities.left, self._stand_in)
+            take_leave(identities.left, self._slots[0].connection.stand_in)
             identities.forget_left()
-
-    def _stand_in(self, identity: WorkerId) -> zmq.Socket[bytes]:
-        socket = self._socket(identity)
-        socket.connect(str(self._serve.scheduler))
-        return socket
 
     def _connect(self, slot: _Slot) -> None:
         """Under a new name."""
-        slot.identity = slot.core.identity = new_worker_id(self._serve.name)
+        connection = slot.connection
+        connection.open()
+        slot.core.identity = connection.identity
         if self._serve.identities is not None:
-            self._serve.identities.note(slot.index, slot.identity)
-        slot.socket = self._socket(slot.identity)
-        slot.watch = HandshakeWatch(slot.socket, cuts=True)
+            self._serve.identities.note(slot.index, connection.identity)
         if not slot.index and (not self._verdict.done or self._serve.access is not None):
             # What one learns, all learn.
-            self._reactor.register(slot.watch.socket, partial(self._handshakes_ended, slot))
-        slot.socket.connect(str(self._serve.scheduler))
-        self._reactor.register(slot.socket, partial(self._receive, slot))
-
-    def _socket(self, identity: WorkerId) -> zmq.Socket[bytes]:
-        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        for option, value in (
-            (zmq.RCVHWM, 0),
-            (zmq.SNDHWM, 0),
-            (zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES),
-            (zmq.TCP_KEEPALIVE, 1),
-        ):
-            socket.setsockopt(option, value)
-        socket.setsockopt(zmq.IDENTITY, identity)
-        if self._serve.access is not None:
-            self._serve.access.secure(socket)
-        return socket
+            self._reactor.watch(connection.watch.socket, partial(self._handshakes_ended, slot))
+        self._reactor.register(connection.socket, partial(self._receive, slot))
 
     def __enter__(self) -> Agent:
         return self
@@ -225,8 +197,8 @@ class Agent:
         self._pool.close()
         self._storage.close()
         for slot in self._slots:
-            slot.watch.close()
-        self._context.destroy(linger=_GOODBYE_MILLISECONDS)
+            slot.connection.watch.close()
+        self._context.destroy(linger=GOODBYE_MILLISECONDS)
         if self._serve.identities is not None:
             self._serve.identities.close()
 
@@ -316,22 +288,21 @@ class Agent:
             usage = _NO_USAGE
             if slot.core.wants_usage(now):  # a heartbeat is due
                 usage = self._usage(slot, now)
-                if slot.watch.cut():
+                if slot.connection.watch.cut():
                     self._renew(slot, now, usage)
             self._carry_out(slot, slot.core.tick(now, usage))
 
     def _renew(self, slot: _Slot, now: float, usage: Usage) -> None:
         """Its connection was cut. It leaves under its old name and comes back under a new one (IDN-05): what is on its
         way to the old one reaches nobody."""
-        self._reactor.unregister(slot.socket)
-        self._reactor.unregister(slot.watch.socket)
-        slot.watch.close()
-        slot.socket.close(linger=0)
-        slot.socket = self._stand_in(slot.identity)  # libzmq may not connect the other one again
+        connection = slot.connection
+        self._reactor.unregister(connection.socket)
+        self._reactor.unregister(connection.watch.socket)
+        connection.open_again()
         self._carry_out(slot, slot.core.part())
-        slot.socket.close(linger=_GOODBYE_MILLISECONDS)
+        connection.take_leave()
         self._connect(slot)
-        self._log.note(logging.WARNING, slot.identity, "the connection to the scheduler was cut: registers anew")
+        self._log.note(logging.WARNING, connection.identity, "the connection to the scheduler was cut: registers anew")
         self._carry_out(slot, slot.core.come_back(now, usage))
 
     def _usage(self, slot: _Slot, now: float) -> Usage:
@@ -342,9 +313,9 @@ class Agent:
     # ---- events ----
 
     def _handshakes_ended(self, slot: _Slot) -> None:
-        refusal = self._verdict.refusal(slot.watch.ended())
+        refusal = self._verdict.refusal(slot.connection.watch.ended())
         if self._verdict.done and self._serve.access is None:  # what can still be refused is a key
-            self._reactor.unregister(slot.watch.socket)
+            self._reactor.unregister(slot.connection.watch.socket)
         if refusal is not None:
             text = f"the scheduler at {self._serve.scheduler} {refusal.what}"
             if refusal.certain:
@@ -353,28 +324,12 @@ class Agent:
                 _LOG.error("%s (%s); trying on", text, refusal.hint)
 
     def _receive(self, slot: _Slot) -> None:
-        receive, option = slot.socket.recv, slot.socket.getsockopt
-        for count in range(_DRAIN_MESSAGES):
-            if count == 1 and not has_message(slot.socket):  # often there is one only
-                return
-            try:
-                frame = receive(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            now = time.monotonic()
-            if option(zmq.RCVMORE):
-                frames = 1
-                while option(zmq.RCVMORE):
-                    receive(zmq.NOBLOCK)
-                    frames += 1
-                self._carry_out(slot, slot.core.malformed(f"{frames} frames instead of one"))
-                continue
-            try:
-                envelope = Envelope.parse(frame)
-            except MalformedMessage as error:
-                self._carry_out(slot, slot.core.malformed(str(error)))
-                continue
-            self._carry_out(slot, slot.core.received(envelope, now))
+        core = slot.core
+        for message, now in slot.connection.receive():
+            if isinstance(message, str):
+                self._carry_out(slot, core.malformed(message))
+            else:
+                self._carry_out(slot, core.received(message, now))
 
     def _storage_ready(self) -> None:
         now = time.monotonic()
@@ -457,13 +412,7 @@ class Agent:
             do[type(instruction)](slot, instruction)
 
     def _send(self, slot: _Slot, instruction: Send) -> None:
-        frame = codec.encode(instruction.message)
-        try:
-            slot.socket.send(frame, zmq.NOBLOCK)
-        except zmq.Again:  # libzmq closes the connection of a message above MAXMSGSIZE, and does not open another
-            slot.socket.disconnect(str(self._serve.scheduler))
-            slot.socket.connect(str(self._serve.scheduler))
-            slot.socket.send(frame, zmq.NOBLOCK)
+        slot.connection.send(codec.encode(instruction.message))
 
     def _fetch(self, slot: _Slot, instruction: Fetch) -> None:
         holder = (slot.index, instruction.task_id)
@@ -534,19 +483,22 @@ class Agent:
 
     def _store(self, slot: _Slot, instruction: Store) -> None:
         task_id, owner, payload = instruction
-        slot.results.append((task_id, result_object_id(owner, slot.identity, task_id), payload))
+        slot.results.append((task_id, result_object_id(owner, slot.connection.identity, task_id), payload))
         self._reactor.soon(self._store_results)
 
     def _store_results(self) -> None:
-        """Announces all results that came together, then stores them."""
-        for slot in self._slots:
-            results, slot.results = slot.results, []
-            self._carry_out(
-                slot, slot.core.storing([(task_id, name, len(payload)) for task_id, name, payload in results])
-            )
+        """Stores all results that came together, and announces them while they are on their way."""
+        all_results = [(slot, slot.results) for slot in self._slots if slot.results]
+        for slot, results in all_results:
+            slot.results = []
             for task_id, name, payload in results:
                 done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
                 self._storage.store(name, payload, done, refused)
+        self._storage.flush(time.monotonic())
+        for slot, results in all_results:
+            self._carry_out(
+                slot, slot.core.storing([(task_id, name, len(payload)) for task_id, name, payload in results])
+            )
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
@@ -575,7 +527,7 @@ class Agent:
             pass
 
     def _note(self, slot: _Slot, instruction: Note) -> None:
-        self._log.note(instruction.level, slot.identity, instruction.text)
+        self._log.note(instruction.level, slot.connection.identity, instruction.text)
 
     def _end(self, slot: _Slot | None, instruction: End) -> None:
         if self._ended is None:

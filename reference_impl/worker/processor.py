@@ -64,11 +64,14 @@ class _Output:
         else:
             sys.stderr = sys.__stderr__ = stream  # type: ignore[misc]
 
-    def settle(self) -> None:
-        """Everything that the task wrote is in the pipes; the next task finds things as this one did."""
+    def flush(self) -> None:
+        """Everything that the task wrote is in the pipes."""
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or something else by now
                 stream.flush()
+
+    def settle(self) -> None:
+        """The next task finds things as this one did."""
         for number, kept in self._kept.items():
             try:
                 same = self._identity(number) == self._is[number]
@@ -140,7 +143,7 @@ class _Processor:
     def serve(self) -> None:
         """Until the agent closes the channel."""
         pid = os.getpid()
-        run, settle = self._run, self._output.settle
+        run, output = self._run, self._output
         self._send(READY, bytes(16), 0.0, 0.0, [])
         while True:
             claim = os.read(self._claims, CLAIM.size)
@@ -161,10 +164,11 @@ class _Processor:
                 os._exit(0)  # a task forked, and this is the child coming back from it: only one of the two answers
             del arguments
             signal.setitimer(signal.ITIMER_REAL, 0)  # the alarm that a task has set is not for the next one
-            settle()
-            self._orphans.reap()
+            output.flush()
             self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
             del payload
+            output.settle()
+            self._orphans.reap()
 
     def _receive(self) -> tuple[Work, list[bytes | _Kept]] | None:
         """The next task and its arguments; None when the agent has closed the channel."""

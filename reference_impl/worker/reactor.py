@@ -24,6 +24,11 @@ class Reactor:
         self._handlers[key] = handler
         self._poller.register(key)
 
+    def watch(self, socket: Any, handler: Handler) -> None:
+        """The same for a ZeroMQ socket from which messages are only received, each time until there are none."""
+        self._handlers[socket] = handler
+        self._poller.watch(socket)
+
     def unregister(self, key: Any) -> None:
         """No error if it is not registered. To be called before a descriptor is closed."""
         if self._handlers.pop(key, None) is not None:

@@ -205,11 +205,11 @@ def test_a_large_object_does_not_push_out_the_small_ones() -> None:
 
 def test_deletions_travel_in_batches() -> None:
     world = World(keep_objects=10_000)
-    for number in range(1200):
+    for number in range(250):
         world.complete(world.submit(b"%d" % number))
     world.pass_time(0.2)
     deletes = [m for m in world.sent(ObjectInstruction) if m.instruction_type is ObjectInstructionType.DELETE]
-    assert [len(message.object_metadata.object_ids) for message in deletes] == [500, 500, 200]
+    assert [len(message.object_metadata.object_ids) for message in deletes] == [100, 100, 50]
 
 
 def test_objects_of_others_and_of_living_tasks_are_not_deleted_as_results() -> None:
