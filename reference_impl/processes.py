@@ -24,6 +24,20 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
+class Losses:
+    """How often something was lost and may be replaced. Times are in seconds, on any clock."""
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._limit = limit
+        self.seconds = seconds
+        self._times: list[float] = []
+
+    def lost(self, now: float) -> int:
+        """It was lost once more. How often that was too often in ``seconds``; 0 as long as it is replaced."""
+        self._times = [at for at in self._times if now - at < self.seconds] + [now]
+        return len(self._times) if len(self._times) > self._limit else 0
+
+
 class StopSignals:
     """SIGTERM and SIGINT as readiness of a socket: poll ``fileno()``, then stop. For the main thread only.
 

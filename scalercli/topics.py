@@ -263,6 +263,10 @@ STARTING AND ENDING
     and logs stay. For a cluster elsewhere, only the session with it ends.
 
 WHEN SOMETHING DIES
+    A worker process that is killed is started again at once, and the log says
+    so. Its tasks run again; one that has lost three workers ends as
+    worker-died. If it ends more than five times in a minute, the cluster ends.
+
     A session whose agent or whose scheduler was killed is noticed by the next
     command that needs it: it says so on stderr and starts the cluster again as
     it was. Tasks that were not over are lost then, and say so; scalercli retry

@@ -12,12 +12,14 @@ import signal
 import socket
 import sys
 from functools import partial
+from pathlib import Path
 
 from reference_impl.access.keys import KeyFileError
 from reference_impl.access.settings import add_peer_options, keys_for_tasks, peer_access
 from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail, task_memory
 from reference_impl.processes import StopSignals
 from reference_impl.worker.family import become_subreaper
+from reference_impl.worker.identities import Identities
 from reference_impl.worker.zygote import Zygote
 
 
@@ -99,6 +101,14 @@ def _parser() -> RoleParser:
         metavar="SIZE",
         help="how much memory a task may use, with what it starts, for example 2G (default: unlimited); one that "
         "allocates more gets a MemoryError or is killed",
+    )
+    parser.add_argument(
+        "--identities",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="for who starts a worker again that was killed, with the same file: it then takes leave for the killed "
+        "one, whose tasks run again at once and not after the worker timeout",
     )
     parser.add_argument(
         "--drain-seconds",
@@ -192,6 +202,14 @@ def main(argv: list[str] | None = None) -> int:
         except KeyFileError as error:
             return fail(str(error), error.hint, USAGE_ERROR)
         limit = vars(options).get("memory_limit_per_task") or 0
+        path = vars(options).get("identities")
+        try:
+            identities = Identities(path) if path is not None else None
+        except BlockingIOError:
+            return fail(f"{path} is in use by a worker that lives", "--identities needs a file of its own", USAGE_ERROR)
+        except (OSError, ValueError) as error:
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            return fail(f"{path} can't be used: {why}", "--identities needs a file of its own", USAGE_ERROR)
         become_subreaper()  # of what a killed zygote leaves behind
         # It imports what tasks need while this process imports what it needs itself.
         zygote = Zygote(str(options.scheduler_address), limit, keys_for_tasks(access))
@@ -220,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
             access,
             options.hard_processor_suspend,
             options.drain_seconds,
+            identities,
         )
         facts = {"scheduler": options.scheduler_address, "slots": options.concurrency}
         try:

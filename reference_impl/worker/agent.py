@@ -32,6 +32,8 @@ from reference_impl.worker.channel import SUCCESS, Record
 from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.connection import GOODBYE_MILLISECONDS, Connection
 from reference_impl.worker.core import WorkerCore
+from reference_impl.worker.farewell import take_leave
+from reference_impl.worker.identities import Identities
 from reference_impl.worker.instructions import (
     End,
     Fetch,
@@ -84,6 +86,7 @@ class Serve:
     access: PeerAccess | None = None
     hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
     drain_seconds: float = 0.0  # how long tasks may go on after a stop signal
+    identities: Identities | None = None  # where to keep ours, for who is started in our place
 
 
 class _Slot:
@@ -162,11 +165,20 @@ class Agent:
         }
         self._pool = Pool(serve.slots + 1, zygote, self._reactor, self)
 
+    def _take_leave(self) -> None:
+        """In the name of the worker in whose place this one was started."""
+        identities = self._serve.identities
+        if identities is not None and identities.left:
+            take_leave(identities.left, self._slots[0].connection.stand_in)
+            identities.forget_left()
+
     def _connect(self, slot: _Slot) -> None:
         """Under a new name."""
         connection = slot.connection
         connection.open()
         slot.core.identity = connection.identity
+        if self._serve.identities is not None:
+            self._serve.identities.note(slot.index, connection.identity)
         if not slot.index and (not self._verdict.done or self._serve.access is not None):
             # What one learns, all learn.
             self._reactor.watch(connection.watch.socket, partial(self._handshakes_ended, slot))
@@ -187,6 +199,8 @@ class Agent:
         for slot in self._slots:
             slot.connection.watch.close()
         self._context.destroy(linger=GOODBYE_MILLISECONDS)
+        if self._serve.identities is not None:
+            self._serve.identities.close()
 
     # ---- the loop ----
 
@@ -387,6 +401,7 @@ class Agent:
     def _maybe_ready(self) -> None:
         if self._announce is not None and all(slot.processor and slot.core.echoed for slot in self._slots):
             announce, self._announce = self._announce, None
+            self._take_leave()
             announce()
 
     # ---- instructions ----

@@ -39,11 +39,17 @@ class Connection:
     def open(self) -> None:
         """Connects under a new identity."""
         self.identity = new_worker_id(self._name)
-        self.socket = self._dealer()
+        self.socket = self._dealer(self.identity)
         self.watch = HandshakeWatch(self.socket, cuts=True)
         self.socket.connect(self._scheduler)
 
-    def _dealer(self) -> zmq.Socket[bytes]:
+    def stand_in(self, identity: WorkerId) -> zmq.Socket[bytes]:
+        """Another connection, under the identity of a worker that can't connect itself."""
+        dealer = self._dealer(identity)
+        dealer.connect(self._scheduler)
+        return dealer
+
+    def _dealer(self, identity: WorkerId) -> zmq.Socket[bytes]:
         dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         for option, value in (
             (zmq.RCVHWM, 0),
@@ -52,7 +58,7 @@ class Connection:
             (zmq.TCP_KEEPALIVE, 1),
         ):
             dealer.setsockopt(option, value)
-        dealer.setsockopt(zmq.IDENTITY, self.identity)
+        dealer.setsockopt(zmq.IDENTITY, identity)
         if self._access is not None:
             self._access.secure(dealer)
         return dealer
@@ -94,8 +100,7 @@ class Connection:
         """It was cut. Connects once more under the same identity, only to take leave: libzmq may not do it."""
         self.watch.close()
         self.socket.close(linger=0)
-        self.socket = self._dealer()
-        self.socket.connect(self._scheduler)
+        self.socket = self.stand_in(self.identity)
 
     def take_leave(self) -> None:
         """What was sent still leaves; ``open`` may follow."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import Task
 from protocol.storage import Buffer
+from reference_impl.processes import Losses
 from reference_impl.worker.channel import READY, ChannelLost, Record
 from reference_impl.worker.failures import describe_end
 from reference_impl.worker.family import is_ending
@@ -63,7 +64,7 @@ class Pool:
         self._retired: set[int] = set()
         self._stopping: dict[int, Callable[[], None]] = {}  # by pid
         self._handed: dict[Processor, None] = {}  # got tasks that are to be sent
-        self._losses: list[float] = []  # of zygotes, when
+        self._losses = Losses(_LOSSES_LIMIT, _LOSSES_SECONDS)  # of zygotes
         reactor.register(zygote.fileno(), self._reports)
         self.want(size)
 
@@ -169,10 +170,9 @@ class Pool:
 
     def _zygote_lost(self) -> None:
         """A task has killed it, or a person: all processors are gone with it, and come again with another one."""
-        now = time.monotonic()
-        self._losses = [at for at in self._losses if now - at < _LOSSES_SECONDS] + [now]
-        if len(self._losses) > _LOSSES_LIMIT:
-            raise WorkerBroken(f"the process that starts processors ended {len(self._losses)} times in a short while")
+        too_often = self._losses.lost(time.monotonic())
+        if too_often:
+            raise WorkerBroken(f"the process that starts processors ended {too_often} times in a short while")
         _LOG.warning("the process that starts processors was killed: all running tasks have failed")
         self._reactor.unregister(self._zygote.fileno())
         self._zygote = self._zygote.again(self._processors)

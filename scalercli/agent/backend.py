@@ -75,20 +75,36 @@ class Backend:
         )
 
     def watch(self, server: AgentServer, broken: Callable[[str], None]) -> None:
-        """Calls ``broken`` when a process of the embedded cluster has ended."""
+        """Calls ``broken`` when a process of the embedded cluster has ended that is not started again."""
         if not hasattr(os, "pidfd_open"):
             return
         for role, pid in self._processes():
-            fd = os.pidfd_open(pid)
-            self._watched.append(fd)
+            self._watch(server, broken, role, pid)
 
-            def ended(role: str = role, pid: int = pid, fd: int = fd) -> None:
-                server.unwatch(fd)
-                self._watched.remove(fd)
-                os.close(fd)
-                broken(f"the {role} of the embedded cluster (pid {pid}) has ended")
+    def _watch(self, server: AgentServer, broken: Callable[[str], None], role: str, pid: int) -> None:
+        fd = os.pidfd_open(pid)
+        self._watched.append(fd)
 
-            server.watch(fd, ended)
+        def ended() -> None:
+            server.unwatch(fd)
+            self._watched.remove(fd)
+            os.close(fd)
+            self._restart(server, broken, role)
+
+        server.watch(fd, ended)
+
+    def _restart(self, server: AgentServer, broken: Callable[[str], None], role: str) -> None:
+        """This process of the cluster has ended."""
+        from reference_impl.cluster import ClusterFailed
+
+        try:
+            again = self._cluster.restart(role)
+            end_orphans(_ORPHAN_SECONDS, self._cluster.processes.values())  # of its tasks
+            self._watch(server, broken, role, again)
+        except ClusterFailed as error:
+            broken(str(error))
+        except OSError as error:
+            broken(f"the {role} of the embedded cluster was started again and can't be watched: {error.strerror}")
 
     def subscribe(self, server: AgentServer, report: Callable[[Any], None]) -> Subscription:
         """Calls ``report`` with each StateScheduler of the monitor stream."""

@@ -86,7 +86,10 @@ def test_a_killed_scheduler_is_replaced_and_said(shell: Shell) -> None:
     psutil.wait_procs([agent], timeout=30)
     again = shell("scalercli run --cluster lab math:sqrt 9")
     pid = found["processes"]["scheduler"]
-    assert again.stderr == f"note: the scheduler of the embedded cluster (pid {pid}) has ended; starting again\n"
+    assert (
+        again.stderr
+        == f"note: the scheduler of the embedded cluster (pid {pid}) was killed by SIGKILL; starting again\n"
+    )
     assert (again.stdout, again.returncode) == ("3.0\n", 0)
     assert shell("scalercli cluster down lab").returncode == 0
 

@@ -3,6 +3,7 @@ to sessions of their own."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -49,18 +50,34 @@ class Tree:
         self.task += [parent for sleep in self.task if (parent := sleep.parent())]
         assert len(self.task) == 2
 
+    def kill(self, *victims: str) -> None:
+        processes = [self.agent if victim == "agent" else self.roles[victim] for victim in victims]
+        for process in processes:  # so that they can't do anything about each other's end
+            os.kill(process.pid, signal.SIGSTOP)
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):  # who follows a killed worker kills what that has left
+                os.kill(process.pid, signal.SIGKILL)
 
-@pytest.mark.parametrize("victims", [["agent"], ["worker"], ["worker", "zygote"], ["object_storage"]])
-def test_who_is_killed_takes_everything_along(shell: Shell, victims: list[str]) -> None:
+
+@pytest.mark.parametrize("victim", ["agent", "object_storage"])
+def test_who_is_killed_takes_everything_along(shell: Shell, victim: str) -> None:
     tree = Tree(shell)
-    processes = [tree.agent if victim == "agent" else tree.roles[victim] for victim in victims]
-    for process in processes:  # so that they can't do anything about each other's end
-        os.kill(process.pid, signal.SIGSTOP)
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
+    tree.kill(victim)
     wait_gone(tree.all)
     assert shell.processes() == []
     assert shell("scalercli status @last").stdout.split("\t")[1] == "lost"
+
+
+@pytest.mark.parametrize("victims", [["worker"], ["worker", "zygote"]])
+def test_a_worker_takes_its_tasks_along_and_they_start_again_with_another_one(shell: Shell, victims: list[str]) -> None:
+    tree = Tree(shell)
+    below = tree.roles["worker"].children(recursive=True)
+    tree.kill(*victims)
+    wait_gone([tree.roles["worker"], *below])
+    assert shell("scalercli logs -f @last | grep -m2 ready").stdout == "ready\nready\n"
+    assert shell("scalercli cancel @last").stdout.split("\t")[1] == "canceled\n"
+    assert shell("scalercli run math:sqrt 16").stdout == "4.0\n"
+    assert tree.agent.is_running()
 
 
 def test_without_its_zygote_the_task_ends_and_the_cluster_goes_on(shell: Shell) -> None:

@@ -173,6 +173,29 @@ def test_a_task_that_outlives_too_many_workers_fails(tmp_path: Path) -> None:
             future.result(60)
 
 
+def test_a_worker_process_with_several_slots_that_is_started_again_counts_as_one_loss(tmp_path: Path) -> None:
+    """What one of its slots has lost is not given to the next one, which died with it."""
+    fifo = _fifo(tmp_path)
+    with (
+        EmbeddedCluster.start(4, tmp_path / "logs", scheduler_options=("--lost-workers-limit", "2")) as cluster,
+        Client(cluster.scheduler_address) as client,
+    ):
+        future = client.submit(_write_pid_and_sleep_once, str(fifo), str(tmp_path / "flag"))
+        _when_started(fifo)
+        os.kill(cluster.processes["worker"], signal.SIGKILL)
+        assert cluster.restart("worker") == cluster.processes["worker"]
+        assert future.result(30) == "ran again"
+
+
+def test_a_role_that_can_not_be_started_again_says_how_it_ended(tmp_path: Path) -> None:
+    with EmbeddedCluster.start(0, tmp_path) as cluster:
+        os.kill(cluster.processes["scheduler"], signal.SIGKILL)
+        with pytest.raises(
+            ClusterFailed, match=r"the scheduler of the embedded cluster \(pid \d+\) was killed by SIGKILL$"
+        ):
+            cluster.restart("scheduler")
+
+
 def test_a_task_whose_processor_is_killed_fails_and_names_the_signal(client: Client, tmp_path: Path) -> None:
     fifo = _fifo(tmp_path)
     future = client.submit(_write_pid_and_sleep, str(fifo))

@@ -22,6 +22,7 @@ import zmq
 from protocol import codec, storage
 from protocol.identifiers import (
     ClientId,
+    Identity,
     ObjectId,
     TaskId,
     new_client_id,
@@ -30,8 +31,12 @@ from protocol.identifiers import (
     serializer_object_id,
 )
 from protocol.messages import (
+    AnswerValue,
     Argument,
     ArgumentType,
+    InformationAnswer,
+    InformationRequest,
+    InformationResponse,
     Message,
     ObjectInstruction,
     ObjectStorageAddress,
@@ -41,8 +46,10 @@ from protocol.messages import (
     TaskCancelConfirmType,
     TaskCancelFlags,
     TaskResult,
+    VersionInfo,
     WorkerHeartbeat,
     WorkerHeartbeatEcho,
+    WorkerInfo,
 )
 from protocol.payloads import TaskMetadata
 from protocol.storage import RequestType, ResponseType
@@ -143,6 +150,7 @@ class Cluster:
         self.context = zmq.Context()
         self.router = self.context.socket(zmq.ROUTER)
         self.router.linger = 0
+        self.router.router_handover = True
         self.address = f"tcp://127.0.0.1:{self.router.bind_to_random_port('tcp://127.0.0.1')}"
         self.storage = Storage()
         self.storage_port = self.storage.port
@@ -152,19 +160,26 @@ class Cluster:
         self.heartbeats: dict[bytes, WorkerHeartbeat] = {}
         self.inbox: list[tuple[bytes, Message]] = []
         self.echoing = True
+        self.known: dict[bytes, int] | None = None
+        """How much each worker holds, if questions are answered."""
         self.ready_line = ""
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "reference_impl.worker", self.address, "-c", str(slots)),
-                *("--heartbeat-interval-seconds", "0.1", "--die-with-parent", str(os.getpid()), *options),
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.command = [
+            *(sys.executable, "-m", "reference_impl.worker", self.address, "-c", str(slots)),
+            *("--heartbeat-interval-seconds", "0.1", "--die-with-parent", str(os.getpid()), *options),
+        ]
+        self.process = self._start()
         if start:
             self.wait_ready()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def kill_and_start(self) -> None:
+        """The worker is killed, and another one started in its place, with the same options."""
+        self.process.kill()
+        self.process.communicate()
+        self.heartbeats.clear()
+        self.process = self._start()
 
     def wait_ready(self) -> None:
         assert self.process.stdout is not None
@@ -198,6 +213,12 @@ class Cluster:
             self.heartbeats[sender] = message
             if self.echoing:
                 self.send(WorkerHeartbeatEcho(ObjectStorageAddress("127.0.0.1", self.storage_port)), sender)
+        elif isinstance(message, InformationRequest) and self.known is not None:
+            query = codec.decode_query(message.request)
+            workers = tuple(WorkerInfo(Identity(worker), held=held) for worker, held in self.known.items())
+            value: AnswerValue = workers if query.variant == "workers" else VersionInfo()
+            answer = InformationAnswer(query.query_id, query.variant, value)
+            self.send(InformationResponse(codec.encode_answer(answer)), sender)
         else:
             self.inbox.append((sender, message))
         return True
