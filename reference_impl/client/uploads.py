@@ -10,7 +10,7 @@ from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMe
 from reference_impl.client.instructions import Abandon, Instruction, Send, Store
 from reference_impl.client.objects import Blob, ObjectTable, Stored
 
-DELETE_DELAY_SECONDS = 0.1
+DELETE_DELAY_SECONDS = 0.02
 DELETE_BATCH = 100
 _ANNOUNCED = 500
 _AHEAD_BYTES = 1 << 18
