@@ -291,10 +291,11 @@ class StorageChannel(Channel):
         self._stub = stub
         self._gate_port = gate_port
         self._next = len(stub.records)
-        self._read: deque[Incoming] = deque()
+        self._reads: deque[tuple[bytes, bytes]] = deque()  # object id, prefix
 
     def send_message(self, kind: str, fields: Fields) -> None:
-        """``put`` stores an object, ``read`` makes a ``content`` come, ``drop`` deletes one."""
+        """``put`` stores an object, ``drop`` deletes one, ``read`` makes a ``content`` come as soon as the object is
+        there: a peer may name it in a message that overtakes it."""
         object_id = fields.get("objectId", b"")
         prefix = fields.get("prefix", b"")
         prefix = prefix.encode() if isinstance(prefix, str) else prefix
@@ -307,14 +308,7 @@ class StorageChannel(Channel):
         elif kind in _CONTROLS:
             _CONTROLS[kind](self._stub)
         elif kind == "read":
-            content = self._stub.objects.get(object_id)
-            if content is None:
-                found: Fields = {"missing": True}
-            elif not content.startswith(prefix):
-                found = {"unreadable": f"it does not begin with {prefix!r}", "size": len(content)}
-            else:
-                found = payloads.read(content[len(prefix) :])
-            self._read.append(Incoming("content", {"objectId": object_id, **found}))
+            self._reads.append((object_id, prefix))
         else:
             raise BadFields(f"the storage can't send {kind}; it can put, drop, read, refuse, {', '.join(_CONTROLS)}")
 
@@ -322,17 +316,30 @@ class StorageChannel(Channel):
         raise SetupFailed("this storage only answers")
 
     def receive(self, seconds: float) -> Incoming | None:
-        if self._read:
-            return self._read.popleft()
         deadline = time.monotonic() + seconds
         with self._stub.changed:
-            while self._next >= len(self._stub.records):
+            while True:
+                if self._reads and self._reads[0][0] in self._stub.objects:
+                    return self._content()
+                if self._next < len(self._stub.records):
+                    break
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._stub.changed.wait(left):
-                    return None
+                    return self._content() if self._reads else None
             name, object_id = self._stub.records[self._next]
             self._next += 1
             return Incoming(name, {"identity" if name == "connected" else "objectId": object_id})
+
+    def _content(self) -> Incoming:
+        object_id, prefix = self._reads.popleft()
+        content = self._stub.objects.get(object_id)
+        if content is None:
+            found: Fields = {"missing": True}
+        elif not content.startswith(prefix):
+            found = {"unreadable": f"it does not begin with {prefix!r}", "size": len(content)}
+        else:
+            found = payloads.read(content[len(prefix) :])
+        return Incoming("content", {"objectId": object_id, **found})
 
     def close(self) -> None:
         pass
