@@ -94,6 +94,12 @@ class EmbeddedCluster:
         self._ready(name)
         return self._children[name].pid
 
+    def add_manager(self, limit: int, options: Sequence[str] = ()) -> int:
+        """Starts a worker manager, which runs up to ``limit`` workers as there is work; returns its process id."""
+        self._spawn("worker_manager", self.scheduler_address, "--max", str(limit), *options)
+        self._ready("worker_manager")
+        return self._children["worker_manager"].pid
+
     def restart(self, role: str) -> int:
         """Starts a worker process again that has ended, and does not wait until it is ready: then what its predecessor
         held goes elsewhere. Returns the process id.
