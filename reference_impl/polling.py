@@ -121,6 +121,9 @@ class _EpollPoller:
 
 
 class _ZmqPoller(zmq.Poller):
+    def register(self, key: Any, flags: int = READ) -> None:
+        super().register(key, flags)
+
     def watch(self, socket: zmq.Socket[bytes]) -> None:
         self.register(socket, READ)
 

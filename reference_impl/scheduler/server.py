@@ -8,6 +8,7 @@ for deleting what clients leave behind.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -59,6 +60,7 @@ _STORAGE_FINISH_SECONDS = 2.0
 _MAX_RECEIVED_MESSAGES = 100  # of one peer, that wait to be read; it waits when there are more
 _RECEIVED_BYTES = 1 << 16  # of one peer, in the kernel: libzmq takes them all at once while the other peers wait
 _FREE_PORT_TRIES = 50
+_CLOSE_SECONDS = 3.0
 _REBIND_SECONDS, _REBIND_PAUSE_SECONDS = 1.0, 0.001
 
 
@@ -118,7 +120,10 @@ class SchedulerServer:
         """Closes every socket; what was sent still leaves, for up to half a second."""
         self._storage.close()
         self._door.close()
-        self._context.destroy(linger=500)
+        # libzmq was seen to wait for ever where a peer had not taken what was sent to it.
+        closing = threading.Thread(target=self._context.destroy, args=(500,), daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
 
     def _set_options(self) -> None:
         for option, value in (
