@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -23,11 +24,7 @@ def no_limit(p: Patcher) -> None:
 
 @mutant("LIM-02", "one task more than the limit is taken")
 def one_above_the_limit(p: Patcher) -> None:
-    def check(self: Admission, client_id: Any, count: int, size: int) -> None:
-        before(self, client_id, count - 1, size)
-
-    before = Admission.check
-    p.set(Admission, "check", check)
+    _counted(p, lambda count: count - 1)
 
 
 @mutant("LIM-02", "a task for which there is no room is not answered")
@@ -45,11 +42,7 @@ def refused_without_a_reason(p: Patcher) -> None:
 
 @mutant("LIM-04", "a graph counts as one task, however many nodes it has")
 def graph_is_one_task(p: Patcher) -> None:
-    def check(self: Admission, client_id: Any, count: int, size: int) -> None:
-        before(self, client_id, min(count, 1), size)
-
-    before = Admission.check
-    p.set(Admission, "check", check)
+    _counted(p, lambda count: min(count, 1))
 
 
 @mutant("LIM-05", "a client with too many objects may go on")
@@ -77,3 +70,13 @@ def no_handover(p: Patcher) -> None:
 
     before = SchedulerServer._set_options
     p.set(SchedulerServer, "_set_options", set_options)
+
+
+def _counted(p: Patcher, change: Callable[[int], int]) -> None:
+    """Where tasks are counted, ``count`` more of them are taken for another number."""
+
+    def check(self: Admission, client_id: Any, count: int, size: int) -> None:
+        before(self, client_id, change(count), size)
+
+    before = Admission.check
+    p.set(Admission, "check", check)

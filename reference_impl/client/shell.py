@@ -233,6 +233,7 @@ class ClientThread:
 
     def _run(self) -> None:
         context = new_context()
+        self._poller = new_poller()
         linger = 0
         failure: BaseException | None = None
         try:
@@ -251,7 +252,6 @@ class ClientThread:
                 self._socket.connect(str(self.address))
             except (zmq.ZMQError, OSError) as error:
                 raise SchedulerUnreachable(f"{self.address} can't be used as a scheduler's address: {error}") from None
-            self._poller = new_poller()
             self._poller.register(self._socket)
             self._poller.watch(self._watch.socket)
             self._poller.register(self._wakeup.fileno())
@@ -273,6 +273,7 @@ class ClientThread:
             _log.exception("the client's thread failed")
         finally:
             self._end_everything(failure)
+            self._poller.close()
             context.destroy(linger)
             self._storage.close()
             self._wakeup.close()

@@ -487,18 +487,15 @@ class Agent:
         self._reactor.soon(self._store_results)
 
     def _store_results(self) -> None:
-        """Stores all results that came together, and announces them while they are on their way."""
-        all_results = [(slot, slot.results) for slot in self._slots if slot.results]
-        for slot, results in all_results:
-            slot.results = []
-            for task_id, name, payload in results:
-                done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
-                self._storage.store(name, payload, done, refused)
-        self._storage.flush(time.monotonic())
-        for slot, results in all_results:
+        """Announces all results that came together, then stores them (WRK-03)."""
+        for slot in self._slots:
+            results, slot.results = slot.results, []
             self._carry_out(
                 slot, slot.core.storing([(task_id, name, len(payload)) for task_id, name, payload in results])
             )
+            for task_id, name, payload in results:
+                done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
+                self._storage.store(name, payload, done, refused)
 
     def _forget(self, slot: _Slot, instruction: Forget) -> None:
         self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
