@@ -19,11 +19,14 @@ def running(request: pytest.FixtureRequest) -> Iterator[Running]:
         assert process.stdout is not None
         assert process.stderr is not None
         with process:
-            facts = dict(word.split("=", 1) for word in process.stdout.readline().split()[2:])
-            running = Running(process, Address.parse(facts["address"]), Address.parse(facts["monitor"]))
-            yield running
-            running.close()
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-            assert process.stderr.read() == ""
+            try:
+                facts = dict(word.split("=", 1) for word in process.stdout.readline().split()[2:])
+                running = Running(process, Address.parse(facts["address"]), Address.parse(facts["monitor"]))
+                yield running
+                running.close()
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+                assert process.stderr.read() == ""
+            finally:
+                process.kill()  # one that does not end fails its test, and is not left behind
