@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -25,6 +26,7 @@ from protocol.messages import (
 )
 from reference_impl.addresses import Address
 from reference_impl.scheduler.instructions import Instruction, Send, StoreThenSend
+from reference_impl.scheduler.outbox import Outbox
 from reference_impl.scheduler.storage_link import StorageLink
 from tests.scheduler.processes import Running, exchange
 from tests.scheduler.world import C1
@@ -81,6 +83,41 @@ def test_lim07_the_tasks_of_a_worker_that_never_reads_go_elsewhere(running: Runn
         worker.send(codec.encode(TaskResult(task.task_id, TaskResultType.SUCCESS)))
     results = [codec.decode(client.recv()) for _ in tasks]
     assert {result.task_id for result in results if isinstance(result, TaskResult)} == {task.task_id for task in tasks}
+
+
+class _HeardLate(threading.Event):
+    """Of what is long since so, the thread that says it had no time to run yet."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
+
+
+class _Tracking:
+    """A ROUTER that lets go of messages when it is told to, but for the first."""
+
+    def __init__(self) -> None:
+        self.kept: list[threading.Event] = []
+
+    def send_multipart(self, frames: object, flags: int, copy: bool = True, track: bool = False) -> object:
+        if not track:
+            return None
+        self.kept.append(threading.Event() if self.kept else _HeardLate())
+        return zmq.MessageTracker(self.kept[-1])
+
+
+def test_lim07_who_reads_is_not_lost_because_that_is_heard_late() -> None:
+    router = _Tracking()
+    outbox = Outbox(router, 2 << 20)  # type: ignore[arg-type]
+    frame = bytes(1 << 20)
+    for _ in range(2):
+        outbox.send(C1, frame)
+    outbox.send(C1, frame)
+    with pytest.raises(zmq.Again):
+        outbox.send(C1, frame)  # this one does not read
+    assert len(router.kept) == 3
+    router.kept[1].set()
+    outbox.send(C1, frame)
 
 
 def test_lim03_a_storage_that_says_nothing_does_not_prevent_a_refusal() -> None:
