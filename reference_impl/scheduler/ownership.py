@@ -8,13 +8,21 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from protocol.envelope import Envelope
-from protocol.identifiers import Identity, ObjectId, Role, everything_of, result_object_id, role_of
+from protocol.identifiers import (
+    Identity,
+    ObjectId,
+    Role,
+    everything_of,
+    result_object_id,
+    role_of,
+    serializer_object_id,
+)
 from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata, TaskResult
 from reference_impl.scheduler.instructions import DeleteObjects
 from reference_impl.scheduler.limits import Limits
 from reference_impl.scheduler.objects import ObjectRegistry
 from reference_impl.scheduler.peers import Peers
-from reference_impl.scheduler.records import TaskRecord, WorkerRecord
+from reference_impl.scheduler.records import ClientRecord, TaskRecord, WorkerRecord
 from reference_impl.scheduler.turn import Turn, shown
 
 _DELETED_AT_ONCE = 10_000
@@ -122,16 +130,14 @@ class Ownership:
         if results:
             self._unsure.append((sure_at, worker.worker_id, results))
 
-    def client_silent(self, client: Identity, sure_at: float) -> None:
-        """A client that did not say goodbye may have stored what it has told nobody. If it lives, it may come back and
-        store more."""
-        self._unsure.append((sure_at, client, [everything_of(client)]))
-
     def there(self, peer: Identity) -> None:
         """A heartbeat of a peer: if it was lost, it lives. (A worker may get the same task again, and store its result
         in the same place.)"""
-        if self._unsure:
+        if any(who == peer for _, who, _ in self._unsure):
             self._unsure = [lost for lost in self._unsure if lost[1] != peer]
+            client = self._peers.clients.get(peer)
+            if client is not None:
+                client.doubtful = True  # what it stored before is still there
 
     def tick(self) -> None:
         """Time has passed: who is not back by now was killed."""
@@ -141,10 +147,28 @@ class Ownership:
             self._unsure = [lost for lost in self._unsure if lost[0] > now]
             self._delete_untracked([object_id for ids in due for object_id in ids])
 
-    def client_lost(self, client: Identity, doubtful: bool) -> None:
-        """What would be deleted later is deleted now; where there is doubt, everything."""
-        if doubtful:
-            self._delete_untracked([everything_of(client)])
+    def unsure(self) -> list[ObjectId]:
+        """What would be deleted later."""
+        return [object_id for _, _, ids in self._unsure for object_id in ids]
+
+    def client_left(self, client: ClientRecord) -> None:
+        """It said goodbye, and stores nothing any more: where there is doubt, everything of it is deleted now."""
+        if client.doubtful:
+            self._delete_untracked([everything_of(client.client_id)])
+        self._forestall(client.client_id)
+
+    def client_silent(self, client: Identity, sure_at: float) -> ObjectId:
+        """It may be gone, having stored what it told nobody; or it comes back and stores more, its serializer in the
+        same place, where no deletion that is late may hit it. So that, and what is not known of, is deleted only when
+        it is ``sure_at`` then that it is not back (OBJ-20). Returns the serializer's id."""
+        self._unsure = [lost for lost in self._unsure if lost[1] != client]
+        self._forestall(client)
+        serializer = serializer_object_id(client)
+        self._unsure.append((sure_at, client, [everything_of(client), serializer]))
+        return serializer
+
+    def _forestall(self, client: Identity) -> None:
+        """What would be deleted later, of lost workers, is deleted now."""
         mine = [(at, who, self.objects.owned_by(client, ids)) for at, who, ids in self._unsure]
         if any(ids for _, _, ids in mine):
             self._delete_untracked([object_id for _, _, ids in mine for object_id in ids])
@@ -178,12 +202,13 @@ class Ownership:
             client.objects.difference_update(ids)
         self.delete(ids)
 
-    def delete(self, ids: list[ObjectId]) -> None:
-        """Objects, of whomever, go: from the records, the object storage, and what workers keep of them."""
+    def delete(self, ids: list[ObjectId], spared: ObjectId | None = None) -> None:
+        """Objects, of whomever, go: from the records, the object storage, and what workers keep of them. The storage
+        keeps what is ``spared``."""
         if not ids:
             return
         self.objects.forget(ids)
-        self._turn.out.append(DeleteObjects(tuple(ids)))
+        self._delete_untracked([object_id for object_id in ids if object_id != spared])
         for start in range(0, len(ids), _DELETED_AT_ONCE):
             metadata = ObjectMetadata(object_ids=tuple(ids[start : start + _DELETED_AT_ONCE]))
             delete = Envelope.of(ObjectInstruction(ObjectInstructionType.DELETE, b"", metadata))

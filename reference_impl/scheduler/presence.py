@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection
+from typing import NamedTuple
 
 from protocol.envelope import Envelope
 from protocol.identifiers import Identity, ObjectId, Role, role_of
@@ -42,6 +43,16 @@ _PIECE = 500
 """How many tasks and objects of a lost client go at a time."""
 
 
+class _Leaving(NamedTuple):
+    """What is left of a lost client."""
+
+    client_id: Identity
+    tasks: list[TaskRecord]
+    objects: list[ObjectId]
+    spared: ObjectId | None
+    """Stays in the storage: it may come back."""
+
+
 class Presence:
     """Each method that takes a ``sender`` carries out one message of it."""
 
@@ -54,7 +65,7 @@ class Presence:
         self._peers = peers
         self._ownership = ownership
         self._lifecycle = lifecycle
-        self._leaving: deque[tuple[Identity, list[TaskRecord], list[ObjectId]]] = deque()  # lost clients, what is left
+        self._leaving: deque[_Leaving] = deque()
         self._client_echo = Envelope.of(ClientHeartbeatEcho(settings.storage_address))
         self._worker_echo = Envelope.of(WorkerHeartbeatEcho(settings.storage_address))
 
@@ -144,7 +155,6 @@ class Presence:
         for client in [c for c in self._peers.clients.values() if now - c.last_seen > client_timeout]:
             turn.note(client.client_id, f"silent for {client_timeout} s: lost")
             self._client_lost(client)
-            self._ownership.client_silent(client.client_id, now + client_timeout)
         for manager in self.managers.forget_silent(now, worker_timeout):
             turn.note(manager, f"no heartbeat for {worker_timeout} s: this worker manager is lost")
         self._ownership.tick()
@@ -172,7 +182,7 @@ class Presence:
         else:
             client = self._peers.clients.get(sender)
             if client is not None:
-                self._client_lost(client)
+                self._client_lost(client, goodbye=True)
 
     def revoked(self, peer: Identity) -> None:
         """Its key is not allowed any more."""
@@ -187,9 +197,10 @@ class Presence:
         for task in self._lifecycle.tasks.values():
             if task.state is not State.ABANDONED:
                 turn.answer(task.client_id, TaskCancelConfirm(task.task_id, TaskCancelConfirmType.CANCELED))
-        objects = tuple(object_id for client in self._peers.clients.values() for object_id in client.objects)
+        objects = [object_id for client in self._peers.clients.values() for object_id in client.objects]
+        objects += self._ownership.unsure()
         if objects:
-            turn.out.append(DeleteObjects(objects))
+            turn.out.append(DeleteObjects(tuple(objects)))
         shutdown = Envelope.of(ClientDisconnect(DisconnectType.SHUTDOWN))
         for peer in (*self._peers.workers, *self.managers.identities()):
             turn.send(peer, shutdown)
@@ -225,11 +236,17 @@ class Presence:
         held, worker.held, worker.refused = worker.held, {}, set()
         self._ownership.worker_lost(worker, held.values(), self._turn.now + self._settings.worker_timeout)
 
-    def _client_lost(self, client: ClientRecord) -> None:
+    def _client_lost(self, client: ClientRecord, *, goodbye: bool = False) -> None:
         self._peers.remove_client(client)
         self._lifecycle.graphs.client_lost(client.client_id)
-        self._ownership.client_lost(client.client_id, client.doubtful)
-        self._leaving.append((client.client_id, list(client.tasks.values())[::-1], list(client.objects)))
+        spared: ObjectId | None = None
+        if goodbye:
+            self._ownership.client_left(client)
+        else:
+            sure_at = self._turn.now + self._settings.client_timeout
+            spared = self._ownership.client_silent(client.client_id, sure_at)
+        tasks = list(client.tasks.values())[::-1]
+        self._leaving.append(_Leaving(client.client_id, tasks, list(client.objects), spared))
         if len(self._leaving) == 1:
             self.proceed()
 
@@ -243,7 +260,7 @@ class Presence:
         The first piece, which nearly always is all, goes at once."""
         left = _PIECE
         while self._leaving and left:
-            client_id, tasks, objects = self._leaving[0]
+            client_id, tasks, objects, spared = self._leaving[0]
             while tasks and left:
                 left -= 1
                 task = tasks.pop()  # the oldest, before a worker gets it
@@ -253,7 +270,8 @@ class Presence:
                 piece, objects[-left:] = objects[-left:], []
                 left -= len(piece)
                 again = self._peers.clients.get(client_id)  # who has come back may have made some of them anew
-                self._ownership.delete([i for i in piece if i not in again.objects] if again is not None else piece)
+                gone = [i for i in piece if i not in again.objects] if again is not None else piece
+                self._ownership.delete(gone, spared)
             if not tasks and not objects:
                 self._leaving.popleft()
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.identifiers import everything_of, result_object_id
+from protocol.identifiers import ObjectId, everything_of, result_object_id, serializer_object_id
+from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata
 from tests.scheduler.world import C1, W1, W2, World
 
 TIMEOUT = 60.0
+
+
+def _announce(world: World, *objects: ObjectId) -> None:
+    world.send(C1, ObjectInstruction(ObjectInstructionType.CREATE, C1, ObjectMetadata(objects)))
 
 
 @pytest.fixture
@@ -88,3 +93,36 @@ def test_everything_goes_of_a_client_whose_worker_was_lost(world: World) -> None
     world.worker(W2)
     world.client_leaves()
     assert everything_of(C1) in world.deleted
+
+
+def test_no_deletion_can_hit_what_a_client_stores_that_was_only_silent(world: World) -> None:
+    """A deletion may reach the storage late: none is asked for that names what the client will store again."""
+    serializer = serializer_object_id(C1)
+    task = world.task()
+    world.worker_leaves()  # there is doubt about what lies in the storage
+    _announce(world, serializer)
+    world.advance(2 * TIMEOUT + 1)
+    assert result_object_id(C1, W1, task) in world.deleted
+    assert not {everything_of(C1), serializer} & set(world.deleted)
+    world.client()
+    world.advance(2 * TIMEOUT)
+    assert not {everything_of(C1), serializer} & set(world.deleted)
+    world.client()
+    world.client_leaves()
+    assert everything_of(C1) in world.deleted
+
+
+def test_the_serializer_goes_with_a_client_that_does_not_come_back(world: World) -> None:
+    serializer = serializer_object_id(C1)
+    _announce(world, serializer)
+    world.advance(2 * TIMEOUT + 1)
+    assert serializer not in world.deleted
+    world.advance(2 * TIMEOUT)
+    assert serializer in world.deleted
+
+
+def test_it_goes_at_once_with_one_that_says_goodbye(world: World) -> None:
+    serializer = serializer_object_id(C1)
+    _announce(world, serializer)
+    world.client_leaves()
+    assert serializer in world.deleted
