@@ -136,7 +136,7 @@ class ClientCore:
             self._reunion.forget()
         beat = self._liveness.beat(now)
         if beat is not None:
-            if self._liveness.unanswered == 1:
+            if self._liveness.is_first:
                 self._uploads.beat()
             out.append(beat)
         self._uploads.tick(now, out)
@@ -436,6 +436,8 @@ class ClientCore:
         if living is not None:
             self._lives.send_again(*living, out)
             return
+        if self._reunion.is_current(answer):
+            self._liveness.settle(self._reunion.asked_at)
         verdict = self._reunion.answered(answer, now)
         if isinstance(verdict, InformationRequest):
             out.append(Send(verdict))
@@ -445,7 +447,10 @@ class ClientCore:
     def _on_echo(self, echo: ClientHeartbeatEcho, now: float, out: list[Instruction]) -> None:
         late = self._liveness.hear_echo(now)
         self._uploads.echoed()
-        self._reunited(self._reunion.echoed(), out)
+        verdict = self._reunion.echoed()
+        if verdict is Verdict.UNKNOWN:  # what the cut swallowed will not be echoed
+            self._liveness.settle(now)
+        self._reunited(verdict, out)
         if late is not None:
             self._ask_whether_known(now, late, False, out)
         if not self._asked_for_storage:

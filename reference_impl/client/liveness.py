@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from reference_impl.client.instructions import Beat
 
 _LATENCY_MAX = 2**32 - 1
+_BEATS = 1000
 
 
 class Liveness:
@@ -17,10 +20,16 @@ class Liveness:
         self._interval = interval
         self._now = 0.0
         self._heard: float | None = None  # when the scheduler last said something; None before the first tick
-        self._beat_sent: float | None = None  # of the heartbeat that has no echo yet
+        self._beats: deque[float] = deque(maxlen=_BEATS)  # when those were sent that have no echo, the oldest first
         self._latency = 0
-        self.unanswered = 0
-        """So many heartbeats were sent since the last echo."""
+        self.is_first = False
+        """The last heartbeat was the first one since an echo."""
+        self._waits = False  # for an echo of that one, or of one before it
+
+    @property
+    def unanswered(self) -> int:
+        """So many heartbeats may be echoed yet."""
+        return len(self._beats)
 
     def missed(self, now: float) -> float | None:
         """Time has passed, and this is asked before ``is_silent``: since when the scheduler may have missed so many
@@ -38,10 +47,9 @@ class Liveness:
         """The heartbeat that is due, if one is."""
         if now < self.beat_at:
             return None
-        if self._beat_sent is None:
-            self._beat_sent = now
+        self._beats.append(now)
+        self.is_first, self._waits = not self._waits, True
         self.beat_at = now + self._interval
-        self.unanswered += 1
         return Beat(self._latency)
 
     def hear(self, now: float) -> None:
@@ -51,8 +59,14 @@ class Liveness:
     def hear_echo(self, now: float) -> float | None:
         """It echoes a heartbeat: the latency is measured. Returns when that heartbeat was sent, if that is so long ago
         that it may have given us up meanwhile."""
-        sent, self._beat_sent, self.unanswered = self._beat_sent, None, 0
-        if sent is None:
+        self._waits = False
+        if not self._beats:
             return None
+        sent = self._beats.popleft()
         self._latency = min(int((now - sent) * 1e6), _LATENCY_MAX)
         return sent if now - sent > 3 * self._interval else None
+
+    def settle(self, asked_at: float) -> None:
+        """What was sent then is answered: no heartbeat from before will be echoed. (A cut may have swallowed some.)"""
+        while self._beats and self._beats[0] < asked_at:
+            self._beats.popleft()

@@ -33,7 +33,9 @@ class Reunion:
     def __init__(self, identity: ClientId) -> None:
         self._identity = identity
         self._query = _FIRST_QUERY
-        self._asked_at: float | None = None  # None: there is no question
+        self.asked_at = 0.0
+        """When the last question was sent."""
+        self._open = False  # it has no answer yet
         self._since = 0.0
         self._cut = False
         self._echoes = 0  # so many of those that come may answer what was sent before the question
@@ -43,7 +45,9 @@ class Reunion:
     def ask(self, now: float, since: float, cut: bool, beats: int) -> InformationRequest:
         """Something may have been lost ``since`` then. A heartbeat is to be sent after this question; ``beats`` were
         sent before it and have no echo."""
-        if self._asked_at is None:
+        if self._open:
+            self._since = min(since, self._since)
+        else:
             unsettled = bool(self._asked)  # what it has was asked, and the answers will not count any more
             self._since = min(since, self._since) if unsettled else since
             self._cut, self._questions = unsettled, 0
@@ -52,7 +56,7 @@ class Reunion:
         return self._ask(now)
 
     def _ask(self, now: float) -> InformationRequest:
-        self._asked_at = now
+        self.asked_at, self._open = now, True
         self._asked.clear()
         self._query += 1
         return InformationRequest(encode_query(InformationQuery(self._query, "clients")))
@@ -75,15 +79,19 @@ class Reunion:
         """Whether this is the answer to one of these questions, if to an old one."""
         return answer.query_id >= _FIRST_QUERY
 
+    def is_current(self, answer: InformationAnswer) -> bool:
+        """Whether it answers the question that is open."""
+        return self._open and answer.query_id == self._query
+
     def answered(self, answer: InformationAnswer, now: float) -> Verdict | InformationRequest:
         """What is known now, or the next question."""
-        if self._asked_at is None or answer.query_id != self._query:
+        if not self.is_current(answer):
             return Verdict.OPEN
         clients = answer.value if isinstance(answer.value, tuple) else ()
         mine = [c for c in clients if isinstance(c, ClientInfo) and c.client_id == self._identity]
         if mine:
             connected = mine[0].connected_milliseconds / 1000
-            earliest, latest = self._asked_at - connected - 0.001, now - connected
+            earliest, latest = self.asked_at - connected - 0.001, now - connected
             if earliest <= self._since:
                 self._questions += 1
                 if latest >= self._since and self._questions < _QUESTIONS:
@@ -93,7 +101,7 @@ class Reunion:
 
     def echoed(self) -> Verdict:
         """A heartbeat was echoed."""
-        if self._asked_at is None:
+        if not self._open:
             return Verdict.OPEN
         self._echoes -= 1
         if self._echoes >= 0:
@@ -101,10 +109,10 @@ class Reunion:
         return self._end(Verdict.UNKNOWN if self._cut else Verdict.KNOWN)
 
     def _end(self, verdict: Verdict) -> Verdict:
-        self._asked_at = None
+        self._open = False
         return verdict
 
     def forget(self) -> None:
         """There is no question any more."""
-        self._asked_at = None
+        self._open = False
         self._asked.clear()

@@ -162,6 +162,32 @@ def test_a_scheduler_that_answers_no_questions_is_not_trusted_after_a_cut(world:
     assert isinstance(end, Broken) and end.error is SchedulerLost
 
 
+def test_echoes_that_were_on_their_way_do_not_answer_for_the_scheduler(world: CutWorld) -> None:
+    """Nothing passed for a while, in which the scheduler has given us up: then it echoes all heartbeats at once."""
+    task = world.submit()
+    world.pass_time(10.0)
+    for _ in range(3):
+        world.receive(ECHO)
+    assert not world.ends(task)
+    world.known(connected_seconds=0.1)
+    end = world.ends(task)[0].end
+    assert isinstance(end, Broken) and end.error is SchedulerLost
+
+
+def test_who_was_cut_and_not_heard_before_asks_for_a_record_from_before_both(world: CutWorld) -> None:
+    """Nothing passed for a while, in which the scheduler has given us up; what passed then was cut again."""
+    task = world.submit()
+    silent_since = world.now
+    world.pass_time(10.0)
+    registered_at = world.now
+    world.cut()
+    world.receive(ECHO)  # of the first heartbeat since it was silent
+    world.known(connected_seconds=world.now - registered_at)
+    assert silent_since < registered_at
+    end = world.ends(task)[0].end
+    assert isinstance(end, Broken) and end.error is SchedulerLost
+
+
 def test_a_record_of_uncertain_age_is_asked_for_again(world: CutWorld) -> None:
     task = world.submit()
     world.cut()
