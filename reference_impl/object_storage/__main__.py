@@ -16,7 +16,7 @@ from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import Limits
 from reference_impl.object_storage.server import MAX_CONNECTIONS, BindError, Server
 from reference_impl.options import USAGE_ERROR, RoleParser, address, announce_ready, fail, magic, size
-from reference_impl.processes import StopSignals
+from reference_impl.processes import StopSignals, collect_seldom
 from reference_impl.resources import usable_memory
 
 _MEMORY_SHARE = 2  # the default limit is the memory divided by this
@@ -150,6 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.stderr.write(warning)
     with closing(server), closing(StopSignals()) as stop:
         announce_ready("object-storage", address=server.address)
+        collect_seldom()
         server.run(stop)
     return 0
 

@@ -11,7 +11,7 @@ from protocol.messages import ObjectStorageAddress
 from reference_impl.access.keys import KeyFileError
 from reference_impl.access.settings import add_server_options, exposure, server_access
 from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail, size
-from reference_impl.processes import StopSignals
+from reference_impl.processes import StopSignals, collect_seldom
 from reference_impl.resources import usable_memory
 from reference_impl.scheduler.limits import Limits
 from reference_impl.scheduler.server import LEAST_MESSAGE_LIMIT, Listen, SchedulerServer
@@ -223,6 +223,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(warning)
         with server:
             announce_ready("scheduler", address=server.address, monitor=server.monitor_address)
+            collect_seldom()
             server.run(stop)
     finally:
         stop.close()
