@@ -14,10 +14,16 @@ from reference_impl.scheduler.core import SchedulerCore
 from reference_impl.scheduler.dispatch import Dispatch
 from reference_impl.scheduler.instructions import Send
 from reference_impl.scheduler.managers import Managers
+from reference_impl.scheduler.peers import Peers
 from reference_impl.scheduler.placement import Placement, TaskQueue
 from reference_impl.scheduler.records import NOTHING
 
 mutant = MUTANTS = Mutants("scheduler")
+
+
+@mutant("LIV-21", "a worker that is about to leave gets further tasks")
+def leaving_worker_gets_tasks(p: Patcher) -> None:
+    p.set(Peers, "close_worker", lambda self, worker: None)
 
 
 # ---- capabilities ----

@@ -765,8 +765,8 @@ def shutdown_not_told_to_workers(p: Patcher) -> None:
 
 @mutant("LIV-07", "a client that leaves stays in the scheduler's records")
 def client_record_leaks(p: Patcher) -> None:
-    def lost(self: Presence, client: Any) -> None:
-        before(self, client)
+    def lost(self: Presence, client: Any, **how: Any) -> None:
+        before(self, client, **how)
         self._peers.clients[client.client_id] = copy.copy(client)
 
     before = Presence._client_lost
@@ -783,9 +783,9 @@ def object_records_leak(p: Patcher) -> None:
 
 @mutant("LIV-06", "the objects of a client that leaves are not deleted")
 def objects_outlive_their_client(p: Patcher) -> None:
-    def lost(self: Presence, client: Any) -> None:
+    def lost(self: Presence, client: Any, **how: Any) -> None:
         client.objects = set()
-        before(self, client)
+        before(self, client, **how)
 
     before = Presence._client_lost
     p.set(Presence, "_client_lost", lost)

@@ -41,6 +41,11 @@ class Peers:
         self.placement.update(worker, None)
         return worker
 
+    def close_worker(self, worker: WorkerRecord) -> None:
+        """It gets nothing any more, and goes on with what it holds."""
+        self.placement.close(worker)
+        worker.queue_size = 0
+
     def remove_worker(self, worker: WorkerRecord) -> None:
         """It gets nothing any more; what it holds is still in its record."""
         del self.workers[worker.worker_id]

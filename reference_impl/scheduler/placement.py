@@ -240,7 +240,12 @@ class Pool:
         self.workers -= 1
         if not self.workers:
             self._by_load, self._lowest = [OrderedDict()], 0
-        elif len(worker.held) < len(self._by_load):
+        else:
+            self.close(worker)
+
+    def close(self, worker: WorkerRecord) -> None:
+        """It has no room any more, whatever it holds."""
+        if len(worker.held) < len(self._by_load):
             self._by_load[len(worker.held)].pop(worker.worker_id, None)
 
     def least_loaded(self) -> WorkerRecord | None:
@@ -284,6 +289,12 @@ class Placement:
         pool.update(worker, before)
         if len(worker.held) < worker.queue_size and (before is None or before >= worker.queue_size):
             self._opened.add(worker.offers)
+
+    def close(self, worker: WorkerRecord) -> None:
+        """It has no room from now on: its ``queue_size`` will be 0."""
+        self._all.close(worker)
+        if worker.offers:
+            self._offering[worker.offers].close(worker)
 
     def remove(self, worker: WorkerRecord) -> None:
         self._all.remove(worker)

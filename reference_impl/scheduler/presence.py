@@ -101,6 +101,8 @@ class Presence:
         if worker is None:
             worker = self._peers.add_worker(sender, message, self._turn.now)
             self._publish(worker, WorkerState.CONNECTED)
+        elif not message.queue_size and worker.queue_size:  # it is leaving (LIV-21)
+            self._peers.close_worker(worker)
         self._ownership.there(sender)
         worker.heartbeat = message
         worker.last_seen = self._turn.now

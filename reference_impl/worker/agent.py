@@ -70,6 +70,8 @@ _SMALL_BYTES = 1 << 16
 """A task with more of its own is not handed to a processor while that has another one."""
 _REST_SECONDS = 0.0005
 """When answers came while every processor had more to do, so long is waited for more of them."""
+_TOLD_SECONDS = 0.1
+"""For so long a worker that is leaving waits until the scheduler knows."""
 _SPARES = 4
 """So many idle processors without a slot are kept; a slot needs one each time that it suspends a task."""
 
@@ -123,7 +125,7 @@ class Agent:
         self._serve = serve
         self._announce: Callable[[], None] | None = ready
         self._ended: str | None = None
-        self._drain_until = math.inf
+        self._drain_until = self._told_by = math.inf
         self.hint = ""
         """What to do about what ``run`` returns, if that is known."""
         self._answers = 0  # of processors, since the last wait
@@ -227,7 +229,7 @@ class Agent:
                 self._answers = 0
                 if all(slot.core.at_ease for slot in self._slots):
                     time.sleep(_REST_SECONDS)
-            self._reactor.once(min(due, self._drain_until) - now)
+            self._reactor.once(min(due, self._drain_until, self._told_by) - now)
             if self._drain_until < math.inf:
                 self._maybe_drained()
         return self._ended
@@ -235,7 +237,7 @@ class Agent:
     def _signalled(self, stop: StopSignals) -> None:
         asked = stop.take()
         if stop.received is not None:
-            if stop.times > 1 or not self._serve.drain_seconds:
+            if stop.times > 1:
                 self._end(None, End(""))
                 return
             stop.once_more()
@@ -251,21 +253,29 @@ class Agent:
             self._receive(slot)  # what is here already counts
         if any(slot.core.held for slot in self._slots):
             self._busy()
-        else:
-            self._end(None, End(""))
+        elif self._drain_until == math.inf:
+            self._drain()
 
     def _drain(self) -> None:
-        """Tasks that have started may end, for some time; others start elsewhere when this worker has left."""
-        self._drain_until = time.monotonic() + self._serve.drain_seconds
+        """Tasks that have started may end, for some time; others start elsewhere when this worker has left. It leaves
+        when that is known of all slots: else what one leaves behind would go to the next one, which leaves, too."""
+        now = time.monotonic()
+        self._told_by = now + _TOLD_SECONDS
+        self._drain_until = now + (self._serve.drain_seconds or _TOLD_SECONDS)
         for slot in self._slots:
-            self._carry_out(slot, slot.core.drain())
+            self._carry_out(slot, slot.core.drain(now))
         left = sum(not slot.core.drained for slot in self._slots)
-        if left:
+        if left and self._serve.drain_seconds:
             _LOG.info("%d tasks may end within %g s; another signal ends them", left, self._serve.drain_seconds)
         self._maybe_drained()
 
     def _maybe_drained(self) -> None:
-        if time.monotonic() >= self._drain_until or all(slot.core.drained for slot in self._slots):
+        now = time.monotonic()
+        if now >= self._told_by or all(slot.core.may_leave for slot in self._slots):
+            self._told_by = math.inf
+        told = self._told_by == math.inf
+        drained = not self._serve.drain_seconds or all(slot.core.drained for slot in self._slots)
+        if now >= self._drain_until or (told and drained):
             self._end(None, End(""))
 
     def _watch_storage(self) -> None:

@@ -26,10 +26,19 @@ class Beats:
         self._unanswered = 0.0  # when the first one was sent that has no answer; 0: the last one is answered
         self._latency = 0
         self._missed = False  # this process itself did not run for a while
+        self._says_so = False  # the last one has told that this worker is leaving
+        self.leaving = False
+        """The scheduler is told to send nothing more."""
+        self.told = False
+        """It has heard that."""
         self.unheard: list[TaskResult] = []
         """Results that the scheduler may not have."""
         self._said = 0  # so many of them before the heartbeat that has no answer
         self._handled = 0  # and so many before the one that was echoed last
+
+    def leave(self, now: float) -> None:
+        """The next heartbeat, which goes at once, says that this worker takes nothing more (LIV-21)."""
+        self.leaving, self.due = True, now
 
     def silence(self, now: float) -> float:
         """For how long there has been no answer, counted from a heartbeat: a worker that was itself stopped for long
@@ -39,6 +48,7 @@ class Beats:
     def sent(self, now: float) -> None:
         """A heartbeat goes now."""
         self._missed |= self._is_late(now, self.due)
+        self._says_so = self.leaving
         self.due = now + self._settings.heartbeat_seconds
         if not self._unanswered:
             self._unanswered = now
@@ -47,6 +57,7 @@ class Beats:
     def answered(self, now: float) -> bool:
         """The scheduler has echoed one: the latency is measured. Whether that took so long that it may have given this
         worker up meanwhile."""
+        self.told = self._says_so
         late, self._missed = self._missed or (bool(self._unanswered) and self._is_late(now, self._unanswered)), False
         if self._unanswered:
             self._latency = min(int((now - self._unanswered) * 1e6), _LATENCY_MAX)
@@ -69,7 +80,7 @@ class Beats:
         return WorkerHeartbeat(
             agent=usage.agent,
             rss_free=usage.rss_free,
-            queue_size=settings.queue_size,
+            queue_size=0 if self.leaving else settings.queue_size,
             queued_tasks=sum(task.state in _QUEUED for task in held.values()),
             latency_microseconds=self._latency,
             task_lock=turns.processor is None,

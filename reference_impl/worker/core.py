@@ -106,9 +106,16 @@ class WorkerCore:
     def held(self) -> dict[TaskId, Held]:
         return {task_id: held.state for task_id, held in self._held.items()}
 
-    def drain(self) -> list[Instruction]:
-        """From now on no task starts: those that wait here go to other workers when this one leaves."""
+    def drain(self, now: float) -> list[Instruction]:
+        """From now on no task starts: those that wait here go to other workers when this one leaves. The scheduler is
+        told to send nothing more."""
+        self._beats.leave(now)
         return self._turns.drain()
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether the scheduler knows that this worker is leaving."""
+        return self._beats.told
 
     @property
     def drained(self) -> bool:
