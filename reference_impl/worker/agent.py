@@ -70,6 +70,8 @@ _SMALL_BYTES = 1 << 16
 """A task with more of its own is not handed to a processor while that has another one."""
 _REST_SECONDS = 0.0005
 """When answers came while every processor had more to do, so long is waited for more of them."""
+_HEAL_LOOK_SECONDS = 0.05
+"""So often it is looked whether a connection that was cut is there again."""
 _TOLD_SECONDS = 0.1
 """For so long a worker that is leaving waits until the scheduler knows."""
 _SPARES = 4
@@ -299,6 +301,9 @@ class Agent:
             if slot.core.wants_usage(now):  # a heartbeat is due
                 usage = self._usage(slot, now)
                 if slot.connection.watch.cut():
+                    if slot.connection.heals(now):
+                        slot.core.beat_later(now + _HEAL_LOOK_SECONDS)
+                        continue
                     self._renew(slot, now, usage)
             self._carry_out(slot, slot.core.tick(now, usage))
 
@@ -308,7 +313,7 @@ class Agent:
         connection = slot.connection
         self._reactor.unregister(connection.socket)
         self._reactor.unregister(connection.watch.socket)
-        connection.open_again()
+        connection.heal()
         self._carry_out(slot, slot.core.part())
         connection.take_leave()
         self._connect(slot)

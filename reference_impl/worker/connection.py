@@ -17,6 +17,8 @@ from reference_impl.addresses import Address
 from reference_impl.transport import has_message
 
 GOODBYE_MILLISECONDS = 500
+HEALS_SECONDS = 1.0
+"""libzmq connects again in a tenth of that, if the other side listens."""
 _MESSAGES_AT_ONCE = 200
 _MAX_MESSAGE_BYTES = 64 << 20
 
@@ -35,12 +37,14 @@ class Connection:
         self._scheduler = str(scheduler)
         self._name = name
         self._access = access
+        self._cut_at: float | None = None
 
     def open(self) -> None:
         """Connects under a new identity."""
         self.identity = new_worker_id(self._name)
         self.socket = self._dealer(self.identity)
         self.watch = HandshakeWatch(self.socket, cuts=True)
+        self._cut_at = None
         self.socket.connect(self._scheduler)
 
     def stand_in(self, identity: WorkerId) -> zmq.Socket[bytes]:
@@ -96,11 +100,20 @@ class Connection:
             except MalformedMessage as error:
                 yield str(error), now
 
-    def open_again(self) -> None:
-        """It was cut. Connects once more under the same identity, only to take leave: libzmq may not do it."""
+    def heals(self, now: float) -> bool:
+        """It was cut: whether to wait a moment more, until libzmq has connected it again."""
+        if self._cut_at is None:
+            self._cut_at = now
+        return self.watch.open and now - self._cut_at < HEALS_SECONDS
+
+    def heal(self) -> None:
+        """It was cut, and is there again, only to take leave; if libzmq has not connected it, this does. (Never both:
+        the scheduler would take the later one for the worker, and what came on the other for nobody's.)"""
+        healed = not self.watch.open
         self.watch.close()
-        self.socket.close(linger=0)
-        self.socket = self.stand_in(self.identity)
+        if not healed:
+            self.socket.close(linger=0)
+            self.socket = self.stand_in(self.identity)
 
     def take_leave(self) -> None:
         """What was sent still leaves; ``open`` may follow."""

@@ -156,6 +156,10 @@ class WorkerCore:
         """Whether ``tick`` will send a heartbeat, which needs the usage."""
         return now >= self._beats.due
 
+    def beat_later(self, at: float) -> None:
+        """A heartbeat was due that reaches nobody just now."""
+        self._beats.due = at
+
     # ---- messages from the scheduler ----
 
     def received(self, envelope: Envelope, now: float) -> list[Instruction]:
