@@ -98,6 +98,10 @@ class Channel(ABC):
         """What proves that everything sent before on this channel has been handled; None where nothing does."""
         return None
 
+    def prove(self, seconds: float) -> bool:
+        """Waits for what else proves that everything of before has been handled; False if it does not come in time."""
+        return True
+
 
 class Session(ABC):
     """The connections of one run to one implementation under test."""

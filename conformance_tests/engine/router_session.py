@@ -44,6 +44,7 @@ _ECHOES = {
 _CONNECT_SECONDS = 30.0
 _STOP, _HANG_UP = b"stop", b"hang up"
 _BIND_SECONDS = 5.0
+_PROVING_BEATS = 2
 
 
 class Router:
@@ -67,6 +68,8 @@ class Router:
         self._came: queue.Queue[tuple[bool, Incoming]] = queue.Queue()
         self._known: set[Identity] = set()
         self._met = threading.Event()
+        self._beaten = threading.Condition()
+        self._beats = 0  # heartbeats of the subject
         self._listens = threading.Event()
         self.storage = storage
         self.subject: Identity = b""
@@ -133,6 +136,12 @@ class Router:
         except queue.Empty:
             return None
 
+    def await_beats(self, count: int, seconds: float) -> bool:
+        """Whether so many more heartbeats of the subject have come in time."""
+        with self._beaten:
+            until = self._beats + count
+            return self._beaten.wait_for(lambda: self._beats >= until, seconds)
+
     def close(self) -> None:
         """Ends the thread and closes the sockets."""
         self._outside.send(_STOP)
@@ -177,6 +186,10 @@ class Router:
                 self.storage.delete(name)
         if sender == self.subject:
             self._left = came.kind == "workerDisconnectNotification"
+            if answer is not None:
+                with self._beaten:
+                    self._beats += 1
+                    self._beaten.notify()
             self._came.put((echoed, came))
             self._met.set()
 
@@ -296,6 +309,11 @@ class _SchedulerChannel(Channel):
         if message.kind == "informationRequest":
             return False  # whoever wants to know something may ask, and no scheduler has to answer
         return message.kind != "objectInstruction" or bool(self._shows_instructions)
+
+    def prove(self, seconds: float) -> bool:
+        """A client's second heartbeat from now was sent after it had heard of whatever it was told before: the first
+        one may have been on its way."""
+        return not self._judges_client or self._router.await_beats(_PROVING_BEATS, seconds)
 
     def mute(self, muted: bool) -> None:
         """A muted scheduler answers no heartbeats."""

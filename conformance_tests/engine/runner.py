@@ -294,6 +294,8 @@ class Run:
             channel = self._talk.channel(peer)
             if not self._session.synchronous and not peer.closed:
                 self._talk.must_fence(peer, step)
+                if step is not None and not channel.prove(self._talk.patience):
+                    raise self._talk.failed(step, f"heartbeats go on coming to {peer.actor.name}", "nothing came")
             self._talk.drain(peer)
             if channel.lenient:
                 continue
