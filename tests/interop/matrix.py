@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 
 from tests.interop import deviations
-from tests.interop.cluster import ClientProcess, Cluster
-from tests.interop.combinations import Combination
+from tests.interop.cluster import LOST_SECONDS, ClientProcess, Cluster
+from tests.interop.combinations import OURS, Combination
 from tests.interop.monitor import MonitorSilent, living, workers
 
 COMPLETE, DEVIATION, FAILED = "complete", "complete with documented deviation", "failed"
@@ -168,14 +168,17 @@ class _Run:
 
 def storage_at_most(cluster: Cluster, objects: int) -> int:
     """Waits until no more than that many objects are stored and returns how many; more only when nobody is left to
-    delete them: for three reports the scheduler knows none and their number stays the same. Raises AssertionError."""
+    delete them: for three reports the scheduler knows none and their number stays the same; and longer for one that
+    deletes the rest of a client that was silent when that is not back after its timeout (OBJ-20). Raises
+    AssertionError."""
     deadline = time.monotonic() + _SETTLE_SECONDS
+    reports = 3 + (LOST_SECONDS if cluster.combination.scheduler == OURS else 0)  # one each second
     unknown, last = 0, None
     while (total := cluster.storage_total()).object_count > objects:
         known = cluster.monitor.objects(_SETTLE_SECONDS)
         unknown = 0 if known.total_objects or total != last else unknown + 1
         last = total
-        if unknown > 3:
+        if unknown > reports:
             break
         if time.monotonic() > deadline:
             names = [detail.name for detail in known.objects][:8]
