@@ -140,6 +140,10 @@ class Storage:
         self._selector.close()
 
 
+_LAST_WORDS_SECONDS = 1.0
+"""What a worker sent before it ended has come by then."""
+
+
 class Cluster:
     """A scheduler played by the test, a storage, and a worker process with ``slots`` slots.
 
@@ -237,8 +241,10 @@ class Cluster:
                 if isinstance(message, kind) and (task_id is None or getattr(message, "task_id", None) == task_id):
                     del self.inbox[i]
                     return message
-            assert self.process.poll() is None, f"the worker ended: {self.process.communicate()}"
-            assert self._pump(deadline - time.monotonic()), f"no {kind.__name__} came; there are {self.inbox}"
+            ended = self.process.poll() is not None
+            if not self._pump(_LAST_WORDS_SECONDS if ended else deadline - time.monotonic()):
+                assert not ended, f"the worker ended: {self.process.communicate()}"
+                raise AssertionError(f"no {kind.__name__} came; there are {self.inbox}")
 
     def barrier(self, to: bytes | None = None) -> None:
         """Everything that a slot sent on account of earlier messages is in the inbox now."""
