@@ -118,13 +118,6 @@ class SchedulerCore:
         self.dispatch.fill()
         return self.turn.out
 
-    def cut_off(self, worker: Identity) -> list[Instruction]:
-        """A worker that has no connection: a task, or a cancel of one, did not reach it (LIV-22)."""
-        self.turn.begin(self.turn.now)
-        self.presence.cut_off(worker)
-        self.dispatch.fill()
-        return self.turn.out
-
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: peers that are silent for too long are lost, and work is balanced. Call it each second
         or more often."""

@@ -213,13 +213,6 @@ class Presence:
         self._turn.note(peer, "it does not read what is sent to it: lost", logging.WARNING)
         self._drop(peer)
 
-    def cut_off(self, worker: Identity) -> None:
-        """A message about a task did not reach it, and nobody will tell it."""
-        record = self._peers.workers.get(worker)
-        if record is not None:
-            self._turn.note(worker, "it has no connection: lost")
-            self._worker_lost(record)
-
     # ---- what is lost with a peer ----
 
     def _drop(self, peer: Identity) -> bool:

@@ -61,7 +61,6 @@ _MAX_RECEIVED_MESSAGES = 100  # of one peer, that wait to be read; it waits when
 _RECEIVED_BYTES = 1 << 16  # of one peer, in the kernel: libzmq takes them all at once while the other peers wait
 _FREE_PORT_TRIES = 50
 _CLOSE_SECONDS = 3.0
-_TASK, _CANCEL = Kind.TASK, Kind.TASK_CANCEL  # attributes of an Enum are slow to look up
 _REBIND_SECONDS, _REBIND_PAUSE_SECONDS = 1.0, 0.001
 
 
@@ -109,7 +108,6 @@ class SchedulerServer:
         self._subscribers = 0
         self._stopping = False
         self._slow: dict[Identity, None] = {}  # who can't take more, which the core does not know yet
-        self._cut_off: dict[Identity, None] = {}  # workers without a connection, which it does not know either
         self._meter: ResourceMeter | None = None  # not at the start, which it would slow down
 
     def __enter__(self) -> SchedulerServer:
@@ -259,8 +257,6 @@ class SchedulerServer:
                     self._slow[to] = None
                 except zmq.ZMQError as error:  # there is no connection to it
                     self._peers.note(logging.INFO, to, f"nothing can be sent to it: {error.strerror}")
-                    if envelope.kind is _TASK or envelope.kind is _CANCEL:
-                        self._cut_off[to] = None
             elif isinstance(instruction, Publish):
                 self._publish(codec.encode(instruction.message))
             elif isinstance(instruction, DeleteObjects):
@@ -276,8 +272,6 @@ class SchedulerServer:
                 self._stopping = True
         while self._slow:
             self._carry_out(self.core.overflowed(self._slow.popitem()[0]))
-        while self._cut_off:
-            self._carry_out(self.core.cut_off(self._cut_off.popitem()[0]))
 
     def _publish(self, frame: bytes) -> None:
         self._monitor.send(frame, zmq.NOBLOCK)

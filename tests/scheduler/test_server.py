@@ -25,7 +25,6 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
     WorkerHeartbeat,
-    WorkerState,
 )
 from reference_impl.addresses import Address
 from tests.scheduler.processes import Running, exchange, start
@@ -122,26 +121,6 @@ def test_a_silent_worker_is_lost(running: Running) -> None:
     received: Message | None = None
     while received != task:  # it goes on heartbeating until the silent one is given up
         received = exchange(other, WorkerHeartbeat(queue_size=1))
-
-
-def test_liv22_a_worker_without_a_connection_is_lost_with_the_next_task(running: Running) -> None:
-    client_id, client = running.client()
-    _, gone = running.worker(queue_size=100_000)
-    tasks = [Task(new_task_id(), client_id, b"", os.urandom(32))]
-    client.send(codec.encode(tasks[0]))
-    assert codec.decode(gone.recv()) == tasks[0]
-    gone.close()
-    monitor = running.socket(zmq.SUB)
-    monitor.subscribe(b"")
-    monitor.connect(str(running.monitor))
-    while True:  # until the scheduler's side has seen the end of the connection
-        state = codec.decode(monitor.recv())
-        if isinstance(state, StateWorker) and state.state is WorkerState.DISCONNECTED:
-            break
-        tasks.append(Task(new_task_id(), client_id, b"", os.urandom(32)))
-        client.send(codec.encode(tasks[-1]))
-    _, other = running.worker(queue_size=100_000)
-    assert [codec.decode(other.recv()) for _ in tasks] == tasks
 
 
 @pytest.mark.parametrize(
