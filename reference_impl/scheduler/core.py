@@ -184,6 +184,7 @@ class SchedulerCore:
         results = envelope.check_result()
         if record.worker is not None and record.worker.announced:
             record.worker.announced.difference_update(results)
+        self.ownership.named(results)
         if record.state is _ABANDONED and results:
             self.ownership.drop(record.client_id, self.ownership.owned_by(record.client_id, results))
         if record.graph is not None:

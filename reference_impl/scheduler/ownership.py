@@ -147,6 +147,13 @@ class Ownership:
             self._unsure = [lost for lost in self._unsure if lost[0] > now]
             self._delete_untracked([object_id for ids in due for object_id in ids])
 
+    def named(self, results: Collection[ObjectId]) -> None:
+        """An answer that counts names these. (A worker that was lost has come back with another identity, got the task
+        again, and says once more what it has stored under its old one.)"""
+        if self._unsure:
+            left = [(at, who, [i for i in ids if i not in results]) for at, who, ids in self._unsure]
+            self._unsure = [lost for lost in left if lost[2]]
+
     def unsure(self) -> list[ObjectId]:
         """What would be deleted later."""
         return [object_id for _, _, ids in self._unsure for object_id in ids]

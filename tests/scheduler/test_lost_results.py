@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.identifiers import ObjectId, everything_of, result_object_id, serializer_object_id
-from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata
+from protocol.messages import ObjectInstruction, ObjectInstructionType, ObjectMetadata, TaskResult, TaskResultType
 from tests.scheduler.world import C1, W1, W2, World
 
 TIMEOUT = 60.0
@@ -54,6 +54,18 @@ def test_who_comes_back_and_leaves_again_has_lost_only_what_it_held_then(world: 
     world.client()
     world.advance(TIMEOUT + 1)
     assert result_object_id(C1, W1, task) not in world.deleted
+
+
+def test_what_an_answer_names_stays(world: World) -> None:
+    """It came back with another identity, got the task again, and says what it had stored before it was lost."""
+    task = world.task()
+    world.worker_leaves()
+    world.worker(W2)
+    old = result_object_id(C1, W1, task)
+    world.send(W2, TaskResult(task, TaskResultType.SUCCESS, b"", (old,)))
+    world.client()
+    world.advance(TIMEOUT + 1)
+    assert old not in world.deleted
 
 
 def test_nothing_is_kept_of_a_client_that_is_lost(world: World) -> None:
