@@ -324,8 +324,10 @@ class Client(concurrent.futures.Executor):
     def clear(self, timeout: float | None = None) -> None:
         """Cancels all pending tasks, waits until that is confirmed, and deletes the objects of this client but for its
         serializer. The client can be used as before. Raises TimeoutError."""
+        pending: concurrent.futures.Future[list[ScalerFuture]] = concurrent.futures.Future()
+        self._thread.pending(pending)
         answers: list[concurrent.futures.Future[CancelAnswer]] = []
-        for future in self._thread.pending():
+        for future in pending.result():
             answers.append(concurrent.futures.Future())
             self._thread.request(future, True, answers[-1])
         if concurrent.futures.wait(answers, timeout).not_done:

@@ -179,9 +179,10 @@ class ClientThread:
         if not self._post(self._do_ask_shutdown, promise):
             promise.set_exception(RuntimeError("the client was closed"))
 
-    def pending(self) -> list[ScalerFuture]:
-        """The futures of tasks that are not over."""
-        return list(self._waiting.tasks.values())
+    def pending(self, found: concurrent.futures.Future[list[ScalerFuture]]) -> None:
+        """The futures of tasks that are not over, those that were submitted a moment ago among them."""
+        if not self._post(self._do_find_pending, found):
+            found.set_result([])
 
     def clear(self, done: concurrent.futures.Future[None]) -> None:
         """Deletes the objects that no living task names."""
@@ -406,6 +407,9 @@ class ClientThread:
         self._waiting.shutdowns.append(promise)
         self._execute(self._core.ask_shutdown())
 
+    def _do_find_pending(self, found: concurrent.futures.Future[list[ScalerFuture]]) -> None:
+        found.set_result(list(self._waiting.tasks.values()))
+
     def _do_clear(self, done: concurrent.futures.Future[None]) -> None:
         self._execute(self._core.clear())
         done.set_result(None)
@@ -474,6 +478,8 @@ class ClientThread:
                 self._waiting.tell((arguments[2],), CancelAnswer.CANCELED if arguments[3] else None, closed)
             elif method == self._do_query:
                 self._waiting.queries[arguments[0]] = arguments[-1]
+            elif method == self._do_find_pending:
+                arguments[0].set_result([])
             elif method == self._do_clear:
                 arguments[0].set_result(None)
             elif method == self._do_ask_shutdown:

@@ -142,6 +142,31 @@ def test_map_times_out_and_cancels_the_rest(cluster: FakeCluster, client: Client
     assert {cluster.expect(TaskCancel).task_id for _ in range(2)} == tasks
 
 
+def test_clear_cancels_what_was_submitted_before_it_also_if_nobody_has_taken_that_yet() -> None:
+    """The client's thread is busy meanwhile, with a callback."""
+    with FakeCluster() as fake, fake.client() as client:
+        entered, go_on = threading.Event(), threading.Event()
+        first = client.submit(int)
+
+        def block(_: object) -> None:
+            entered.set()
+            go_on.wait(60)
+
+        first.add_done_callback(block)
+        fake.expect(Task)
+        first.request_cancel()
+        fake.confirm(fake.expect(TaskCancel).task_id, TaskCancelConfirmType.CANCELED)
+        assert entered.wait(60)
+        late = client.submit(int)
+        clearing = threading.Thread(target=client.clear, args=(60,))
+        clearing.start()
+        go_on.set()
+        assert fake.expect(Task).task_id == late.task_id
+        fake.confirm(fake.expect(TaskCancel).task_id, TaskCancelConfirmType.CANCELED)
+        clearing.join()
+        assert late.cancelled()
+
+
 # ---- coming ----
 
 
