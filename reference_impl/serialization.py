@@ -87,8 +87,8 @@ def deserialize(payload: bytes | bytearray | memoryview) -> Any:
 # ---- modules that a worker may lack ----
 
 _by_value_lock = threading.RLock()
-_scanned = 0
-_local: list[ModuleType] = []
+_scan: tuple[int, list[ModuleType]] = 0, []
+"""How many modules were loaded when they were looked at last, and which of them a worker may lack."""
 
 
 def worker_may_lack(module_name: str) -> bool:
@@ -116,16 +116,18 @@ def _installed_directories() -> tuple[Path, ...]:
 
 def _local_modules() -> list[ModuleType]:
     """The loaded top-level modules that a worker may lack."""
-    global _scanned, _local
-    if len(sys.modules) != _scanned:
-        _scanned = len(sys.modules)
-        _local = [
+    global _scan
+    count, local = _scan
+    if count != len(sys.modules):
+        count = len(sys.modules)
+        local = [
             module
             for name, module in list(sys.modules.items())
             if name not in ("__main__", "__mp_main__") and isinstance(module, ModuleType) and worker_may_lack(name)
             if module.__name__ == name
         ]
-    return _local
+        _scan = count, local  # at once: other threads must not take what was found before for what is there now
+    return local
 
 
 # ---- exceptions ----

@@ -9,7 +9,9 @@ import sys
 import textwrap
 import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import cloudpickle
 import pytest
@@ -81,6 +83,42 @@ def test_what_can_not_go_by_value_goes_by_reference(tmp_path: Path, monkeypatch:
     import locked_module  # type: ignore[import-not-found]
 
     assert deserialize(serialize(locked_module.f, by_value=True)) is locked_module.f
+
+
+class HeldUp(ModuleType):
+    """Other threads than the first one that looks where it lies do not have to wait for that."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.looked, self.go_on = threading.Event(), threading.Event()
+
+    @property
+    def __file__(self) -> str:  # type: ignore[override]
+        if not self.looked.is_set():
+            self.looked.set()
+            assert self.go_on.wait(60)
+        return threading.__file__
+
+
+def test_a_thread_does_not_take_what_another_one_is_still_looking_for_as_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "neighbour_module.py").write_text("def f(x):\n    return x + 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import neighbour_module  # type: ignore[import-not-found]
+
+    slow = HeldUp("held_up_module")
+    monkeypatch.setitem(sys.modules, slow.__name__, slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(serialize, neighbour_module.f, by_value=True)
+        try:
+            assert slow.looked.wait(60)
+            payload = serialize(neighbour_module.f, by_value=True)
+        finally:
+            slow.go_on.set()
+        for one in (payload, first.result(60)):
+            back = deserialize(one)
+            assert back is not neighbour_module.f and back(1) == 2
 
 
 def test_an_exception_carries_traceback_cause_and_attributes() -> None:
