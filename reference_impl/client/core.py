@@ -2,9 +2,9 @@
 
 Events go in as calls, instructions come out as a list, to be carried out in order. Time comes in with ``tick``.
 
-Here is what each call and each message means for the tasks. ``lives`` is what tasks and graphs go through, ``uploads``
-what is stored and deleted for them, ``foreign`` the cancels of other tasks, ``liveness`` whether the scheduler can be
-heard.
+Here is what each call and each message means for the tasks. ``submissions`` is how they begin, ``lives`` what tasks and
+graphs go through, ``uploads`` what is stored and deleted for them, ``foreign`` the cancels of other tasks,
+``liveness`` whether the scheduler can be heard.
 
 A cancel of a sent task asks the scheduler (``answers``). A task that was never sent, and one whose result is being
 fetched, are canceled here, since the scheduler does not have them.
@@ -19,8 +19,6 @@ from protocol import codec
 from protocol.errors import MalformedMessage
 from protocol.identifiers import ClientId, ObjectId, TaskId
 from protocol.messages import (
-    Argument,
-    ArgumentType,
     ClientDisconnect,
     ClientHeartbeatEcho,
     ClientShutdownResponse,
@@ -30,7 +28,6 @@ from protocol.messages import (
     InformationResponse,
     Message,
     ObjectContentType,
-    Task,
     TaskCancel,
     TaskCancelConfirm,
     TaskCancelConfirmType,
@@ -40,7 +37,7 @@ from protocol.messages import (
 )
 from reference_impl.client.answers import Answers
 from reference_impl.client.foreign import ForeignCancels
-from reference_impl.client.graphs import PendingGraph, graph_message
+from reference_impl.client.graphs import PendingGraph
 from reference_impl.client.instructions import (
     Answered,
     Broken,
@@ -54,16 +51,16 @@ from reference_impl.client.instructions import (
     Log,
     NewGraph,
     NewTask,
-    ResultOf,
     Send,
     ShutdownAnswered,
     Unstore,
 )
 from reference_impl.client.liveness import Liveness
 from reference_impl.client.lives import Life, Lives, Phase
-from reference_impl.client.objects import KEEP_BYTES, KEEP_OBJECTS, Blob, ObjectTable, Stored
+from reference_impl.client.objects import KEEP_BYTES, KEEP_OBJECTS, Blob, ObjectTable
 from reference_impl.client.reunion import Reunion, Verdict
-from reference_impl.client.uploads import New, Uploads
+from reference_impl.client.submissions import Submissions
+from reference_impl.client.uploads import Uploads
 from reference_impl.errors import SchedulerLost, StorageFull
 from reference_impl.storage_connection import StorageLost
 
@@ -87,6 +84,7 @@ class ClientCore:
         self._objects = ObjectTable(identity, seed, keep_objects, keep_bytes)
         self._uploads = Uploads(identity, serializer, self._objects)
         self._lives = Lives(self._uploads)
+        self._submissions = Submissions(identity, self._lives, self._uploads)
         self._tasks = self._lives.tasks
         self._graphs = self._lives.graphs
         self._foreign = ForeignCancels()
@@ -180,70 +178,18 @@ class ClientCore:
 
     def submit(self, tasks: Iterable[NewTask]) -> list[Instruction]:
         """New tasks: one ObjectInstruction for what has to be stored first, then each as soon as it can go."""
-        out: list[Instruction] = []
         if self._broken is not None:
             return [Finish(task.task_id, self._broken) for task in tasks]
-        new: New = []
-        ready: list[Life] = []
-        take = self._objects.take
-        self._uploads.serializer_again(new)
-        for task in tasks:
-            objects: list[Stored] = []
-            arguments: list[Argument] = []
-            needs: list[TaskId] = []
-            for content in (task.function, *task.arguments):
-                if isinstance(content, ResultOf):
-                    arguments.append(Argument(ArgumentType.TASK, content.task_id))
-                    needs.append(content.task_id)
-                    continue
-                obj, is_new = take(content)
-                if is_new:
-                    new.append((obj, content))
-                objects.append(obj)
-                arguments.append(Argument(ArgumentType.OBJECT_ID, obj.id))
-            life = Life(
-                Task(
-                    task.task_id,
-                    self.identity,
-                    task.metadata,
-                    objects[0].id,
-                    tuple(arguments[1:]),
-                    task.capabilities,
-                ),
-                objects,
-            )
-            self._lives.begin(life, needs)
-            if not life.missing:
-                ready.append(life)
-        if new:
-            self._uploads.create(new, out)
-        for life in ready:
-            self._lives.send(life, out)
+        out: list[Instruction] = []
+        self._submissions.submit(tasks, out)
         return out
 
     def submit_graph(self, graph: NewGraph) -> list[Instruction]:
         """A graph: its targets end as tasks do. As ``submit``, and nothing can be told about the other nodes."""
-        out: list[Instruction] = []
         if self._broken is not None:
             return [Finish(task_id, self._broken) for task_id in graph.targets]
-        new: New = []
-        objects: list[Stored] = []
-        self._uploads.serializer_again(new)
-
-        def stored(content: Blob) -> Stored:
-            obj, is_new = self._objects.take(content)
-            if is_new:
-                new.append((obj, content))
-            objects.append(obj)
-            return obj
-
-        message = graph_message(graph, self.identity, stored)
-        pending = PendingGraph(message, objects)
-        self._lives.begin_graph(pending)
-        if new:
-            self._uploads.create(new, out)
-        if not pending.missing:
-            self._lives.send(pending, out)
+        out: list[Instruction] = []
+        self._submissions.submit_graph(graph, out)
         return out
 
     def cancel(self, task_id: TaskId, force: bool, token: object = None, *, own: bool = True) -> list[Instruction]:

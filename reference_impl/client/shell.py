@@ -1,7 +1,7 @@
 """The I/O thread of a client: carries out what the core says (SPEC sections 2, 7 and 8).
 
-User threads put work into a queue and wake the thread if nobody has; what accumulates while it is busy is handled as
-one batch. The thread owns the sockets, the core and the futures; nothing else touches them.
+The thread owns the sockets, the core and the futures; nothing else touches them. What other threads want stands in its
+``inbox``.
 """
 
 from __future__ import annotations
@@ -9,27 +9,24 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import math
-import os
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import zmq
 
-from protocol import codec
-from protocol.errors import MalformedMessage
 from protocol.identifiers import TaskId
 from protocol.messages import ClientHeartbeat, InformationAnswer
 from protocol.storage import MAGIC
-from reference_impl.access.handshakes import HandshakeWatch, Refusal, Verdict
 from reference_impl.access.settings import PeerAccess, storage_mismatch
 from reference_impl.addresses import Address
+from reference_impl.client.connection import SchedulerConnection
 from reference_impl.client.core import ClientCore
 from reference_impl.client.dependencies import settle
 from reference_impl.client.future import ScalerFuture
+from reference_impl.client.inbox import Inbox
 from reference_impl.client.instructions import (
     Abandon,
     Answered,
@@ -52,18 +49,17 @@ from reference_impl.client.instructions import (
 )
 from reference_impl.client.storage import StorageLink
 from reference_impl.client.waiting import Ticket, Waiting
-from reference_impl.client.wakeup import WakeUp
 from reference_impl.errors import SchedulerUnreachable, StorageUnreachable
 from reference_impl.options import PeerLog
 from reference_impl.polling import READ, WRITE, new_poller
 from reference_impl.resources import ResourceMeter
 from reference_impl.storage_connection import StorageLost
-from reference_impl.transport import has_message, new_context
+from reference_impl.transport import new_context
 
 _log = logging.getLogger("reference_impl.client")
 
 GOODBYE_LINGER_MILLISECONDS = 500
-_MESSAGES_AT_ONCE = 500
+_TASKS_AT_ONCE = 500
 _ANY_HOST = ("0.0.0.0", "::", "*")
 
 
@@ -82,13 +78,7 @@ class ClientThread:
         self._access = access
         self._core = core
         self._connect_timeout = connect_timeout_seconds
-        self._pid = os.getpid()
-        self._lock = threading.RLock()  # a garbage collection may come back here in the same thread
-        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._closed = False  # no new tasks; guarded by _lock
-        self._ended = False  # nobody reads the queue any more; guarded by _lock
-        self._woken = False
-        self._wakeup = WakeUp()
+        self._inbox = Inbox()
         self._waiting = waiting = Waiting()
         self._connect_by = math.inf
         self._leaving = False  # once nothing is pending
@@ -135,100 +125,64 @@ class ClientThread:
 
     def submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
         """Raises RuntimeError after ``leave``."""
-        self._post_new(self._do_submit, tasks, futures)
+        self._inbox.put_new(self._do_submit, tasks, futures)
 
     def submit_graph(self, graph: NewGraph, futures: list[ScalerFuture]) -> None:
         """The same for a graph; the futures are those of its targets."""
-        self._post_new(self._do_submit_graph, graph, futures)
-
-    def _post_new(self, method: Callable[..., Any], *arguments: Any) -> None:
-        self._check_process()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self._inbox.append((method, arguments))
-        self._wake()
+        self._inbox.put_new(self._do_submit_graph, graph, futures)
 
     def request(
         self, future: ScalerFuture, force: bool, promise: concurrent.futures.Future[CancelAnswer] | None
     ) -> None:
         """Cancels one of our tasks; the promise gets the answer."""
-        if not self._post(self._do_cancel, future.task_id, force, Ticket(future, promise), True):
+        if not self._inbox.put(self._do_cancel, future.task_id, force, Ticket(future, promise), True):
             future._end_canceled()
             if promise is not None:
                 promise.set_result(CancelAnswer.CANCELED)
 
     def cancel(self, task_id: TaskId, force: bool, promise: concurrent.futures.Future[CancelAnswer]) -> None:
         """Cancels any task."""
-        if not self._post(self._do_cancel, task_id, force, Ticket(None, promise), False):
+        if not self._inbox.put(self._do_cancel, task_id, force, Ticket(None, promise), False):
             promise.set_exception(RuntimeError("the client was closed"))
 
     def refused(self, task_id: TaskId) -> None:
         """A cancel of one of our tasks was refused."""
-        self._post(self._do_refuse, task_id)
+        self._inbox.put(self._do_refuse, task_id)
 
     def query(self, query_id: int, query: bytes, promise: concurrent.futures.Future[InformationAnswer]) -> None:
         """Sends an encoded InformationQuery."""
-        if not self._post(self._do_query, query_id, query, promise):
+        if not self._inbox.put(self._do_query, query_id, query, promise):
             promise.set_exception(RuntimeError("the client was closed"))
 
     def forget_query(self, query_id: int) -> None:
-        self._post(self._waiting.queries.pop, query_id, None)
+        self._inbox.put(self._waiting.queries.pop, query_id, None)
 
     def ask_shutdown(self, promise: concurrent.futures.Future[bool]) -> None:
-        if not self._post(self._do_ask_shutdown, promise):
+        if not self._inbox.put(self._do_ask_shutdown, promise):
             promise.set_exception(RuntimeError("the client was closed"))
 
     def pending(self, found: concurrent.futures.Future[list[ScalerFuture]]) -> None:
         """The futures of tasks that are not over, those that were submitted a moment ago among them."""
-        if not self._post(self._do_find_pending, found):
+        if not self._inbox.put(self._do_find_pending, found):
             found.set_result([])
 
     def clear(self, done: concurrent.futures.Future[None]) -> None:
         """Deletes the objects that no living task names."""
-        if not self._post(self._do_clear, done):
+        if not self._inbox.put(self._do_clear, done):
             done.set_result(None)
 
     def leave(self, cancel_pending: bool) -> None:
         """Takes no more tasks, and ends when the pending ones are over."""
-        self._close(self._do_leave, cancel_pending)
+        self._inbox.put_last(self._do_leave, cancel_pending)
 
     def leave_now(self) -> None:
         """Takes no more tasks, and ends: what is pending is cancelled."""
-        self._close(self._do_leave_now)
+        self._inbox.put_last(self._do_leave_now)
 
     def join(self, timeout: float | None = None) -> None:
         """Waits for the end; not in the thread itself, nor in a forked process."""
-        if os.getpid() == self._pid and not self.is_current_thread():
+        if not self._inbox.is_forked and not self.is_current_thread():
             self._thread.join(timeout)
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise RuntimeError(f"this client belongs to process {self._pid}: after a fork, create a new one")
-
-    def _post(self, method: Callable[..., Any], *arguments: Any) -> bool:
-        self._check_process()
-        with self._lock:
-            if self._ended:
-                return False
-            self._inbox.append((method, arguments))
-        self._wake()
-        return True
-
-    def _close(self, method: Callable[..., None], *arguments: Any) -> None:
-        if os.getpid() != self._pid:
-            return
-        with self._lock:
-            self._closed = True
-            if self._ended:
-                return
-            self._inbox.append((method, arguments))
-        self._wake()
-
-    def _wake(self) -> None:
-        if not self._woken:
-            self._woken = True
-            self._wakeup.set()
 
     # ---- the thread ----
 
@@ -238,24 +192,11 @@ class ClientThread:
         linger = 0
         failure: BaseException | None = None
         try:
-            self._socket = context.socket(zmq.DEALER)
-            self._socket.setsockopt(zmq.IDENTITY, self._core.identity)
-            self._socket.setsockopt(zmq.LINGER, 0)
-            self._socket.setsockopt(zmq.SNDHWM, 0)
-            self._socket.setsockopt(zmq.RCVHWM, 0)
-            if self._access is not None:
-                self._access.secure(self._socket)
-            self._watch = HandshakeWatch(self._socket, cuts=True)
-            self._whole_at = time.monotonic()  # the connection was not cut before
-            self._verdict = Verdict(self._access.key.public.name if self._access is not None else None)
-            try:
-                socket.getaddrinfo(self.address.host, self.address.port)  # libzmq would try for ever
-                self._socket.connect(str(self.address))
-            except (zmq.ZMQError, OSError) as error:
-                raise SchedulerUnreachable(f"{self.address} can't be used as a scheduler's address: {error}") from None
-            self._poller.register(self._socket)
-            self._poller.watch(self._watch.socket)
-            self._poller.register(self._wakeup.fileno())
+            self._scheduler = SchedulerConnection(context, self.address, self._core.identity, self._access)
+            self._scheduler.open()
+            self._poller.register(self._scheduler.socket)
+            self._poller.watch(self._scheduler.watch.socket)
+            self._poller.register(self._inbox.fileno())
             self._loop()
             linger = GOODBYE_LINGER_MILLISECONDS
         except (SchedulerUnreachable, StorageUnreachable) as error:
@@ -263,11 +204,8 @@ class ClientThread:
             if self._connected.done():
                 _log.error("%s", error)
         except zmq.Again:  # ZeroMQ has given the connection up
-            if not self._connected.done():
-                failure = self._refused(self._verdict.given_up(self._watch.ended()))
-            else:
-                why = "a message was too large for it, or the key was revoked"
-                failure = SchedulerUnreachable(f"the scheduler at {self.address} has closed the connection: {why}")
+            failure = self._scheduler.given_up(was_known=self._connected.done())
+            if self._connected.done():
                 _log.error("%s", failure)
         except BaseException as error:  # a bug; but nobody must wait for ever because of it
             failure = error
@@ -277,27 +215,28 @@ class ClientThread:
             self._poller.close()
             context.destroy(linger)
             self._storage.close()
-            self._wakeup.close()
+            self._inbox.close()
 
     def _loop(self) -> None:
         core, inbox, poller, perform = self._core, self._inbox, self._poller, self._execute
+        messages, handshakes = self._scheduler.socket, self._scheduler.watch.socket
         self._connect_by = time.monotonic() + self._connect_timeout
         perform(core.tick(time.monotonic()))
         while self._running:
-            self._woken = False
+            inbox.awake = False
             until = core.deadline() if self._connected.done() else min(core.deadline(), self._connect_by)
             if self._storage.retry_at is not None:
                 until = min(until, self._storage.retry_at)
-            wait = 0.0 if inbox else max(0.0, until - time.monotonic())
+            wait = 0.0 if inbox.calls else max(0.0, until - time.monotonic())
             ready = dict(poller.poll(math.ceil(wait * 1000)))
             now = time.monotonic()
-            self._woken = True  # what comes from now on is read in this round, or in the next, which will not wait
-            if self._wakeup.fileno() in ready:
-                self._wakeup.clear()
-            if self._socket in ready:
+            inbox.awake = True  # what comes from now on is read in this round, or in the next, which will not wait
+            if inbox.fileno() in ready:
+                inbox.clear()
+            if messages in ready:
                 self._read_scheduler(now)
                 self._storage.flush(now)  # who waits for a result waits for this
-            if self._watch.socket in ready:
+            if handshakes in ready:
                 self._read_handshakes()
             if self._storage.fileno() in ready:
                 self._storage.receive(now)
@@ -308,23 +247,20 @@ class ClientThread:
             self._maintain_storage(now)
             if not self._connected.done() and now >= self._connect_by:
                 text = f"no scheduler answered at {self.address} within {self._connect_timeout:g} seconds"
-                silence = self._verdict.silence()
+                silence = self._scheduler.silence()
                 raise SchedulerUnreachable(f"{text}; {silence}" if silence else text)
-            if self._leaving and not core.pending and not inbox:
+            if self._leaving and not core.pending and not inbox.calls:
                 self._do_leave_now()
         self._storage.drain(GOODBYE_LINGER_MILLISECONDS / 1000, time.monotonic())
 
     def _read_handshakes(self) -> None:
         """Until we are connected: why we may never be."""
         if self._connected.done():
-            self._poller.unregister(self._watch.socket)
+            self._poller.unregister(self._scheduler.watch.socket)
             return
-        refusal = self._verdict.refusal(self._watch.ended())
+        refusal = self._scheduler.refusal()
         if refusal is not None:
-            raise self._refused(refusal)
-
-    def _refused(self, refusal: Refusal) -> SchedulerUnreachable:
-        return SchedulerUnreachable(f"the scheduler at {self.address} {refusal.what} ({refusal.hint})")
+            raise refusal
 
     def _execute(self, instructions: list[Instruction]) -> None:
         perform = self._perform
@@ -332,23 +268,9 @@ class ClientThread:
             perform[type(instruction)](instruction)
 
     def _read_scheduler(self, now: float) -> None:
-        core, receive = self._core, self._socket.recv_multipart
-        for count in range(_MESSAGES_AT_ONCE):
-            if count == 1 and not has_message(self._socket):  # often there is one only
-                return
-            try:
-                frames = receive(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            if len(frames) != 1:
-                self._execute(core.malformed(f"{len(frames)} frames instead of one", now))
-                continue
-            try:
-                message = codec.decode(frames[0])
-            except MalformedMessage as error:
-                self._execute(core.malformed(f"a message that can't be read: {error}", now))
-                continue
-            self._execute(core.message(message, now))
+        core, execute = self._core, self._execute
+        for message in self._scheduler.receive():
+            execute(core.malformed(message, now) if isinstance(message, str) else core.message(message, now))
 
     def _maintain_storage(self, now: float) -> None:
         """Sends what it takes, connects again if that is due, and lets the poller wait for what it waits for."""
@@ -366,12 +288,12 @@ class ClientThread:
         self._polled = wanted
 
     def _read_inbox(self) -> None:
-        inbox = self._inbox
+        inbox = self._inbox.calls
         while inbox:
             method, arguments = inbox.popleft()
             if method == self._do_submit:
                 tasks, futures = arguments
-                while inbox and inbox[0][0] == self._do_submit and len(tasks) < _MESSAGES_AT_ONCE:
+                while inbox and inbox[0][0] == self._do_submit and len(tasks) < _TASKS_AT_ONCE:
                     more_tasks, more_futures = inbox.popleft()[1]
                     tasks, futures = tasks + more_tasks, futures + more_futures
                 self._do_submit(tasks, futures)
@@ -428,19 +350,18 @@ class ClientThread:
     # ---- instructions ----
 
     def _send(self, instruction: Send) -> None:
-        self._socket.send(codec.encode(instruction.message), zmq.NOBLOCK)
+        self._scheduler.send(instruction.message)
 
     def _look_for_cuts(self, now: float) -> None:
         """At each heartbeat. What came before the cut is read first."""
-        if self._watch.healed():
+        after = self._scheduler.cut_after(now)
+        if after is not None:
             self._read_scheduler(now)
-            self._execute(self._core.cut(now, self._whole_at))
-        if not self._watch.open:
-            self._whole_at = now
+            self._execute(self._core.cut(now, after))
 
     def _beat(self, instruction: Beat) -> None:
         heartbeat = ClientHeartbeat(self._usage.sample(), instruction.latency_microseconds, self._hostname)
-        self._socket.send(codec.encode(heartbeat), zmq.NOBLOCK)
+        self._scheduler.send(heartbeat)
 
     def _connect_storage(self, instruction: ConnectStorage) -> None:
         host, port, scheme = instruction.address.host, instruction.address.port, instruction.address.scheme
@@ -465,12 +386,8 @@ class ClientThread:
 
     def _end_everything(self, failure: BaseException | None) -> None:
         """Nobody may wait for something that can't come any more."""
-        with self._lock:
-            self._closed = self._ended = True
-            rest = list(self._inbox)
-            self._inbox.clear()
         closed = Broken(RuntimeError, "the client was closed")
-        for method, arguments in rest:
+        for method, arguments in self._inbox.end():
             if method in (self._do_submit, self._do_submit_graph):
                 for future in arguments[1]:
                     self._waiting.add(future)

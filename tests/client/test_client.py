@@ -72,7 +72,7 @@ def test_the_list_of_futures_belongs_to_the_caller_at_once() -> None:
     """``map`` turns it round and empties it; the client's thread may be late."""
     with executing() as cluster, cluster.client() as client:
         late = threading.Event()
-        client._thread._post(late.wait, 20)
+        client._thread._inbox.put(late.wait, 20)
         futures = client.submit_many(abs, [(-i,) for i in range(10)])
         all_of_them = futures.copy()
         futures.clear()
