@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError
 from typing import Any
 
 from protocol.messages import TaskResultType
@@ -15,9 +16,12 @@ from reference_impl.serialization import serialize
 
 def argument_of(future: ScalerFuture) -> Blob | ResultOf:
     """A future as an argument: its value if it is here, else the result of its task. Raises what pickling raises."""
-    if not future.done() or future.cancelled() or future.exception(0) is not None:
+    if not future.done() or future._failure() is not None:
         return ResultOf(future.task_id)
-    value = future.result(0)
+    try:
+        value = future.result(0)
+    except CancelledError:
+        return ResultOf(future.task_id)
     if not isinstance(value, RawResult):
         return blob(serialize(value, by_value=True))
     return blob(value.payload) if value.type is TaskResultType.SUCCESS else ResultOf(future.task_id)

@@ -141,6 +141,13 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     # ---- for the client's I/O thread ----
 
+    def _failure(self) -> BaseException | None:
+        """Why it failed; None if it was cancelled, by another thread perhaps just now. Only once it is done."""
+        try:
+            return self.exception(0)
+        except concurrent.futures.CancelledError:
+            return None
+
     def _drop_result(self) -> bool:
         """Marks a done future cancelled; False if it is not done."""
         with self._condition:
@@ -151,9 +158,9 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             return True
 
     def _end_canceled(self) -> None:
-        if self._drop_result():
-            return
-        with self._condition:
+        with self._condition:  # once: at the client's end its thread and one that cancels may both come here
+            if self._drop_result():
+                return
             self._state = "CANCELLED_AND_NOTIFIED"
             for waiter in self._waiters:
                 waiter.add_cancelled(self)

@@ -130,7 +130,7 @@ class Waiting:
 def starve(future: ScalerFuture, end: Starved) -> None:
     """Fails it because of the future that it needs, which has failed."""
     needed = next(needed for needed in future._needs if needed.task_id == end.task_id)
-    cause = None if needed.cancelled() else needed.exception(0)
+    cause = needed._failure()
     if isinstance(cause, DependencyFailed) and cause.__cause__ is not None:
         cause = cause.__cause__  # where it began
     why = "" if cause is None else f": {type(cause).__name__}: {cause}"

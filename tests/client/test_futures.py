@@ -22,6 +22,8 @@ from protocol.messages import (
 )
 from protocol.payloads import TaskMetadata
 from reference_impl.client import CancelAnswer, Client, RawResult, ScalerFuture
+from reference_impl.client.dependencies import argument_of
+from reference_impl.client.instructions import ResultOf
 from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError
 from reference_impl.serialization import deserialize, serialize, serialize_exception
 from tests.client.fakes import FakeCluster
@@ -220,6 +222,62 @@ def test_many_threads_cancel_with_one_request(cluster: FakeCluster, client: Clie
     cluster.expect_nothing(client)
     cluster.confirm(task.task_id, CANCELED)
     assert [promise.result(20) for promise in (first, *others)] == [True] * 9
+
+
+class _Nobody:
+    """A client whose thread has ended."""
+
+    def request(self, future: ScalerFuture, force: bool, promise: object) -> None:
+        raise AssertionError("nobody hears it")
+
+    def is_current_thread(self) -> bool:
+        return False
+
+
+def test_two_threads_that_end_a_future_at_once_end_it_once() -> None:
+    """One cancels while the client's own thread ends."""
+
+    class Future(ScalerFuture):
+        def _drop_result(self) -> bool:
+            over = super()._drop_result()
+            if threading.get_ident() == first:
+                in_thread(self.end_if_possible).result(20)
+            return over
+
+        def end_if_possible(self) -> None:
+            if self._condition.acquire(blocking=False):
+                try:
+                    self._end_canceled()
+                finally:
+                    self._condition.release()
+
+    first = threading.get_ident()
+    future = Future(new_task_id(), None, _Nobody())
+    calls: list[object] = []
+    future.add_done_callback(calls.append)
+    future._end_canceled()
+    assert future.cancelled() and calls == [future]
+
+
+@pytest.mark.parametrize("moment", ["done", "exception"])
+def test_a_future_that_another_thread_cancels_meanwhile_is_no_value_for_an_argument(moment: str) -> None:
+    class Future(ScalerFuture):
+        def done(self) -> bool:
+            done = super().done()
+            if moment == "done":
+                self.cancel()
+            return done
+
+        def exception(self, timeout: float | None = None) -> BaseException | None:
+            error = super().exception(timeout)
+            if moment == "exception":
+                self.cancel()
+            return error
+
+    future = Future(new_task_id(), None, _Nobody())
+    future._end(1, None)
+    assert argument_of(future) == ResultOf(future.task_id)
+    assert future.cancelled() and future._failure() is None
 
 
 def test_an_unforced_cancel_says_so(cluster: FakeCluster, client: Client) -> None:
