@@ -20,6 +20,7 @@ from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, 
 from reference_impl.processes import StopSignals
 from reference_impl.worker.family import become_subreaper
 from reference_impl.worker.identities import Identities
+from reference_impl.worker.preload import Preload
 from reference_impl.worker.zygote import Zygote
 
 
@@ -103,6 +104,16 @@ def _parser() -> RoleParser:
         "allocates more gets a MemoryError or is killed",
     )
     parser.add_argument(
+        "--preload",
+        type=_preload,
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="WHAT",
+        help="a MODULE that is imported once, before the processes that run tasks are forked, so that they have it at "
+        "once; or MODULE:FUNCTION or MODULE:FUNCTION(LITERALS), which each of them calls before its first task "
+        "(repeatable)",
+    )
+    parser.add_argument(
         "--identities",
         type=Path,
         default=argparse.SUPPRESS,
@@ -170,6 +181,15 @@ def _capabilities(text: str) -> str:
     return text
 
 
+def _preload(text: str) -> str:
+    """Checked here; the process that starts processors reads it again."""
+    try:
+        Preload.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 for _type, _says in (
     (_count, "positive whole number"),
     (_positive, "positive number"),
@@ -212,7 +232,8 @@ def main(argv: list[str] | None = None) -> int:
             return fail(f"{path} can't be used: {why}", "--identities needs a file of its own", USAGE_ERROR)
         become_subreaper()  # of what a killed zygote leaves behind
         # It imports what tasks need while this process imports what it needs itself.
-        zygote = Zygote(str(options.scheduler_address), limit, keys_for_tasks(access))
+        preload = vars(options).get("preload") or []
+        zygote = Zygote(str(options.scheduler_address), limit, keys_for_tasks(access), preload)
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
         from reference_impl.worker.agent import Agent, Serve
@@ -246,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
             with Agent(serve, settings, zygote, ready, busy) as agent:
                 lost = agent.run(stop)
         except WorkerBroken as error:
-            return fail(str(error), "the lines above may say why; is the machine out of memory or processes?", 125)
+            return fail(str(error), error.hint, 125)
         if lost:
             return fail(lost, agent.hint or f"is a scheduler running at {options.scheduler_address}?")
         return 0

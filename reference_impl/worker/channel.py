@@ -26,7 +26,7 @@ from protocol.storage import MAX_MESSAGE_BYTES, Buffer, own_memory
 HEAD = struct.Struct("<IQ")
 RECORD = struct.Struct("<B16sdQdQ")  # the fields of a Record, the length of the payload last
 CLAIM = struct.Struct("<I")
-READY, SUCCESS, FAILED = 0, 1, 2
+READY, SUCCESS, FAILED, BROKEN = 0, 1, 2, 3
 _MAX_IOV = 64
 _RECEIVE_BYTES = 1 << 17
 _RECEIVED = memoryview(bytearray(_RECEIVE_BYTES))  # by whichever channel receives just now
@@ -54,7 +54,8 @@ class Work(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a processor says: READY once, then SUCCESS or FAILED with the pickled result or exception."""
+    """What a processor says: READY once, then SUCCESS or FAILED with the pickled result or exception. Or BROKEN, with
+    a line of text about why it can't become ready."""
 
     what: int
     task_id: bytes
@@ -140,7 +141,7 @@ class Channel:
         small, position = self._small, 0
         while len(small) - position >= RECORD.size:
             what, task_id, seconds, peak, cpu, length = RECORD.unpack_from(small, position)
-            if what > FAILED or length > MAX_MESSAGE_BYTES:
+            if what > BROKEN or length > MAX_MESSAGE_BYTES:
                 raise ChannelLost("wrote nonsense to its channel to the worker")
             begin = position + RECORD.size
             if len(small) - begin < length:

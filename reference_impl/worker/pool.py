@@ -14,7 +14,7 @@ from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import Task
 from protocol.storage import Buffer
 from reference_impl.processes import Losses
-from reference_impl.worker.channel import READY, ChannelLost, Record
+from reference_impl.worker.channel import BROKEN, READY, ChannelLost, Record
 from reference_impl.worker.failures import describe_end
 from reference_impl.worker.family import is_ending
 from reference_impl.worker.processors import Output, Processor
@@ -29,7 +29,13 @@ _LOSSES_LIMIT, _LOSSES_SECONDS = 5, 60.0
 
 
 class WorkerBroken(RuntimeError):
-    """The worker can't go on, through no fault of the scheduler."""
+    """The worker can't go on, through no fault of the scheduler. ``hint`` says what to do."""
+
+    def __init__(
+        self, text: str, hint: str = "the lines above may say why; is the machine out of memory or processes?"
+    ) -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 class Owner(Protocol):
@@ -60,6 +66,7 @@ class Pool:
         self._starting: dict[int, Processor] = {}  # by token
         self._processors: dict[int, Processor] = {}  # by pid
         self._stillborn = 0
+        self._proven = False  # a processor was ready
         self._size = size
         self._retired: set[int] = set()
         self._stopping: dict[int, Callable[[], None]] = {}  # by pid
@@ -204,11 +211,7 @@ class Pool:
         try:
             records = channel.receive()
         except ChannelLost as lost:
-            # It is ending, or its task closed the channel and it must: either way GONE follows.
-            if not is_ending(processor.pid):
-                processor.fault = str(lost)
-            self._reactor.unregister(channel.fileno())
-            self._zygote.kill(processor.pid, signal.SIGKILL)
+            self._channel_lost(processor, str(lost))
             return
         answers = processor.answers
         answers.extend(records)
@@ -216,14 +219,26 @@ class Pool:
             self._drain(processor)
         while answers:
             record = answers.popleft()
-            if record.what == READY:
+            if record.what == BROKEN:
+                if processor.ready:  # a task of it has written to the channel
+                    self._channel_lost(processor, "wrote nonsense to its channel to the worker")
+                    return
+                processor.broken = bytes(record.payload).decode("utf-8", "replace")
+            elif record.what == READY:
                 if not processor.ready:
-                    processor.ready = True
+                    processor.ready = self._proven = True
                     self._stillborn = 0
                     self._owner.processor_ready(processor)
             else:
                 processor.answered(record.task_id)
                 self._owner.processor_answered(processor, record)
+
+    def _channel_lost(self, processor: Processor, fault: str) -> None:
+        """It is ending, or its task did something to the channel and it must: either way GONE follows."""
+        if not is_ending(processor.pid):
+            processor.fault = fault
+        self._reactor.unregister(processor.channel.fileno())
+        self._zygote.kill(processor.pid, signal.SIGKILL)
 
     def _output_ready(self, processor: Processor, output: Output) -> None:
         self._put_out(processor, output, output.read())
@@ -263,7 +278,9 @@ class Pool:
         if not processor.ready and excused:
             return
         if not processor.ready:
-            self._stillborn_again(f"a new processor {describe_end(status)} before it was ready")
+            if processor.broken and not self._proven:  # it would not help to try again
+                raise WorkerBroken(processor.broken, "it is loaded where the worker runs: is all that it needs there?")
+            self._stillborn_again(processor.broken or f"a new processor {describe_end(status)} before it was ready")
             return
         self.want(self._size)
         self._owner.processor_gone(processor, status, unstarted)

@@ -15,13 +15,15 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from reference_impl import nesting, serialization
 from reference_impl.worker import peer_clients
-from reference_impl.worker.channel import CLAIM, FAILED, HEAD, READY, RECORD, SUCCESS, Work
+from reference_impl.worker.channel import BROKEN, CLAIM, FAILED, HEAD, READY, RECORD, SUCCESS, Work
 from reference_impl.worker.family import children, is_zombie
 from reference_impl.worker.memory import LIMIT_VARIABLE, MemoryLimit
+from reference_impl.worker.preload import Preloads
 
 _SMALL = 1 << 16
 _CLOSED_SECONDS = 1.0
@@ -30,14 +32,17 @@ _ORPHAN_SECONDS = 2.0
 """A process that has ended so long ago, and that nobody has waited for, was not started by a task, but adopted."""
 
 
-def warm_up() -> None:
+def warm_up(preload: Sequence[str]) -> Preloads:
     """What can be done once, before forking: everything that the first task would import."""
     import pickle
+
+    preloads = Preloads(preload)
 
     serialization.deserialize(serialization.serialize(warm_up))
     pickle.dumps(None)
     gc.collect()
     gc.freeze()
+    return preloads
 
 
 class _Output:
@@ -140,9 +145,14 @@ class _Processor:
         self._loaded: dict[bytes, Any] = {}
         self._arguments: dict[bytes, _Kept] = {}
 
-    def serve(self) -> None:
+    def serve(self, preloads: Preloads) -> None:
         """Until the agent closes the channel."""
         pid = os.getpid()
+        preloads.call()
+        if preloads.fault:
+            self._output.flush()
+            self._send(BROKEN, bytes(16), 0.0, 0.0, [preloads.fault.encode("utf-8", "replace")])
+            return
         run, output = self._run, self._output
         self._send(READY, bytes(16), 0.0, 0.0, [])
         while True:
@@ -252,7 +262,7 @@ def _load_head(raw: bytes) -> Work:
     return Work._make(pickle.loads(raw))
 
 
-def main(channel: int, stdout: int, stderr: int, claims: int) -> None:
+def main(preloads: Preloads, channel: int, stdout: int, stderr: int, claims: int) -> None:
     """A processor's life, from the moment after the fork; does not return."""
     code = 1
     try:
@@ -260,7 +270,7 @@ def main(channel: int, stdout: int, stderr: int, claims: int) -> None:
         os.dup2(null, 0)
         os.close(null)
         peer_clients.install()
-        _Processor(channel, claims, _Output(stdout, stderr)).serve()
+        _Processor(channel, claims, _Output(stdout, stderr)).serve(preloads)
         code = 0
     except (BrokenPipeError, ConnectionError):
         code = 0  # the agent is gone

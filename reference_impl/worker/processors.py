@@ -94,6 +94,8 @@ class Processor:
         self.slot: int | None = None
         self.fault = ""
         """What its task did to the channel, if it must end because of that."""
+        self.broken = ""
+        """Why it can't become ready."""
         self.channel = Channel(ours)
         self.outputs = (Output(LogType.STDOUT, out_read), Output(LogType.STDERR, err_read))
         self._written = select.poll()

@@ -29,13 +29,14 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from reference_impl.nesting import SCHEDULER_VARIABLE
 from reference_impl.processes import die_with_parent
+from reference_impl.worker import preload as preloading
 from reference_impl.worker.family import become_subreaper, children, end_orphans, is_subreaper, signal_outsiders
 from reference_impl.worker.memory import LIMIT_VARIABLE
 
@@ -62,11 +63,16 @@ class Zygote:
     """The agent's side. ``fileno()`` is readable when ``reports()`` has something."""
 
     def __init__(
-        self, scheduler: str = "", memory_limit: int = 0, environment: Mapping[str, str] = MappingProxyType({})
+        self,
+        scheduler: str = "",
+        memory_limit: int = 0,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        preload: Sequence[str] = (),
     ) -> None:
         """``scheduler`` is what clients inside of tasks use if they are not told another one; ``memory_limit`` is that
-        of each process of a task, in bytes (0: none); ``environment`` is what tasks find beside ours."""
-        self._options = scheduler, memory_limit, environment
+        of each process of a task, in bytes (0: none); ``environment`` is what tasks find beside ours; ``preload`` see
+        ``preload``."""
+        self._options = scheduler, memory_limit, environment, preload
         ours, theirs = socket.socketpair()
         with theirs:
             path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
@@ -78,6 +84,7 @@ class Zygote:
                     PATH_VARIABLE: path,
                     SCHEDULER_VARIABLE: scheduler,
                     LIMIT_VARIABLE: str(memory_limit),
+                    preloading.VARIABLE: "\n".join(preload),
                 },
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -140,8 +147,9 @@ class Zygote:
 class _Server:
     """The zygote's own side."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, preloads: preloading.Preloads) -> None:
         self._control = control
+        self._preloads = preloads
         self._processors: set[int] = set()
         self._dying: dict[int, tuple[int, float]] = {}  # reaped, its group not yet empty: (status, give up at)
         self._woken, self._waker = socket.socketpair()
@@ -217,7 +225,7 @@ class _Server:
         signal.signal(signal.SIGINT, lambda *_: None)
         for inherited in (self._control, self._woken, self._waker):
             inherited.close()
-        processor.main(*descriptors)
+        processor.main(self._preloads, *descriptors)
 
     def _reap(self) -> None:
         while True:
@@ -293,7 +301,8 @@ def main(descriptor: int) -> None:
     # A task that starts processes by multiprocessing would have them run our script again.
     sys.modules["__main__"] = types.ModuleType("__main__")
     become_subreaper()
-    processor.warm_up()
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
-    _Server(control).serve()
+    os.dup2(2, 1)  # the agent's stdout is for the agent
+    preloads = processor.warm_up(os.environ.pop(preloading.VARIABLE, "").splitlines())
+    _Server(control, preloads).serve()

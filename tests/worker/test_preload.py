@@ -1,0 +1,96 @@
+"""What a worker has loaded before its first task comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reference_impl.errors import ProcessorDiedError
+from reference_impl.worker.preload import Preload
+from tests.worker.harness import cluster
+
+MODULE = """
+import os
+
+print("a module that prints when it is imported")
+imported_by = os.getpid()
+calls = []
+
+
+def prepare(number, word=""):
+    print("a function that prints")
+    calls.append((os.getpid(), number, word))
+
+
+def fail():
+    raise ValueError("in two\\nlines")
+"""
+
+
+@pytest.fixture(autouse=True)
+def a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "preloaded_module.py").write_text(MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def look() -> tuple[int, int, list[tuple[int, int, str]]]:
+    import os
+
+    import preloaded_module  # type: ignore[import-not-found]
+
+    return os.getpid(), preloaded_module.imported_by, preloaded_module.calls
+
+
+def die() -> None:
+    import os
+
+    os._exit(1)
+
+
+def test_a_module_is_imported_once_and_a_function_called_in_each_process() -> None:
+    with cluster("--preload", "json", "--preload", "preloaded_module:prepare(3, word='x')") as one:
+        first, imported_by, calls = one.run(look)
+        assert calls == [(first, 3, "x")]
+        assert isinstance(one.run(die), ProcessorDiedError)
+        second, imported_by_now, calls = one.run(look)
+        assert second != first and imported_by_now == imported_by not in (first, second)
+        assert calls == [(second, 3, "x")]
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "says"),
+    [
+        ("no_such_module", 125, "--preload no_such_module: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("preloaded_module:nothing", 125, "AttributeError: module 'preloaded_module' has no attribute 'nothing'"),
+        ("preloaded_module:calls", 125, "--preload preloaded_module:calls: TypeError: calls can't be called"),
+        ("preloaded_module:fail", 125, "--preload preloaded_module:fail: ValueError: in two lines"),
+        ("preloaded_module:prepare()", 125, "TypeError: prepare() missing 1 required positional argument: 'number'"),
+        ("sys:exit('enough')", 125, "--preload sys:exit('enough'): SystemExit: enough"),
+        ("two words", 2, "argument --preload: 'two words' is no name of a module"),
+        (
+            "json:dumps(open)",
+            2,
+            "argument --preload: 'dumps(open)' is no FUNCTION or FUNCTION(ARGUMENTS) with literals",
+        ),
+        ("json:dumps(**{'obj': 1})", 2, "is no FUNCTION or FUNCTION(ARGUMENTS) with literals"),
+        ("json:dumps(1", 2, "argument --preload: 'dumps(1' is no FUNCTION"),
+        ("os:path.join('a')", 2, "argument --preload: \"path.join('a')\" does not begin with the name of a function"),
+    ],
+)
+def test_what_can_not_be_loaded_is_one_clear_line(what: str, code: int, says: str) -> None:
+    command = [sys.executable, "-m", "reference_impl.worker", "tcp://127.0.0.1:1", "--preload", what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("hint: ") and "prints" not in line]
+    assert done.returncode == code and len(errors) == 1, done
+    assert errors[0].startswith("error: ") and says in errors[0], done
+    assert "Traceback" not in done.stderr and not done.stdout, done
+
+
+def test_literals_are_arguments() -> None:
+    preload = Preload.parse("a.b:f(1, [2], key={'x': None})")
+    assert preload[1:] == ("a.b", "f", (1, [2]), (("key", {"x": None}),))
+    assert Preload.parse("a.b")[1:] == ("a.b", "", (), ())
+    assert Preload.parse("a:f")[1:] == ("a", "f", (), ())
