@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -44,16 +45,20 @@ class Process:
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._port = free_port() if any("{port}" in word for word in target.start) else 0
         self.command = command_line(target, settings, {**placeholders, "port": str(self._port)})
+        # What it leaves there goes with it; the path is a short one, for UNIX sockets have room for 107 bytes.
+        self._temporary = tempfile.TemporaryDirectory(prefix="judged-", ignore_cleanup_errors=True)
+        filled = {name: _filled(value, placeholders) for name, value in target.env.items()}
         try:
             self.popen: subprocess.Popen[bytes] = subprocess.Popen(
                 self.command,
                 stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE if pipe else subprocess.STDOUT,
-                env={**os.environ, **{k: _filled(v, placeholders) for k, v in target.env.items()}},
+                env={**os.environ, "TMPDIR": self._temporary.name, **filled},
                 start_new_session=True,
             )
         except OSError as error:
+            self._temporary.cleanup()
             raise SetupFailed(f"{self.command[0]} can't be started: {error.strerror}") from None
         self._found = threading.Event()
         self._match: re.Match[str] | None = None
@@ -114,6 +119,7 @@ class Process:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
+        self._temporary.cleanup()
 
 
 class ProcessChannel(Channel):
