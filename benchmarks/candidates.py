@@ -107,7 +107,7 @@ class Candidate(ABC):
     def __init__(self, python: str, logs: Path) -> None:
         self.python = python
         self.logs = logs
-        self.environ = dict(os.environ)
+        self.environ = {**os.environ, "TMPDIR": str(logs)}  # where some leave what nobody removes
 
     @property
     @abstractmethod
