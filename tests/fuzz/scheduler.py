@@ -174,7 +174,9 @@ def _living(world: World) -> dict[TaskId, Identity]:
 def _work_it_off(world: World, asked: Counter[tuple[Identity, TaskId]]) -> None:
     """A worker comes that can do everything, and all of them answer everything: then every task is over."""
     before = _living(world)
-    world.send(_HELPER, WorkerHeartbeat(queue_size=5, capabilities=_CAPABILITIES))
+    required = sorted({name for task in world.core.tasks.values() for name in task.needs})  # damaged names, too
+    offers = tuple([TaskCapability(name, -1) for name in required])
+    world.send(_HELPER, WorkerHeartbeat(queue_size=5, capabilities=offers))
     _check(world, asked, before)
     for _ in range(200):
         holding = next((worker for worker in world.core.workers.values() if worker.held), None)
