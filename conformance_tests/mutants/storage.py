@@ -14,6 +14,7 @@ from reference_impl.object_storage.contents import Contents, OnDisk
 from reference_impl.object_storage.core import ObjectStorage
 from reference_impl.object_storage.files import SpillFiles
 from reference_impl.object_storage.instructions import Close, Respond
+from reference_impl.object_storage.outgoing import Outgoing
 from reference_impl.object_storage.room import Outcome, Put
 
 mutant = MUTANTS = Mutants("object-storage")
@@ -181,14 +182,14 @@ def bytes_leak(p: Patcher) -> None:
 
 @mutant("STO-16", "answers of one connection come in reverse order where several are due together")
 def answers_out_of_order(p: Patcher) -> None:
-    def flush(self: Any, connection: Any) -> None:
-        if connection.out_bytes and len(connection.out) > 4:
-            half = len(connection.out) // 2
-            connection.out.rotate(half - half % 2)
-        before(self, connection)
+    def send(self: Outgoing) -> None:
+        if len(self._parts) > 4:
+            half = len(self._parts) // 2
+            self._parts.rotate(half - half % 2)
+        before(self)
 
-    before = server.Server._flush
-    p.set(server.Server, "_flush", flush)
+    before = Outgoing.send
+    p.set(Outgoing, "send", send)
 
 
 @mutant("STO-08", "the response carries another request id")

@@ -12,9 +12,10 @@ from protocol import storage
 from reference_impl.access.keys import KeyFileError
 from reference_impl.access.settings import add_server_options, exposure, server_access
 from reference_impl.object_storage.files import SpillError, SpillFiles, default_root
+from reference_impl.object_storage.listening import BindError
 from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import Limits
-from reference_impl.object_storage.server import MAX_CONNECTIONS, BindError, Server
+from reference_impl.object_storage.server import MAX_CONNECTIONS, Server
 from reference_impl.options import USAGE_ERROR, RoleParser, address, announce_ready, fail, magic, size
 from reference_impl.processes import StopSignals, collect_seldom
 from reference_impl.resources import usable_memory

@@ -17,10 +17,11 @@ from reference_impl.access.keys import PublicKey
 from reference_impl.access.settings import ServerAccess
 from reference_impl.access.tls import TlsSocket, server_context
 from reference_impl.addresses import Address
+from reference_impl.object_storage.connection import Connection
 from reference_impl.object_storage.guard import GuardedObjectStorage
 from reference_impl.object_storage.pending import GONE_SECONDS
 from reference_impl.object_storage.room import Limits
-from reference_impl.object_storage.server import Connection, Server
+from reference_impl.object_storage.server import Server
 from reference_impl.options import PeerLog
 
 _LOG = logging.getLogger("access")
@@ -137,7 +138,7 @@ class SecuredServer(Server):
             self._admit(TlsSocket(sock), handshake.peer, certificate, key)
 
     def _admit(self, sock: TlsSocket, peer: tuple[str, int], certificate: bytes, key: PublicKey) -> None:
-        connection = self._connected(sock, peer)
+        connection = self._connected(sock, peer, sock.sendfile)
         self._keys[connection.number] = certificate
         self._guard.admitted(connection.number, key)
 
@@ -167,11 +168,6 @@ class SecuredServer(Server):
         self._keys.pop(connection.number, None)
         self._guard.closed(connection.number)
         super()._drop(connection, level, reason)
-
-    def _send_from(self, connection: Connection, descriptor: int, offset: int, count: int) -> int:
-        stream = connection.socket
-        assert isinstance(stream, TlsSocket)
-        return stream.sendfile(descriptor, offset, count)
 
 
 def _why(error: OSError) -> str:

@@ -13,9 +13,10 @@ import pytest
 from protocol import storage
 from protocol.storage import ResponseType
 from reference_impl.addresses import Address
-from reference_impl.object_storage import server as server_module
+from reference_impl.object_storage import listening
 from reference_impl.object_storage.__main__ import main
-from reference_impl.object_storage.server import BindError, Server, listen
+from reference_impl.object_storage.listening import BindError, listen
+from reference_impl.object_storage.server import Server
 from tests.object_storage.peers import PATIENCE_SECONDS, Peer, oid, serving, start
 
 A, B = oid(1), oid(2)
@@ -137,7 +138,7 @@ def test_connections_wait_while_there_are_no_file_descriptors(
     address: Address, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(server_module, "_ACCEPT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(listening, "_PAUSE_SECONDS", 0.01)
     peer.total()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     waiting = socket.socket()
