@@ -1,11 +1,13 @@
 """The list of allowed keys: a directory with one public key file for each peer that may take part.
 
 A file that comes, changes or goes counts from the next look on, so that a key is allowed or revoked without a restart.
-What can't be read allows nobody.
+What can't be read allows nobody, unless that is for want of descriptors or memory: then the list stays as it was until
+the next look, for else who uses these up could shut everybody out.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -15,6 +17,8 @@ from reference_impl.access.keys import EVERYTHING, PUBLIC_SUFFIX, KeyFileError, 
 
 _LOG = logging.getLogger("access")
 
+
+_WANT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 _Version = tuple[str, int, int, int]
 
@@ -61,25 +65,36 @@ class AllowedKeys:
             with os.scandir(self.directory) as entries:
                 found = sorted(filter(None, map(_version, entries)))
         except OSError as error:
+            if self._must_wait(error):
+                return False
             _LOG.error("the allowed keys can't be read, nobody is allowed: %s", error)
             found = []
         if found == self._seen:
             return False
-        self._seen = found
-        self._take([Path(self.directory, name) for name, *_ in found])
+        by_curve: dict[bytes, PublicKey] = {}
+        by_certificate: dict[bytes, PublicKey] = {}
+
+        def allow(key: PublicKey) -> None:
+            before = by_curve.get(key.curve)
+            if before is not None:
+                key = key._replace(roles=key.roles | before.roles)
+            by_curve[key.curve] = by_certificate[key.der] = key
+
+        for name, *_ in found:
+            path = Path(self.directory, name)
+            try:
+                allow(load_public(path)._replace(name=path.stem))
+            except KeyFileError as error:
+                if self._must_wait(error.__cause__):
+                    return False
+                _LOG.error("%s: it allows nobody", error)
+        allow(self._own)
+        self._seen, self.by_curve, self.by_certificate = found, by_curve, by_certificate
         return True
 
-    def _take(self, paths: list[Path]) -> None:
-        self.by_curve, self.by_certificate = {}, {}
-        for path in paths:
-            try:
-                self._allow(load_public(path)._replace(name=path.stem))
-            except KeyFileError as error:
-                _LOG.error("%s: it allows nobody", error)
-        self._allow(self._own)
-
-    def _allow(self, key: PublicKey) -> None:
-        before = self.by_curve.get(key.curve)
-        if before is not None:
-            key = key._replace(roles=key.roles | before.roles)
-        self.by_curve[key.curve] = self.by_certificate[key.der] = key
+    def _must_wait(self, error: BaseException | None) -> bool:
+        """Whether the list stays as it was because of this."""
+        if self._seen is None or not isinstance(error, OSError) or error.errno not in _WANT:
+            return False
+        _LOG.error("the allowed keys can't be read just now, and stay as they were: %s", error.strerror)
+        return True

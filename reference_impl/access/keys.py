@@ -240,7 +240,7 @@ def _read(path: Path) -> tuple[dict[str, Any], int]:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise KeyFileError(f"can't read the key file {path}: {error.strerror}", "scalercli keys list") from None
+        raise KeyFileError(f"can't read the key file {path}: {error.strerror}", "scalercli keys list") from error
     try:
         if len(text) > _MAX_FILE_BYTES:
             raise ValueError("too long")

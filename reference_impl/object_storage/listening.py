@@ -41,15 +41,26 @@ class Listener:
         self.address = Address(host, port)
         """Where it listens, with the real port."""
         self.again_at: float | None = None
-        """When accepting resumes; None: it goes on."""
+        """When accepting is to be resumed, after there were no descriptors."""
+        self._accepting = False
 
-    def register(self, selector: selectors.BaseSelector) -> None:
-        """Accepting begins, or resumes."""
+    def resume(self, selector: selectors.BaseSelector) -> None:
+        """Accepting begins, or goes on."""
         self.again_at = None
-        selector.register(self._socket, selectors.EVENT_READ)
+        if not self._accepting:
+            self._accepting = True
+            selector.register(self._socket, selectors.EVENT_READ)
+
+    def pause(self, selector: selectors.BaseSelector) -> None:
+        """Those who connect wait until ``resume``."""
+        if self._accepting:
+            self._accepting = False
+            selector.unregister(self._socket)
 
     def accept(self, selector: selectors.BaseSelector) -> tuple[socket.socket, tuple[str, int]] | None:
-        """Somebody who has connected, and from where; None: nobody has, or he must wait."""
+        """Somebody who has connected, and from where; None: nobody has, or must wait."""
+        if not self._accepting:
+            return None
         try:
             sock, peer = self._socket.accept()
         except BlockingIOError:
@@ -57,7 +68,7 @@ class Listener:
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:
                 logger.error("new connections must wait: %s", error.strerror)
-                selector.unregister(self._socket)
+                self.pause(selector)
                 self.again_at = time.monotonic() + _PAUSE_SECONDS
             return None  # else that one is gone already
         return sock, peer[:2]

@@ -79,6 +79,8 @@ class Outgoing:
 
     def send(self) -> None:
         """Sends what the stream takes: usually everything in one system call. Raises OSError and FileLost."""
+        if not self.size:
+            return
         parts = self._parts
         if self._file_parts:
             for _ in range(_SENDS):

@@ -90,11 +90,17 @@ class SecuredServer(Server):
             self._refuse(handshake, "no TLS handshake in time: it may have no key")
         allowed = self._access.allowed
         allowed.look()
-        before, self._allowed = self._allowed, allowed.by_certificate
-        if before is self._allowed:
+        if allowed.by_certificate is self._allowed:
             return
         certificates = [key.certificate for key in allowed.by_certificate.values()]
-        self._context = server_context(self._access.key, certificates)
+        try:
+            self._context = server_context(self._access.key, certificates)
+        except OSError as error:
+            if self._allowed is None:
+                raise
+            self._log.note(logging.ERROR, b"", f"keys that were allowed just now must wait: {error.strerror or error}")
+        else:
+            self._allowed = allowed.by_certificate
         for number, certificate in list(self._keys.items()):
             connection = self._connections.get(number)
             key = allowed.by_certificate.get(certificate)
@@ -105,16 +111,22 @@ class SecuredServer(Server):
     # ---- handshakes ----
 
     def _accept(self) -> None:
-        if len(self._handshaking) < _HANDSHAKES:
-            super()._accept()
+        super()._accept()
         for selected, _ in self._lobby.select(0):
             self._shake(self._handshaking[selected.fd])
 
     def _enter(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         self._look(time.monotonic())  # a key may have been allowed for this very connection
-        made = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        try:
+            made = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except OSError as error:  # it was reset
+            sock.close()
+            _LOG.debug("a connection from %s:%d is gone: %s", *peer, error)
+            return
         handshake = _Handshake(made, peer, time.monotonic() + _HANDSHAKE_SECONDS)
         self._handshaking[made.fileno()] = handshake
+        if len(self._handshaking) >= _HANDSHAKES:
+            self._listener.pause(self._selector)
         self._lobby.register(made, selectors.EVENT_READ)
         self._shake(handshake)
 
@@ -151,6 +163,8 @@ class SecuredServer(Server):
     def _leave_lobby(self, handshake: _Handshake) -> None:
         del self._handshaking[handshake.socket.fileno()]
         self._lobby.unregister(handshake.socket)
+        if self._listener.again_at is None:
+            self._listener.resume(self._selector)
 
     # ---- connections ----
 

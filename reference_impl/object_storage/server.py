@@ -88,7 +88,7 @@ class Server:
         self._files = SpillFiles() if files is None else files
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._files, selectors.EVENT_READ)
-        self._listener.register(self._selector)
+        self._listener.resume(self._selector)
 
     def run(self, stop: HasFileno) -> None:
         """Serves until ``stop`` is readable."""
@@ -146,7 +146,7 @@ class Server:
         now = time.monotonic()
         self._perform(self._core.tick(now))
         if self._listener.again_at is not None and now >= self._listener.again_at:
-            self._listener.register(self._selector)
+            self._listener.resume(self._selector)
         if now >= self._sweep_at:
             self._sweep(now)
 
