@@ -9,7 +9,7 @@ from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.messages import TaskCancelConfirm, TaskCancelConfirmType, WorkerHeartbeat
 from reference_impl.worker.agent import Agent
 from reference_impl.worker.beats import Beats
-from reference_impl.worker.core import WorkerCore
+from reference_impl.worker.cancels import Cancels
 from reference_impl.worker.held import Held, HeldTask
 from reference_impl.worker.instructions import Resume, Send
 from reference_impl.worker.turns import Turns
@@ -134,14 +134,14 @@ def _confirm(task_id: Any, kind: str) -> TaskCancelConfirm:
 def _suspended_cancel(p: Patcher, answer: Any) -> None:
     """``answer`` in place of what happens at the cancel of a suspended task; None: it is forced."""
 
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
         if held is None or held.state is not Held.SUSPENDED:
             return before(self, task_id, force, now)
         return before(self, task_id, True, now) if answer is None else answer(self, task_id, force)
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 def _set_aside(self: Agent, slot: Any, instruction: Any) -> None:

@@ -359,10 +359,10 @@ class Agent:
             self._carry_out(slot, slot.core.objects_arrived(task_id, time.monotonic(), small))
 
     def _stored(self, slot: _Slot, task_id: TaskId, name: ObjectId) -> None:
-        self._carry_out(slot, slot.core.stored(task_id, name))
+        self._carry_out(slot, slot.core.results.stored(task_id, name))
 
     def _refused(self, slot: _Slot, task_id: TaskId) -> None:
-        self._carry_out(slot, slot.core.not_stored(task_id))
+        self._carry_out(slot, slot.core.results.not_stored(task_id))
 
     def processor_ready(self, processor: Processor) -> None:
         self._spares.append(processor)
@@ -505,9 +505,8 @@ class Agent:
         """Announces all results that came together, then stores them (WRK-03)."""
         for slot in self._slots:
             results, slot.results = slot.results, []
-            self._carry_out(
-                slot, slot.core.storing([(task_id, name, len(payload)) for task_id, name, payload in results])
-            )
+            about = [(task_id, name, len(payload)) for task_id, name, payload in results]
+            self._carry_out(slot, slot.core.results.storing(about))
             for task_id, name, payload in results:
                 done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
                 self._storage.store(name, payload, done, refused)
