@@ -7,11 +7,11 @@ from typing import Any
 
 from conformance_tests.mutants.model import Mutants, Patcher
 from protocol.messages import TaskCancelConfirm, TaskCancelConfirmType, WorkerHeartbeat
-from reference_impl.worker.agent import Agent
 from reference_impl.worker.beats import Beats
-from reference_impl.worker.core import WorkerCore
+from reference_impl.worker.cancels import Cancels
 from reference_impl.worker.held import Held, HeldTask
 from reference_impl.worker.instructions import Resume, Send
+from reference_impl.worker.seating import Seating
 from reference_impl.worker.turns import Turns
 
 mutant = MUTANTS = Mutants("worker")
@@ -28,7 +28,7 @@ def nothing_is_suspended(p: Patcher) -> None:
 
 @mutant("PRI-01", "a suspended task runs on")
 def suspended_runs_on(p: Patcher) -> None:
-    p.set(Agent, "_suspend", _set_aside)
+    p.set(Seating, "suspend", _set_aside)
 
 
 @mutant("PRI-02", "tasks start in the order in which they came, whatever their priority")
@@ -73,7 +73,7 @@ def equals_suspend(p: Patcher) -> None:
 
 @mutant("PRI-03", "a suspended task never goes on")
 def never_goes_on(p: Patcher) -> None:
-    p.set(Agent, "_resume", _resumed_without_signal)
+    p.set(Seating, "resume", _resumed_without_signal)
 
 
 @mutant("PRI-03", "a suspended task goes on only when nothing else waits")
@@ -134,22 +134,22 @@ def _confirm(task_id: Any, kind: str) -> TaskCancelConfirm:
 def _suspended_cancel(p: Patcher, answer: Any) -> None:
     """``answer`` in place of what happens at the cancel of a suspended task; None: it is forced."""
 
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
         if held is None or held.state is not Held.SUSPENDED:
             return before(self, task_id, force, now)
         return before(self, task_id, True, now) if answer is None else answer(self, task_id, force)
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
-def _set_aside(self: Agent, slot: Any, instruction: Any) -> None:
+def _set_aside(self: Seating, slot: Any, instruction: Any) -> None:
     processor, slot.processor = slot.processor, None
     slot.others[processor.pid] = processor
-    self._fill_slots()
+    self._fill()
 
 
-def _resumed_without_signal(self: Agent, slot: Any, instruction: Resume) -> None:
+def _resumed_without_signal(self: Seating, slot: Any, instruction: Resume) -> None:
     if slot.core.processor == instruction.pid:
         slot.processor = slot.others.pop(instruction.pid)

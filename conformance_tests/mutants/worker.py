@@ -20,13 +20,15 @@ from protocol.messages import (
     WorkerDisconnectNotification,
     WorkerHeartbeat,
 )
-from reference_impl.worker import core as worker_core
 from reference_impl.worker import zygote
+from reference_impl.worker.cancels import Cancels
 from reference_impl.worker.channel import SUCCESS
 from reference_impl.worker.core import WorkerCore
+from reference_impl.worker.failures import Failure
 from reference_impl.worker.held import Held
 from reference_impl.worker.instructions import Kill, Send
 from reference_impl.worker.processor import _Processor
+from reference_impl.worker.results import Results
 
 mutant = MUTANTS = Mutants("worker")
 MUTANTS.extend(priorities.MUTANTS)
@@ -47,20 +49,21 @@ def duplicate_runs(p: Patcher) -> None:
     def task(self: WorkerCore, envelope: Envelope, now: float) -> Any:
         held = self._held.get(envelope.task_id)
         if held is not None and held.state is Held.RUNNING:
-            self._again = envelope  # type: ignore[attr-defined]
+            self.results._again = self, envelope  # type: ignore[attr-defined]
         return before(self, envelope, now)
 
-    def stored(self: WorkerCore, *args: Any) -> Any:
+    def stored(self: Results, *args: Any) -> Any:
         out = stored_before(self, *args)
-        again = getattr(self, "_again", None)
+        again: Any = getattr(self, "_again", None)
         if again is not None:
             self._again = None  # type: ignore[attr-defined]
-            out = [*out, *before(self, again, 0.0)]
+            core, envelope = again
+            out = [*out, *before(core, envelope, 0.0)]
         return out
 
-    before, stored_before = WorkerCore._task, WorkerCore.stored
+    before, stored_before = WorkerCore._task, Results.stored
     p.set(WorkerCore, "_task", task)
-    p.set(WorkerCore, "stored", stored)
+    p.set(Results, "stored", stored)
 
 
 @mutant("WRK-20", "a Task that comes after a cancel which is not answered yet is ignored as a duplicate")
@@ -76,7 +79,7 @@ def later_task_lost(p: Patcher) -> None:
 
 @mutant("WRK-20", "a Task that came after a cancel runs although it was canceled in its turn")
 def later_task_not_canceled(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
         again = held.again if held is not None else None
         out = before(self, task_id, force, now)
@@ -84,17 +87,17 @@ def later_task_not_canceled(p: Patcher) -> None:
             held.again = again
         return out
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 @mutant("WRK-11", "the cancel of an unknown id is not answered")
 def unknown_cancel_silent(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         return before(self, task_id, force, now) if task_id in self._held else []
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 @mutant("WRK-11", "the cancel of an unknown id is answered with canceled")
@@ -109,11 +112,11 @@ def unknown_cancel_failed(p: Patcher) -> None:
 
 @mutant("WRK-09", "an unforced cancel kills a running task")
 def unforced_kills(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         return before(self, task_id, True, now)
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 @mutant("WRK-09", "an unforced cancel of a running task is answered with cancelNotFound")
@@ -128,28 +131,28 @@ def unforced_silent(p: Patcher) -> None:
 
 @mutant("WRK-10", "a forced cancel of a running task is refused")
 def forced_refused(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         return before(self, task_id, False, now)
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 @mutant("WRK-10", "a forced cancel is answered with canceled, and the task runs on")
 def forced_does_not_kill(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
         if held is not None and held.state is Held.RUNNING and force:
             return [Send(TaskCancelConfirm(task_id, _CANCELED))]
         return before(self, task_id, force, now)
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 @mutant("WRK-10", "a forced cancel is answered before the task's processes have ended")
 def forced_answered_early(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         out = before(self, task_id, force, now)
         if any(isinstance(i, Kill) for i in out):
             self._early = task_id  # type: ignore[attr-defined]
@@ -157,10 +160,11 @@ def forced_answered_early(p: Patcher) -> None:
         return out
 
     def gone(self: WorkerCore, *event: Any) -> Any:
-        return [i for i in gone_before(self, *event) if not (isinstance(i, Send) and _about(i, "_early", self))]
+        early = getattr(self._cancels, "_early", None)
+        return [i for i in gone_before(self, *event) if not (isinstance(i, Send) and _confirms_the_end_of(early, i))]
 
-    before, gone_before = WorkerCore._cancel, WorkerCore.processor_gone
-    p.set(WorkerCore, "_cancel", cancel)
+    before, gone_before = Cancels.cancel, WorkerCore.processor_gone
+    p.set(Cancels, "cancel", cancel)
     p.set(WorkerCore, "processor_gone", gone)
 
 
@@ -201,38 +205,38 @@ def canceled_has_a_result(p: Patcher) -> None:
 
 @mutant("WRK-08", "the cancel of a queued task is answered, and it runs all the same")
 def queued_cancel_runs(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
         if held is not None and held.state in (Held.HANDED, Held.READY, Held.FETCHING):
             return [Send(TaskCancelConfirm(task_id, _CANCELED))]
         return before(self, task_id, force, now)
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 @mutant("WRK-08", "an unforced cancel of a queued task is refused")
 def queued_cancel_refused(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
         if held is not None and held.state in (Held.HANDED, Held.READY, Held.FETCHING) and not force:
             return [Send(TaskCancelConfirm(task_id, _FAILED))]
         return before(self, task_id, force, now)
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 @mutant("WRK-08", "the cancel of a task that waits for its objects is refused")
 def waiting_cancel_refused(p: Patcher) -> None:
-    def cancel(self: WorkerCore, task_id: Any, force: bool, now: float) -> Any:
+    def cancel(self: Cancels, task_id: Any, force: bool, now: float) -> Any:
         held = self._held.get(task_id)
         if held is not None and held.state is Held.FETCHING:
             return [Send(TaskCancelConfirm(task_id, _FAILED))]
         return before(self, task_id, force, now)
 
-    before = WorkerCore._cancel
-    p.set(WorkerCore, "_cancel", cancel)
+    before = Cancels.cancel
+    p.set(Cancels, "cancel", cancel)
 
 
 @mutant("WRK-04", "a task that raises is reported as a success")
@@ -257,45 +261,45 @@ def result_without_object(p: Patcher) -> None:
 
 @mutant("WRK-04", "a result is sent twice")
 def result_twice(p: Patcher) -> None:
-    def stored(self: WorkerCore, *args: Any) -> Any:
+    def stored(self: Results, *args: Any) -> Any:
         out = before(self, *args)
         return [*out, *(i for i in out if isinstance(i, Send) and isinstance(i.message, TaskResult))]
 
-    before = WorkerCore.stored
-    p.set(WorkerCore, "stored", stored)
+    before = Results.stored
+    p.set(Results, "stored", stored)
 
 
 @mutant("WRK-03", "a result is announced only after it has been stored")
 def announced_late(p: Patcher) -> None:
-    def storing(self: WorkerCore, *args: Any) -> Any:
+    def storing(self: Results, *args: Any) -> Any:
         self._late = before(self, *args)  # type: ignore[attr-defined]
         return []
 
-    def stored(self: WorkerCore, *args: Any) -> Any:
+    def stored(self: Results, *args: Any) -> Any:
         return [*self._late, *stored_before(self, *args)]  # type: ignore[attr-defined]
 
-    before, stored_before = WorkerCore.storing, WorkerCore.stored
-    p.set(WorkerCore, "storing", storing)
-    p.set(WorkerCore, "stored", stored)
+    before, stored_before = Results.storing, Results.stored
+    p.set(Results, "storing", storing)
+    p.set(Results, "stored", stored)
 
 
 @mutant("STO-24", "a task whose result the storage refuses is never answered")
 def refused_result_not_answered(p: Patcher) -> None:
-    p.set(WorkerCore, "not_stored", lambda self, task_id: [])
+    p.set(Results, "not_stored", lambda self, task_id: [])
 
 
 @mutant("STO-24", "a result that the storage refuses is answered as if it were stored")
 def refused_result_is_success(p: Patcher) -> None:
-    p.set(WorkerCore, "not_stored", lambda self, task_id: self._answer(task_id, ()))
+    p.set(Results, "not_stored", lambda self, task_id: self._answer(task_id, ()))
 
 
 @mutant("WRK-05", "a task that cannot be carried out is dropped without an answer")
 def hopeless_task_dropped(p: Patcher) -> None:
-    def fail(self: WorkerCore, task_id: Any, held: Any, failure: Any) -> Any:
+    def fail(self: Results, task_id: Any, held: Any, failure: Any) -> Any:
         del self._held[task_id]
         return []
 
-    p.set(WorkerCore, "_fail", fail)
+    p.set(Results, "fail", fail)
 
 
 @mutant("WRK-13", "a task whose objects are missing fails at once")
@@ -308,7 +312,7 @@ def missing_object_fails(p: Patcher) -> None:
         self._asked = getattr(self, "_asked", 0) + 1  # type: ignore[attr-defined]
         if self._asked % 2:  # type: ignore[attr-defined]
             return out
-        return self._fail(envelope.task_id, held, worker_core.__dict__["Failure"]("missing", "an object is missing"))
+        return self.results.fail(envelope.task_id, held, Failure("missing", "an object is missing"))
 
     before = WorkerCore._task
     p.set(WorkerCore, "_task", task)
@@ -388,9 +392,9 @@ def exception_as_text(p: Patcher) -> None:
     p.set(_Processor, "_run", run)
 
 
-def _about(instruction: Send, name: str, core: WorkerCore) -> bool:
+def _confirms_the_end_of(task_id: Any, instruction: Send) -> bool:
     message = instruction.message
-    return isinstance(message, TaskCancelConfirm) and message.task_id == getattr(core, name, None)
+    return isinstance(message, TaskCancelConfirm) and message.task_id == task_id
 
 
 def _results_of_canceled(out: Any) -> list[Any]:

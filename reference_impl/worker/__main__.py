@@ -236,9 +236,9 @@ def main(argv: list[str] | None = None) -> int:
         zygote = Zygote(str(options.scheduler_address), limit, keys_for_tasks(access), preload)
         _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
 
-        from reference_impl.worker.agent import Agent, Serve
+        from reference_impl.worker.agent import Agent
         from reference_impl.worker.pool import WorkerBroken
-        from reference_impl.worker.settings import Settings, parse_capabilities
+        from reference_impl.worker.settings import Serve, Settings, parse_capabilities
 
         settings = Settings(
             options.per_worker_task_queue_size,

@@ -1,39 +1,28 @@
-"""The worker's shell: its sockets, its processors, its clock (SPEC sections 5 to 8).
+"""The worker's shell: its connections to the scheduler, and its clock (SPEC sections 5 to 8).
 
 One thread, one poller. Each slot is a protocol worker of its own: a DEALER with its identity, a ``WorkerCore``, and
-a processor, or several: those of suspended tasks. The slots share the connection to the object storage, the cache of
-objects, the zygote, and spare processors that take the place of one that died, was killed, or was suspended.
+a processor, or several: those of suspended tasks. What the cores want is carried out here, or by who has what the slots
+share: ``seating`` the processors, ``deliveries`` the object storage. ``leaving`` knows when all of them end.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 from protocol import codec
-from protocol.identifiers import ObjectId, TaskId, new_worker_id, result_object_id
-from protocol.payloads import ResultMetadata
-from protocol.storage import MAGIC, Buffer
 from reference_impl.access.handshakes import Verdict
-from reference_impl.access.settings import PeerAccess
-from reference_impl.addresses import Address
 from reference_impl.options import PeerLog
 from reference_impl.processes import StopSignals
 from reference_impl.transport import new_context
-from reference_impl.worker.channel import SUCCESS, Record
-from reference_impl.worker.clients import ClientFinder
 from reference_impl.worker.connection import GOODBYE_MILLISECONDS, Connection
 from reference_impl.worker.core import WorkerCore
+from reference_impl.worker.deliveries import Deliveries
 from reference_impl.worker.farewell import take_leave
-from reference_impl.worker.identities import Identities
 from reference_impl.worker.instructions import (
     End,
     Fetch,
@@ -54,60 +43,19 @@ from reference_impl.worker.instructions import (
     Suspend,
     UseStorage,
 )
+from reference_impl.worker.leaving import Leaving
 from reference_impl.worker.meters import Meters
-from reference_impl.worker.objects import ObjectCache
-from reference_impl.worker.pool import Pool
-from reference_impl.worker.processors import Output, Processor
 from reference_impl.worker.reactor import Reactor
-from reference_impl.worker.settings import Settings, Usage
-from reference_impl.worker.storage_link import StorageLink
+from reference_impl.worker.seating import Seating
+from reference_impl.worker.settings import Serve, Settings, Usage
+from reference_impl.worker.slots import Slot
 from reference_impl.worker.zygote import Zygote
 
 _LOG = logging.getLogger("worker")
 _LATE_SECONDS = 1.0
 _NO_USAGE = Usage()
-_SMALL_BYTES = 1 << 16
-"""A task with more of its own is not handed to a processor while that has another one."""
-_REST_SECONDS = 0.0005
-"""When answers came while every processor had more to do, so long is waited for more of them."""
 _HEAL_LOOK_SECONDS = 0.05
 """So often it is looked whether a connection that was cut is there again."""
-_TOLD_SECONDS = 0.1
-"""For so long a worker that is leaving waits until the scheduler knows."""
-_SPARES = 4
-"""So many idle processors without a slot are kept; a slot needs one each time that it suspends a task."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """Whom to serve, and with how much."""
-
-    scheduler: Address
-    slots: int = 1
-    name: str = "worker"
-    cache_bytes: int = 512 << 20
-    storage_magic: bytes = MAGIC
-    access: PeerAccess | None = None
-    hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
-    drain_seconds: float = 0.0  # how long tasks may go on after a stop signal
-    identities: Identities | None = None  # where to keep ours, for who is started in our place
-
-
-class _Slot:
-    def __init__(self, index: int, core: WorkerCore, connection: Connection) -> None:
-        self.index = index
-        self.core = core
-        self.connection = connection
-        self.processor: Processor | None = None
-        self.results: list[tuple[TaskId, ObjectId, Buffer]] = []  # to be announced and stored
-        self.others: dict[int, Processor] = {}  # by pid: of tasks that are suspended, or were when they were canceled
-        self.stopping = False  # what it suspended may still run: it gets no other processor yet
-
-    def find(self, pid: int) -> Processor | None:
-        """The processor with this pid, if it is of this slot."""
-        if self.processor is not None and self.processor.pid == pid:
-            return self.processor
-        return self.others.get(pid)
 
 
 class Agent:
@@ -123,51 +71,48 @@ class Agent:
     ) -> None:
         """``ready`` is called once, when every slot is registered and has a processor; ``busy`` each time that it is
         asked to leave while it holds a task."""
-        self._busy = busy
         self._serve = serve
         self._announce: Callable[[], None] | None = ready
-        self._ended: str | None = None
-        self._drain_until = self._told_by = math.inf
-        self.hint = ""
-        """What to do about what ``run`` returns, if that is known."""
-        self._answers = 0  # of processors, since the last wait
         self._log = PeerLog(_LOG)
         self._meters = Meters(families=bool(settings.memory_limit))
-        self._memory_limit = settings.memory_limit
-        self._objects = ObjectCache(serve.cache_bytes)
-        self._storage = StorageLink(new_worker_id(serve.name), self._fetched, serve.storage_magic, serve.access)
-        self._storage_descriptor = self._storage_connection = -1
-        self._clients = ClientFinder(serve.scheduler.port)
         self._reactor = Reactor()
-        self._spares: list[Processor] = []
         self._context = new_context()
         self._verdict = Verdict(serve.access.key.public.name if serve.access is not None else None)
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         for index in range(serve.slots):
             connection = Connection(self._context, serve.scheduler, serve.name, serve.access)
-            slot = _Slot(index, WorkerCore(settings, time.monotonic()), connection)
+            slot = Slot(index, WorkerCore(settings, time.monotonic()), connection)
             self._connect(slot)
             self._slots.append(slot)
+        self._leaving = Leaving(self._slots, serve.drain_seconds, self._receive, self._carry_out, busy)
+        self._deliveries = deliveries = Deliveries(self._slots, serve, self._reactor, self._carry_out)
+        self._seating = seating = Seating(
+            self._slots, serve, settings, zygote, self._reactor, deliveries, self._carry_out, self._maybe_ready
+        )
         self._do = {
             Send: self._send,
-            Fetch: self._fetch,
-            Release: self._release,
-            Start: self._start,
-            Recall: self._recall,
-            Kill: self._kill,
-            Suspend: self._suspend,
-            Resume: self._resume,
-            Spare: self._spare,
-            Store: self._store,
+            Fetch: deliveries.fetch,
+            Release: deliveries.release,
+            Start: seating.start,
+            Recall: seating.recall,
+            Kill: seating.kill,
+            Suspend: seating.suspend,
+            Resume: seating.resume,
+            Spare: seating.spare,
+            Store: deliveries.store,
             Forget: self._forget,
             ForgetAll: self._forget_all,
             UseStorage: self._use_storage,
-            ReadOutput: self._read_output,
-            Show: self._show,
+            ReadOutput: seating.read_output,
+            Show: seating.show,
             Note: self._note,
             End: self._end,
         }
-        self._pool = Pool(serve.slots + 1, zygote, self._reactor, self)
+
+    @property
+    def hint(self) -> str:
+        """What to do about what ``run`` returned, if that is known."""
+        return self._leaving.end.hint if self._leaving.end is not None else ""
 
     def _take_leave(self) -> None:
         """In the name of the worker in whose place this one was started."""
@@ -176,7 +121,7 @@ class Agent:
             take_leave(identities.left, self._slots[0].connection.stand_in)
             identities.forget_left()
 
-    def _connect(self, slot: _Slot) -> None:
+    def _connect(self, slot: Slot) -> None:
         """Under a new name."""
         connection = slot.connection
         connection.open()
@@ -198,8 +143,8 @@ class Agent:
         """Takes leave of the scheduler, ends every processor and closes every socket."""
         for slot in self._slots:
             self._carry_out(slot, slot.core.leave())
-        self._pool.close()
-        self._storage.close()
+        self._seating.pool.close()
+        self._deliveries.close()
         for slot in self._slots:
             slot.connection.watch.close()
         self._context.destroy(linger=GOODBYE_MILLISECONDS)
@@ -211,85 +156,21 @@ class Agent:
     def run(self, stop: StopSignals | None = None) -> str:
         """Serves until a stop signal or the cluster's end (returns ""), or until the scheduler is lost (returns what
         is known of that). Raises WorkerBroken."""
+        leaving = self._leaving
         if stop is not None:
-            self._reactor.register(stop.fileno(), partial(self._signalled, stop))
-        storage = self._storage
-        while self._ended is None:
+            self._reactor.register(stop.fileno(), partial(leaving.signalled, stop))
+        while leaving.end is None:
             self._reactor.settle()
             now = time.monotonic()
             due = min(slot.core.deadline for slot in self._slots)
             if now >= due:
                 self._tick(now)
                 continue
-            if storage.fileno() < 0 and storage.retry_at:
-                storage.maintain(now)
-                if storage.retry_at:
-                    due = min(due, storage.retry_at)
-            storage.flush(now)
-            self._watch_storage()
-            if self._answers:
-                self._answers = 0
-                if all(slot.core.at_ease for slot in self._slots):
-                    time.sleep(_REST_SECONDS)
-            self._reactor.once(min(due, self._drain_until, self._told_by) - now)
-            if self._drain_until < math.inf:
-                self._maybe_drained()
-        return self._ended
-
-    def _signalled(self, stop: StopSignals) -> None:
-        asked = stop.take()
-        if stop.received is not None:
-            if stop.times > 1:
-                self._end(None, End(""))
-                return
-            stop.once_more()
-            if self._drain_until == math.inf:
-                self._drain()
-        elif signal.SIGUSR1 in asked:
-            self._retire()
-
-    def _retire(self) -> None:
-        """Asked to leave if no task would suffer (SPEC 8.4). A task that is on its way just now goes to another worker:
-        the scheduler hears that this one has left."""
-        for slot in self._slots:
-            self._receive(slot)  # what is here already counts
-        if any(slot.core.held for slot in self._slots):
-            self._busy()
-        elif self._drain_until == math.inf:
-            self._drain()
-
-    def _drain(self) -> None:
-        """Tasks that have started may end, for some time; others start elsewhere when this worker has left. It leaves
-        when that is known of all slots: else what one leaves behind would go to the next one, which leaves, too."""
-        now = time.monotonic()
-        self._told_by = now + _TOLD_SECONDS
-        self._drain_until = now + (self._serve.drain_seconds or _TOLD_SECONDS)
-        for slot in self._slots:
-            self._carry_out(slot, slot.core.drain(now))
-        left = sum(not slot.core.drained for slot in self._slots)
-        if left and self._serve.drain_seconds:
-            _LOG.info("%d tasks may end within %g s; another signal ends them", left, self._serve.drain_seconds)
-        self._maybe_drained()
-
-    def _maybe_drained(self) -> None:
-        now = time.monotonic()
-        if now >= self._told_by or all(slot.core.may_leave for slot in self._slots):
-            self._told_by = math.inf
-        told = self._told_by == math.inf
-        drained = not self._serve.drain_seconds or all(slot.core.drained for slot in self._slots)
-        if now >= self._drain_until or (told and drained):
-            self._end(None, End(""))
-
-    def _watch_storage(self) -> None:
-        """Keeps the reactor's view of the storage connection."""
-        descriptor, connection = self._storage.fileno(), self._storage.connections
-        if descriptor != self._storage_descriptor or connection != self._storage_connection:
-            self._reactor.unregister(self._storage_descriptor)
-            if descriptor >= 0:
-                self._reactor.register(descriptor, self._storage_ready)
-            self._storage_descriptor, self._storage_connection = descriptor, connection
-        if descriptor >= 0:
-            self._reactor.watch_writing(descriptor, self._storage.wants_write)
+            due = min(due, self._deliveries.keep_up(now), leaving.due)
+            self._seating.rest()
+            self._reactor.once(due - now)
+            leaving.look()
+        return leaving.end.error
 
     def _tick(self, now: float) -> None:
         for slot in self._slots:
@@ -299,7 +180,7 @@ class Agent:
                 continue
             usage = _NO_USAGE
             if slot.core.wants_usage(now):  # a heartbeat is due
-                usage = self._usage(slot, now)
+                usage = self._meters.sample(slot.index, [processor.pid for processor in slot.processors()], now)
                 if slot.connection.watch.cut():
                     if slot.connection.heals(now):
                         slot.core.beat_later(now + _HEAL_LOOK_SECONDS)
@@ -307,7 +188,7 @@ class Agent:
                     self._renew(slot, now, usage)
             self._carry_out(slot, slot.core.tick(now, usage))
 
-    def _renew(self, slot: _Slot, now: float, usage: Usage) -> None:
+    def _renew(self, slot: Slot, now: float, usage: Usage) -> None:
         """Its connection was cut. It leaves under its old name and comes back under a new one (IDN-05): what is on its
         way to the old one reaches nobody."""
         connection = slot.connection
@@ -320,98 +201,26 @@ class Agent:
         self._log.note(logging.WARNING, connection.identity, "the connection to the scheduler was cut: registers anew")
         self._carry_out(slot, slot.core.come_back(now, usage))
 
-    def _usage(self, slot: _Slot, now: float) -> Usage:
-        """What a heartbeat of this slot reports."""
-        pids = [*slot.others] if slot.processor is None else [slot.processor.pid, *slot.others]
-        return self._meters.sample(slot.index, pids, now)
-
     # ---- events ----
 
-    def _handshakes_ended(self, slot: _Slot) -> None:
+    def _handshakes_ended(self, slot: Slot) -> None:
         refusal = self._verdict.refusal(slot.connection.watch.ended())
         if self._verdict.done and self._serve.access is None:  # what can still be refused is a key
             self._reactor.unregister(slot.connection.watch.socket)
         if refusal is not None:
             text = f"the scheduler at {self._serve.scheduler} {refusal.what}"
             if refusal.certain:
-                self._end(None, End(text, refusal.hint))
+                self._leaving.ends(End(text, refusal.hint))
             else:
                 _LOG.error("%s (%s); trying on", text, refusal.hint)
 
-    def _receive(self, slot: _Slot) -> None:
+    def _receive(self, slot: Slot) -> None:
         core = slot.core
         for message, now in slot.connection.receive():
             if isinstance(message, str):
                 self._carry_out(slot, core.malformed(message))
             else:
                 self._carry_out(slot, core.received(message, now))
-
-    def _storage_ready(self) -> None:
-        now = time.monotonic()
-        self._storage.receive(now)
-        self._storage.flush(now)
-
-    def _fetched(self, name: ObjectId, payload: Buffer) -> None:
-        for holder in self._objects.arrived(name, payload):
-            index, task_id = holder
-            slot = self._slots[index]
-            small = self._objects.own_bytes(holder) <= _SMALL_BYTES
-            self._carry_out(slot, slot.core.objects_arrived(task_id, time.monotonic(), small))
-
-    def _stored(self, slot: _Slot, task_id: TaskId, name: ObjectId) -> None:
-        self._carry_out(slot, slot.core.stored(task_id, name))
-
-    def _refused(self, slot: _Slot, task_id: TaskId) -> None:
-        self._carry_out(slot, slot.core.not_stored(task_id))
-
-    def processor_ready(self, processor: Processor) -> None:
-        self._spares.append(processor)
-        self._fill_slots()
-
-    def processor_answered(self, processor: Processor, record: Record) -> None:
-        if processor.slot is None:
-            return
-        slot = self._slots[processor.slot]
-        what, task_id, seconds, peak_bytes, cpu_seconds, payload = record
-        metadata = ResultMetadata(seconds, peak_bytes, cpu_seconds)
-        now = time.monotonic()
-        pid, success = processor.pid, what == SUCCESS
-        self._answers += 1
-        self._carry_out(slot, slot.core.finished(pid, TaskId(task_id), success, payload, metadata, now))
-
-    def processor_wrote(self, processor: Processor, output: Output, text: str) -> None:
-        if processor.slot is None:
-            self._show(None, Show(text))
-        else:
-            slot = self._slots[processor.slot]
-            self._carry_out(slot, slot.core.output(processor.pid, output.log_type, text, time.monotonic()))
-
-    def processor_gone(self, processor: Processor, status: int, unstarted: Sequence[TaskId]) -> None:
-        if processor.slot is None:
-            self._spares.remove(processor)
-            return
-        slot = self._slots[processor.slot]
-        if processor is slot.processor:
-            slot.processor = None
-        else:
-            del slot.others[processor.pid]
-        now, fault = time.monotonic(), processor.fault
-        self._carry_out(slot, slot.core.processor_gone(processor.pid, status, now, unstarted, fault))
-        self._fill_slots()
-
-    def _fill_slots(self) -> None:
-        """Spares go to slots without a processor; there is always one spare at least, and not many more."""
-        for slot in self._slots:
-            if slot.processor is None and not slot.stopping and self._spares:
-                slot.processor = self._spares.pop(0)
-                slot.processor.slot = slot.index
-                self._pool.read_output(slot.processor, slot.core.reads_output)
-                self._carry_out(slot, slot.core.processor_ready(slot.processor.pid, time.monotonic()))
-        others = sum(len(slot.others) for slot in self._slots)
-        self._pool.want(len(self._slots) + others + 1)
-        for _ in range(len(self._spares) - _SPARES):
-            self._pool.retire(self._spares.pop())
-        self._maybe_ready()
 
     def _maybe_ready(self) -> None:
         if self._announce is not None and all(slot.processor and slot.core.echoed for slot in self._slots):
@@ -421,127 +230,29 @@ class Agent:
 
     # ---- instructions ----
 
-    def _carry_out(self, slot: _Slot, instructions: Iterable[Instruction]) -> None:
+    def _carry_out(self, slot: Slot, instructions: Iterable[Instruction]) -> None:
         do: Any = self._do
         for instruction in instructions:
             do[type(instruction)](slot, instruction)
 
-    def _send(self, slot: _Slot, instruction: Send) -> None:
+    def _send(self, slot: Slot, instruction: Send) -> None:
         slot.connection.send(codec.encode(instruction.message))
 
-    def _fetch(self, slot: _Slot, instruction: Fetch) -> None:
-        holder = (slot.index, instruction.task_id)
-        self._storage.fetch(self._objects.want(holder, instruction.names))
-        if self._objects.complete(holder):
-            small = self._objects.own_bytes(holder) <= _SMALL_BYTES
-            self._carry_out(slot, slot.core.objects_arrived(instruction.task_id, time.monotonic(), small))
+    def _forget(self, slot: Slot, instruction: Forget) -> None:
+        self._deliveries.forget(instruction)
+        self._seating.pool.forget(instruction.names)
 
-    def _release(self, slot: _Slot, instruction: Release) -> None:
-        gone = self._objects.release((slot.index, instruction.task_id))
-        if gone:
-            self._storage.abandon(gone, time.monotonic())
+    def _forget_all(self, slot: Slot, instruction: ForgetAll) -> None:
+        self._deliveries.forget_all(instruction)
+        self._seating.pool.forget_all()
 
-    def _start(self, slot: _Slot, instruction: Start) -> None:
-        assert slot.processor is not None
-        _, task, serializer, priority = instruction
-        # What a processor keeps for other tasks would count as the memory of the one that runs.
-        shared = self._never if self._memory_limit else self._objects.shared
-        objects, storage = self._objects.payload, self._storage.address
-        self._pool.start(slot.processor, task, serializer, objects, storage, priority, shared)
-
-    def _recall(self, slot: _Slot, instruction: Recall) -> None:
-        processor = slot.processor
-        assert processor is not None
-        unstarted = self._pool.recall(processor)
-        self._carry_out(slot, slot.core.recalled(processor.pid, unstarted, time.monotonic()))
-
-    @staticmethod
-    def _never(name: ObjectId) -> bool:
-        return False
-
-    def _kill(self, slot: _Slot, instruction: Kill) -> None:
-        processor = slot.find(instruction.pid)
-        if processor is not None:
-            self._pool.kill(processor, instruction.signal)
-
-    def _suspend(self, slot: _Slot, instruction: Suspend) -> None:
-        processor, slot.processor = slot.processor, None
-        assert processor is not None
-        slot.others[processor.pid] = processor
-        if self._serve.hard_suspend or not self._clients.has_client(processor.pid):
-            slot.stopping = True
-            self._pool.stop(processor, partial(self._stopped, slot))
-        else:
-            self._reactor.soon(self._fill_slots)
-
-    def _stopped(self, slot: _Slot) -> None:
-        slot.stopping = False
-        self._reactor.soon(self._fill_slots)
-
-    def _resume(self, slot: _Slot, instruction: Resume) -> None:
-        processor = slot.others[instruction.pid]
-        self._pool.kill(processor, signal.SIGCONT)
-        if slot.core.processor == processor.pid:
-            del slot.others[processor.pid]
-            slot.processor = processor
-
-    def _spare(self, slot: _Slot, instruction: Spare) -> None:
-        processor = slot.others.pop(instruction.pid, None)
-        if processor is None:
-            processor, slot.processor = slot.processor, None
-        assert processor is not None
-        self._pool.kill(processor, signal.SIGCONT)
-        processor.slot = None
-        self._pool.read_output(processor, True)
-        self._spares.append(processor)
-        self._reactor.soon(self._fill_slots)
-
-    def _store(self, slot: _Slot, instruction: Store) -> None:
-        task_id, owner, payload = instruction
-        slot.results.append((task_id, result_object_id(owner, slot.connection.identity, task_id), payload))
-        self._reactor.soon(self._store_results)
-
-    def _store_results(self) -> None:
-        """Announces all results that came together, then stores them (WRK-03)."""
-        for slot in self._slots:
-            results, slot.results = slot.results, []
-            self._carry_out(
-                slot, slot.core.storing([(task_id, name, len(payload)) for task_id, name, payload in results])
-            )
-            for task_id, name, payload in results:
-                done, refused = partial(self._stored, slot, task_id, name), partial(self._refused, slot, task_id)
-                self._storage.store(name, payload, done, refused)
-
-    def _forget(self, slot: _Slot, instruction: Forget) -> None:
-        self._storage.abandon(self._objects.forget(instruction.names), time.monotonic())
-        self._pool.forget(instruction.names)
-
-    def _forget_all(self, slot: _Slot, instruction: ForgetAll) -> None:
-        self._storage.abandon(self._objects.forget_all(), time.monotonic())
-        self._pool.forget_all()
-
-    def _use_storage(self, slot: _Slot, instruction: UseStorage) -> None:
-        address = instruction.address
-        self._storage.use(address.host, address.port, time.monotonic(), address.scheme)
+    def _use_storage(self, slot: Slot, instruction: UseStorage) -> None:
+        self._deliveries.use(instruction)
         if self._announce is not None:
             self._maybe_ready()
 
-    def _read_output(self, slot: _Slot, instruction: ReadOutput) -> None:
-        for processor in (slot.processor, *slot.others.values()):
-            if processor is not None:
-                self._pool.read_output(processor, instruction.wanted)
-
-    def _show(self, slot: _Slot | None, instruction: Show) -> None:
-        try:
-            sys.stderr.write(instruction.text)
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            pass
-
-    def _note(self, slot: _Slot, instruction: Note) -> None:
+    def _note(self, slot: Slot, instruction: Note) -> None:
         self._log.note(instruction.level, slot.connection.identity, instruction.text)
 
-    def _end(self, slot: _Slot | None, instruction: End) -> None:
-        if self._ended is None:
-            self._ended = instruction.error
-            self.hint = instruction.hint
+    def _end(self, slot: Slot, instruction: End) -> None:
+        self._leaving.ends(instruction)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 from typing import NamedTuple
 
+_MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+"""How a process may end that can't get memory, of itself or by the kernel."""
+
 
 class Failure(NamedTuple):
     """How a task fails for a reason of the worker's own."""
@@ -24,6 +27,16 @@ def describe_end(status: int | None) -> str:
             name = f"signal {number}"
         return f"was killed by {name}"
     return f"exited with code {status >> 8}"
+
+
+def death(status: int | None, fault: str, memory_limit: int) -> Failure:
+    """Of a task whose process has ended, by that one's wait status; ``fault`` is what it was ended for."""
+    if fault:
+        return Failure("died", f"the process that ran the task {fault}, and was ended for that")
+    text = f"the process that ran the task {describe_end(status)}"
+    if memory_limit and status is not None and status & 0x7F in _MEMORY_SIGNALS:
+        text += f"; a task may use {memory_limit} bytes of memory on this worker"
+    return Failure("died", text)
 
 
 def failure_payload(failure: Failure) -> bytes:

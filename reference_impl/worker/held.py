@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import Enum
 
 from protocol.envelope import Envelope
-from protocol.identifiers import ClientId
-from protocol.messages import Task, TaskResultType
+from protocol.identifiers import OBJECT_ID_BYTES, ClientId, ObjectId, serializer_object_id
+from protocol.messages import ArgumentType, Task, TaskResultType
 from protocol.payloads import TaskMetadata
 from reference_impl.worker.failures import Failure
 
@@ -71,3 +71,16 @@ class HeldTask:
     def place(self) -> tuple[int, int]:
         """Among the ready ones: the highest priority first, then the order of arrival (PRI-02)."""
         return (-self.metadata.priority, self.number)
+
+
+def needed(task: Task) -> tuple[ObjectId, ...] | Failure:
+    """The objects without which a task can't run, or why a worker can't run it at all."""
+    names = [serializer_object_id(task.source), ObjectId(task.func_object_id)]
+    for argument in task.function_args:
+        if argument.type is ArgumentType.TASK:
+            return Failure("graph", "an argument is a task of a graph; a worker gets tasks whose arguments are objects")
+        if len(argument.data) != OBJECT_ID_BYTES:
+            text = f"an argument's object id has {OBJECT_ID_BYTES} bytes, not {len(argument.data)}"
+            return Failure("malformed", text)
+        names.append(ObjectId(argument.data))
+    return tuple(names)

@@ -1,6 +1,6 @@
 """The output of tasks on its way to the scheduler: whole lines where possible, and never too much of it (SPEC 4.6).
 
-Pure: text and time come in, messages come out.
+Pure: text and time come in, messages and instructions come out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections import deque
 
 from protocol.identifiers import TaskId
 from protocol.messages import LogType, TaskLog
+from reference_impl.worker.beats import Beats
+from reference_impl.worker.instructions import Instruction, ReadOutput, Send
 
 PARTIAL_SECONDS = 0.1
 """A line that is not finished by then is sent as it is."""
@@ -65,32 +67,37 @@ class Credit:
     """How much output may be sent before the scheduler has shown that it handles it: by its echo of a heartbeat that
     was sent after it, on the same connection."""
 
-    def __init__(self) -> None:
-        self._beats: deque[int] = deque()  # for each heartbeat without an echo, the characters sent before it
+    def __init__(self, beats: Beats) -> None:
+        self._beats = beats
+        self._unechoed: deque[int] = deque()  # for each heartbeat without an echo, the characters sent before it
         self._since = 0  # the characters sent since the last heartbeat
         self._underway = 0
         self.paused = False
         """Whether output is to be left in the pipes for now; the tasks then wait when the pipes are full."""
 
-    def sent(self, log: TaskLog) -> bool:
-        """True if the limit was reached now: output has to pause, and a heartbeat to ask for an echo."""
-        self._since += len(log.content)
-        self._underway += len(log.content)
-        if self.paused or self._underway < _LIMIT_CHARACTERS:
-            return False
-        self.paused = True
-        return True
+    def send(self, logs: list[TaskLog], now: float) -> list[Instruction]:
+        """At the limit output has to pause, and a heartbeat to ask for an echo."""
+        out: list[Instruction] = []
+        for log in logs:
+            out.append(Send(log))
+            self._since += len(log.content)
+            self._underway += len(log.content)
+            if not self.paused and self._underway >= _LIMIT_CHARACTERS:
+                self.paused = True
+                out.append(ReadOutput(False))
+                self._beats.due = now
+        return out
 
     def beat(self) -> None:
         """A heartbeat is sent."""
-        self._beats.append(self._since)
+        self._unechoed.append(self._since)
         self._since = 0
 
-    def echoed(self) -> bool:
-        """An echo came; True if output may go on."""
-        if self._beats:
-            self._underway -= self._beats.popleft()
+    def echoed(self) -> list[Instruction]:
+        """An echo came: output may go on, perhaps."""
+        if self._unechoed:
+            self._underway -= self._unechoed.popleft()
         if not self.paused or self._underway >= _LIMIT_CHARACTERS // 2:
-            return False
+            return []
         self.paused = False
-        return True
+        return [ReadOutput(True)]

@@ -154,8 +154,8 @@ class _Agent:
             task = self.storing.pop(0)
             name = new_object_id(CLIENT)
             if task in core.held:
-                self.do(core.storing([(task, name, 7)]))
-            self.do(core.not_stored(task) if choices.flag() else core.stored(task, name))
+                self.do(core.results.storing([(task, name, 7)]))
+            self.do(core.results.not_stored(task) if choices.flag() else core.results.stored(task, name))
         elif how == 9:
             self.end(choices.pick(self.dying or list(self.work)))
         elif how == 10 and self.work:
@@ -172,7 +172,7 @@ class _Agent:
             elif self.dying:
                 self.end(self.dying[0])
             elif self.storing:
-                self.do(self.slot.core.stored(self.storing.pop(), new_object_id(CLIENT)))
+                self.do(self.slot.core.results.stored(self.storing.pop(), new_object_id(CLIENT)))
             elif self.slot.core.processor in busy:
                 pid = self.slot.core.processor
                 assert pid is not None
@@ -201,7 +201,7 @@ def core(data: bytes) -> None:
         agent.tick(1.0)
         agent.receive(codec.encode(WorkerHeartbeatEcho()))
     # The last question of the worker is kept until it is answered, which nobody does here.
-    left = kept(agent.slot.core, _EMPTY, "Credit._beats", "WorkerCore.counts", "Doubts._asked")
+    left = kept(agent.slot.core, _EMPTY, "Credit._unechoed", "WorkerCore.counts", "Doubts._asked")
     assert not left, f"of tasks that are over there is {left}"
 
 

@@ -90,7 +90,7 @@ class Slot:
         return self.do(self.core.output(self.pid(number), log_type, text, self.now))
 
     def stored(self, number: int) -> list[Instruction]:
-        return self.do(self.core.stored(task_id(number), new_object_id(CLIENT)))
+        return self.do(self.core.results.stored(task_id(number), new_object_id(CLIENT)))
 
     def tick(self, seconds: float) -> list[Instruction]:
         self.now += seconds

@@ -68,8 +68,8 @@ def test_a_task_is_fetched_run_stored_and_answered() -> None:
     assert slot.finish(1) == [Release(task_id(1)), Store(task_id(1), CLIENT, b"payload")]
     assert slot.core.held == {task_id(1): Held.FINISHING}
     name = new_object_id(CLIENT)
-    (created,) = slot.core.storing([(task_id(1), name, 7)])
-    (answer,) = slot.core.stored(task_id(1), name)
+    (created,) = slot.core.results.storing([(task_id(1), name, 7)])
+    (answer,) = slot.core.results.stored(task_id(1), name)
     about = ObjectMetadata((name,), (ObjectContentType.OBJECT,), (b"<result 00000000>",), (7,))
     assert created == Send(ObjectInstruction(ObjectInstructionType.CREATE, CLIENT, about))
     assert answer == Send(TaskResult(task_id(1), TaskResultType.SUCCESS, PROFILE.to_bytes(), (name,)))
@@ -85,7 +85,7 @@ def test_results_that_are_stored_together_are_announced_together_by_owner() -> N
         slot.finish(number)
         slot.core._held[task_id(number)].source = other if number == 3 else CLIENT
         results.append((task_id(number), new_object_id(CLIENT), number))
-    sends = slot.core.storing(results)
+    sends = slot.core.results.storing(results)
     told = [send.message for send in sends if isinstance(send, Send)]
     assert len(told) == len(sends) == 3, "eight of one client in a message, two more, and the other client's"
     for message in told:
@@ -101,7 +101,7 @@ def test_a_result_that_the_storage_refuses_becomes_a_failure_that_says_so() -> N
     slot = Slot()
     slot.task(1)
     slot.finish(1)
-    (store,) = slot.core.not_stored(task_id(1))
+    (store,) = slot.core.results.not_stored(task_id(1))
     assert isinstance(store, Store)
     error = pickle.loads(bytes(store.payload))
     assert isinstance(error, StorageFull)
@@ -115,10 +115,10 @@ def test_when_that_is_refused_too_the_task_fails_without_a_result() -> None:
     slot = Slot()
     slot.task(1)
     slot.finish(1)
-    slot.core.not_stored(task_id(1))
-    (answer,) = slot.core.not_stored(task_id(1))
+    slot.core.results.not_stored(task_id(1))
+    (answer,) = slot.core.results.not_stored(task_id(1))
     assert answer == Send(TaskResult(task_id(1), TaskResultType.FAILED, PROFILE.to_bytes(), ()))
-    assert slot.core.not_stored(task_id(1)) == []
+    assert slot.core.results.not_stored(task_id(1)) == []
 
 
 def test_a_failure_is_stored_and_answered_too() -> None:

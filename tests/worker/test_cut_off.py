@@ -44,7 +44,7 @@ def beat(slot: Slot, *, echo: bool = True) -> None:
 def finished(slot: Slot, number: int) -> TaskResult:
     slot.task(number)
     slot.finish(number)
-    (result,) = said(slot.do(slot.core.stored(task_id(number), new_object_id(CLIENT))))
+    (result,) = said(slot.do(slot.core.results.stored(task_id(number), new_object_id(CLIENT))))
     assert isinstance(result, TaskResult)
     return result
 
@@ -87,7 +87,7 @@ def test_a_result_that_is_being_stored_is_still_said() -> None:
     slot.task(1)
     slot.finish(1)
     slot.core.come_back(slot.now, Usage())
-    (result,) = said(slot.core.stored(task_id(1), new_object_id(CLIENT)))
+    (result,) = said(slot.core.results.stored(task_id(1), new_object_id(CLIENT)))
     assert isinstance(result, TaskResult)
 
 
