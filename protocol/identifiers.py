@@ -105,7 +105,7 @@ def serializer_object_id(owner: Identity) -> ObjectId:
     return ObjectId(owner_digest(owner) + _SERIALIZER_TAG)
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def owner_digest(owner: Identity) -> bytes:
     """The first 16 bytes of the ids of all objects of ``owner``."""
     return hashlib.md5(owner, usedforsecurity=False).digest()
