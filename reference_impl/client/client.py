@@ -23,7 +23,7 @@ from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore, serializer_blob
 from reference_impl.client.dependencies import argument_of, futures_in, with_keywords
 from reference_impl.client.functions import FunctionCache, call_each, function_name
-from reference_impl.client.future import LogCallback, ScalerFuture
+from reference_impl.client.future import LogCallback, Promise, ScalerFuture
 from reference_impl.client.graphs import is_call, needed
 from reference_impl.client.instructions import CancelAnswer, NewGraph, NewTask, ResultOf
 from reference_impl.client.objects import Blob, blob
@@ -199,8 +199,7 @@ class Client(concurrent.futures.Executor):
         Raises ValueError for an id that is none."""
         if len(task_id) != TASK_ID_BYTES:
             raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
-        promise: concurrent.futures.Future[CancelAnswer] = concurrent.futures.Future()
-        promise.set_running_or_notify_cancel()  # only the answer ends it
+        promise = Promise.of(self._thread)
         self._thread.cancel(task_id, force, promise)
         return promise
 

@@ -97,7 +97,7 @@ class Waiting:
         if future is not None and future._on_log is not None:
             try:
                 future._on_log(*instruction)
-            except Exception:
+            except BaseException:
                 _log.exception("the log callback of task %s failed", instruction.task_id.hex())
 
     def informed(self, instruction: Informed) -> None:

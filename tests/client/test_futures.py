@@ -332,6 +332,37 @@ def test_cancel_in_a_callback_does_not_block_and_waiting_there_is_refused(cluste
     assert seen[0] is True and "callback" in str(seen[1])
 
 
+class Stop(BaseException):
+    """Ends a thread in which nobody catches it."""
+
+
+def test_a_callback_that_raises_whatever_ends_nothing(cluster: FakeCluster, client: Client) -> None:
+    calls: list[str] = []
+
+    def stop(what: str) -> None:
+        calls.append(what)
+        raise Stop
+
+    future = client.submit_pickled(b"f", [], raw=True, on_log=lambda *_: stop("log"))
+    task = cluster.expect(Task)
+    for name in ("done", "done too"):
+        future.add_done_callback(lambda _, name=name: stop(name))  # type: ignore[misc]
+    future.add_cancel_callback(lambda *_: stop("cancel"))
+    cluster.send(TaskLog(task.task_id, LogType.STDOUT, "hello"))
+    promise = client.cancel_task(task.task_id)
+    promise.add_done_callback(lambda _: stop("promise"))
+    cluster.expect(TaskCancel)
+    cluster.confirm(task.task_id, CANCELED)
+    cluster.barrier(client)
+    assert calls == ["log", "done", "done too", "promise", "cancel"]
+    with pytest.raises(Stop):  # the caller's thread is the caller's
+        future.add_done_callback(lambda _: stop("late"))
+    late = ScalerFuture(new_task_id(), None, _Nobody())
+    late.add_done_callback(lambda _: stop("late"))
+    with pytest.raises(Stop):
+        late._end_canceled()
+
+
 def test_any_task_can_be_canceled_by_id(cluster: FakeCluster, client: Client) -> None:
     task_id = new_task_id()
     promise = client.cancel_task(task_id, force=False)
