@@ -22,7 +22,7 @@ from typing import Any
 import cloudpickle
 from tblib.pickling_support import pickle_exception, pickle_traceback
 
-from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError
+from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError, described
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _LARGE_BYTES = 1 << 16  # what a pickle has in no frame
@@ -174,13 +174,18 @@ def deserialize_exception(payload: bytes | bytearray | memoryview) -> BaseExcept
     RemoteError that says so."""
     try:
         loaded = _Unpickler(io.BytesIO(payload)).load()
+        if issubclass(type(loaded), BaseException):
+            return _as_ours(loaded)
     except BaseException as error:  # whatever loading it does
         return RemoteError(
-            f"the task failed, but its exception can't be loaded here ({type(error).__name__}: {error}); "
+            f"the task failed, but its exception can't be loaded here ({described(error)}); "
             f"the payload has {len(payload)} bytes"
         )
-    if not isinstance(loaded, BaseException):
-        return RemoteError(f"the task failed, but its payload is no exception: {type(loaded).__name__}")
+    return RemoteError(f"the task failed, but its payload is no exception: {type(loaded).__name__}")
+
+
+def _as_ours(loaded: BaseException) -> BaseException:
+    """An exception as it is to be raised here."""
     carried = getattr(loaded, _REMOTE, None)
     if isinstance(carried, tuple) and len(carried) == 3:
         name, message, text = carried

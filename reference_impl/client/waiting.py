@@ -24,7 +24,7 @@ from reference_impl.client.instructions import (
     ShutdownAnswered,
     Starved,
 )
-from reference_impl.errors import DependencyFailed, RemoteError, SchedulerLost, WorkerDiedError
+from reference_impl.errors import DependencyFailed, RemoteError, SchedulerLost, WorkerDiedError, described
 from reference_impl.serialization import deserialize, deserialize_exception
 
 _log = logging.getLogger("reference_impl.client")
@@ -133,7 +133,7 @@ def starve(future: ScalerFuture, end: Starved) -> None:
     cause = needed._failure()
     if isinstance(cause, DependencyFailed) and cause.__cause__ is not None:
         cause = cause.__cause__  # where it began
-    why = "" if cause is None else f": {type(cause).__name__}: {cause}"
+    why = "" if cause is None else f": {described(cause)}"
     error = DependencyFailed(f"the task {end.task_id.hex()}, whose result this one needs, has failed{why}")
     error.__cause__ = cause
     future._end(None, error)
@@ -151,7 +151,7 @@ def _complete(future: ScalerFuture, end: Completed) -> None:
         except BaseException as cause:  # also a SystemExit must not end this thread
             error = RemoteError(
                 "the task succeeded, but its result can't be loaded here "
-                f"({type(cause).__name__}: {cause}); the payload has {len(end.payload)} bytes"
+                f"({described(cause)}); the payload has {len(end.payload)} bytes"
             )
             error.__cause__ = cause
     elif end.type is TaskResultType.FAILED:

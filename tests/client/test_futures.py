@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import pickle
 import threading
 from collections.abc import Callable
 
@@ -24,13 +25,17 @@ from protocol.payloads import TaskMetadata
 from reference_impl.client import CancelAnswer, Client, RawResult, ScalerFuture
 from reference_impl.client.dependencies import argument_of
 from reference_impl.client.instructions import ResultOf
-from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError
+from reference_impl.errors import DependencyFailed, ProcessorDiedError, RemoteError, WorkerDiedError
 from reference_impl.serialization import deserialize, serialize, serialize_exception
 from tests.client.fakes import FakeCluster
 
 CANCELED = TaskCancelConfirmType.CANCELED
 NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
 FAILED = TaskCancelConfirmType.CANCEL_FAILED
+
+
+class Stop(BaseException):
+    """Ends a thread in which nobody catches it."""
 
 
 def in_thread(call: Callable[[], object]) -> concurrent.futures.Future[object]:
@@ -98,6 +103,68 @@ def test_payloads_that_can_not_be_loaded_say_so(cluster: FakeCluster, client: Cl
         cluster.answer_payload(task, b"no pickle", kind)
         with pytest.raises(RemoteError, match="can't be loaded here"):
             future.result(20)
+
+
+class Mute(Exception):
+    """Has no text, and no other attributes either."""
+
+    def __str__(self) -> str:
+        raise Stop
+
+    def __getattr__(self, name: str) -> object:
+        raise Stop
+
+
+class Unloadable:
+    def __reduce__(self) -> tuple[object, ...]:
+        return _raise, (Mute,)
+
+
+def _raise(kind: type[BaseException]) -> None:
+    raise kind
+
+
+def test_exceptions_without_a_text_say_so(cluster: FakeCluster, client: Client) -> None:
+    for kind in (TaskResultType.SUCCESS, TaskResultType.FAILED):
+        future, task = submitted(cluster, client)
+        cluster.answer_payload(task, pickle.dumps(Unloadable()), kind)
+        with pytest.raises(RemoteError, match=r"can't be loaded here \(Mute: \(its text can't be had\)"):
+            future.result(20)
+    future, task = submitted(cluster, client)
+    cluster.answer_payload(task, pickle.dumps(Mute()), TaskResultType.FAILED)
+    with pytest.raises(RemoteError, match=r"can't be loaded here \(Stop"):
+        future.result(20)
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def test_what_needs_a_task_that_failed_without_a_text_says_so(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    behind = client.submit(abs, future)
+    cluster.barrier(client)
+    cluster.answer_payload(task, pickle.dumps(Silent()), TaskResultType.FAILED)
+    with pytest.raises(DependencyFailed, match=r"Silent: \(its text can't be had\)"):
+        behind.result(20)
+
+
+class Unpicklable:
+    def __reduce__(self) -> tuple[object, ...]:
+        raise Stop
+
+
+def test_an_argument_whose_pickling_raises_whatever_ends_only_its_task(cluster: FakeCluster, client: Client) -> None:
+    """It was a future when that task was submitted, and is a value when the client's thread takes the task."""
+    future, _ = submitted(cluster, client)
+    go_on = threading.Event()
+    client._thread._inbox.put(go_on.wait, 20)
+    behind = client.submit(abs, future)
+    future._end(Unpicklable(), None)
+    go_on.set()
+    assert isinstance(behind.exception(20), Stop)
+    cluster.expect_nothing(client)
 
 
 def test_a_raw_result_is_not_unpickled(cluster: FakeCluster, client: Client) -> None:
@@ -330,10 +397,6 @@ def test_cancel_in_a_callback_does_not_block_and_waiting_there_is_refused(cluste
     with pytest.raises(concurrent.futures.CancelledError):
         second.result(20)
     assert seen[0] is True and "callback" in str(seen[1])
-
-
-class Stop(BaseException):
-    """Ends a thread in which nobody catches it."""
 
 
 def test_a_callback_that_raises_whatever_ends_nothing(cluster: FakeCluster, client: Client) -> None:
