@@ -182,10 +182,8 @@ class Client(concurrent.futures.Executor):
         that of ``submit``. ``on_log(task_id, type, text)`` is called in the I/O thread for each TaskLog, if
         ``metadata.stream_output`` asks for them. Raises ValueError for a ``task_id`` that is none; the future fails
         with ValueError if it is that of a pending task."""
-        if task_id is not None and len(task_id) != TASK_ID_BYTES:
-            raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         task = NewTask(
-            task_id or new_task_id(),
+            new_task_id() if task_id is None else _checked_id(task_id),
             blob(function, name.encode("utf-8", "replace")),
             tuple([blob(argument) for argument in arguments]),
             metadata.to_bytes() if metadata else _default_metadata(),
@@ -197,16 +195,15 @@ class Client(concurrent.futures.Executor):
         """Asks the scheduler to cancel any task, also one that this client never submitted; one that another client
         submitted is answered with NOT_FOUND (CAN-11). The future fails with SchedulerLost if no answer can come.
         Raises ValueError for an id that is none."""
-        if len(task_id) != TASK_ID_BYTES:
-            raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         promise = Promise.of(self._thread)
-        self._thread.cancel(task_id, force, promise)
+        self._thread.cancel(_checked_id(task_id), force, promise)
         return promise
 
     def cancel_refused(self, task_id: TaskId) -> None:
         """As if a ``cancelFailed`` for this task had come, for who learns of a refusal by other ways: not every
-        scheduler passes it on (Annex A). Without a cancel in flight it does nothing."""
-        self._thread.refused(task_id)
+        scheduler passes it on (Annex A). Without a cancel in flight it does nothing. Raises ValueError for an id that
+        is none."""
+        self._thread.refused(_checked_id(task_id))
 
     def get(
         self,
@@ -380,6 +377,13 @@ def _checked(priority: int) -> int:
     if not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"a priority is a number from 0 to {MAX_PRIORITY}, not {priority}")
     return priority
+
+
+def _checked_id(task_id: TaskId) -> TaskId:
+    if not isinstance(task_id, bytes) or len(task_id) != TASK_ID_BYTES:
+        what = len(task_id) if isinstance(task_id, bytes) else f"a {type(task_id).__name__}"
+        raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {what}")
+    return task_id
 
 
 def _default_metadata() -> bytes:

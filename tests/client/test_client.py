@@ -475,6 +475,8 @@ def test_capabilities_are_names_and_numbers(client: Client, cluster: FakeCluster
     for wrong in ({"gpu": 1 << 63}, {"gpu": -(1 << 63) - 1}, {"": 1}):
         with pytest.raises(ValueError, match="a number of at most 64 bits"):
             client.submit_verbose(abs, (-1,), capabilities=wrong)
+    with pytest.raises(ValueError, match="of characters"):
+        client.submit_verbose(abs, (-1,), capabilities={"\ud800": 1})
     for no_mapping in (["gpu"], "gpu", {"gpu": "many"}, {"gpu": 1.5}, {1: 2}):
         with pytest.raises(TypeError, match="whole number"):
             client.submit_many(abs, [(-1,)], capabilities=no_mapping)  # type: ignore[arg-type]

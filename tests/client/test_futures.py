@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from protocol.identifiers import new_task_id
+from protocol.identifiers import TaskId, new_task_id
 from protocol.messages import (
     LogType,
     Task,
@@ -439,6 +439,14 @@ def test_any_task_can_be_canceled_by_id(cluster: FakeCluster, client: Client) ->
     cluster.confirm(task.task_id, CANCELED)
     assert own.result(20) is CancelAnswer.CANCELED
     assert future.cancelled()
+
+
+@pytest.mark.parametrize("task_id", [b"", bytes(15), "0123456789abcdef", bytearray(16)])
+def test_what_is_no_task_id_is_refused_at_once(cluster: FakeCluster, client: Client, task_id: TaskId) -> None:
+    for call in (client.cancel_task, client.cancel_refused, lambda i: client.submit_pickled(b"f", [], task_id=i)):
+        with pytest.raises(ValueError, match="a task id has 16 bytes, not"):
+            call(task_id)
+    cluster.expect_nothing(client)
 
 
 # ---- asyncio ----
