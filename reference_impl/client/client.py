@@ -94,9 +94,9 @@ class Client(concurrent.futures.Executor):
         self._thread = ClientThread(Address.parse(address), core, connect_timeout_seconds, storage_magic, access)
         self._functions = FunctionCache()
         self._query_ids = itertools.count(1)
-        self._thread.start()
-        _alive.add(self._thread)
         weakref.finalize(self, self._thread.leave_now).atexit = False
+        _alive.add(self._thread)
+        self._thread.start()
 
     # ---- tasks ----
 

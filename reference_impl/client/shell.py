@@ -110,15 +110,17 @@ class ClientThread:
 
     def start(self) -> None:
         """Returns when client and storage are connected; raises SchedulerUnreachable, StorageUnreachable."""
-        self._thread.start()
         try:
+            self._thread.start()
             self._connected.result()  # the thread keeps the time
-        except KeyboardInterrupt:
+        except BaseException as error:
             self.leave_now()
-            raise
-        except ConnectionError as error:  # the traceback of the thread is of no use to the caller
+            if not self._connected.done():  # KeyboardInterrupt, or what another signal handler raises
+                raise
             self.join()
-            raise type(error)(str(error)) from None
+            if isinstance(error, ConnectionError):  # the traceback of the thread is of no use to the caller
+                raise type(error)(str(error)) from None
+            raise
 
     def is_current_thread(self) -> bool:
         return threading.get_ident() == self._thread.ident
@@ -187,11 +189,12 @@ class ClientThread:
     # ---- the thread ----
 
     def _run(self) -> None:
-        context = new_context()
-        self._poller = new_poller()
+        context = poller = None
         linger = 0
         failure: BaseException | None = None
         try:
+            context = new_context()
+            self._poller = poller = new_poller()
             self._scheduler = SchedulerConnection(context, self.address, self._core.identity, self._access)
             self._scheduler.open()
             self._poller.register(self._scheduler.socket)
@@ -209,11 +212,14 @@ class ClientThread:
                 _log.error("%s", failure)
         except BaseException as error:  # a bug; but nobody must wait for ever because of it
             failure = error
-            _log.exception("the client's thread failed")
+            if self._connected.done():  # else ``start`` raises it
+                _log.exception("the client's thread failed")
         finally:
             self._end_everything(failure)
-            self._poller.close()
-            context.destroy(linger)
+            if poller is not None:
+                poller.close()
+            if context is not None:
+                context.destroy(linger)
             self._storage.close()
             self._inbox.close()
 

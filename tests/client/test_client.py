@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import errno
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -32,7 +35,9 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
 )
-from reference_impl.client import CancelAnswer, Client
+from reference_impl.client import CancelAnswer, Client, shell
+from reference_impl.client.core import ClientCore
+from reference_impl.client.instructions import Instruction
 from reference_impl.errors import ClusterProtected, SchedulerLost, SchedulerUnreachable, StorageUnreachable
 from reference_impl.serialization import SERIALIZER_PAYLOAD, deserialize, serialize
 from reference_impl.storage_connection import StorageLost
@@ -188,6 +193,80 @@ def test_no_storage_is_one_clear_line() -> None:
         pytest.raises(StorageUnreachable, match="names no object storage"),
     ):
         cluster.client()
+
+
+@pytest.mark.parametrize("what", ["new_context", "new_poller", "SchedulerConnection"])
+def test_a_client_that_can_open_nothing_more_says_so(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(shell, what, refuse)
+    before = open_files()
+    with pytest.raises(OSError, match="Too many open files"):
+        cluster.client()
+    assert open_files() == before and not caplog.records
+
+
+class Alarm(Exception):
+    pass
+
+
+def test_what_a_signal_handler_raises_ends_a_client_that_is_not_there_yet() -> None:
+    def handler(*_: object) -> None:
+        raise Alarm
+
+    def interrupt() -> None:
+        started.wait(20)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    started, main = threading.Event(), threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, handler)
+    other = threading.Thread(target=interrupt)
+    other.start()
+    with FakeCluster(echo=False) as cluster:
+        thread = threading.Thread()
+
+        class Core(ClientCore):
+            def tick(self, now: float) -> list[Instruction]:
+                nonlocal thread
+                thread = threading.current_thread()
+                started.set()
+                return super().tick(now)
+
+        try:
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(Alarm):
+                patch.setattr("reference_impl.client.client.ClientCore", Core)
+                cluster.client(connect_timeout_seconds=120)
+        finally:
+            other.join()
+            signal.signal(signal.SIGUSR1, before)
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_program_that_has_no_more_descriptors_keeps_its_client(cluster: FakeCluster) -> None:
+    """A heartbeat says how much memory this process uses."""
+    with contextlib.closing(cluster.client(heartbeat_interval_seconds=0.01)) as client:
+        future = client.submit(abs, -1)
+        task = cluster.expect(Task)
+        cluster.barrier(client)
+        taken, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 20, limits[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            beats = cluster.heartbeats
+            while cluster.heartbeats < beats + 3:
+                cluster.barrier(client)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in taken:
+                os.close(descriptor)
+        cluster.answer(task, 1)
+        assert future.result(20) == 1
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:x"])
