@@ -322,6 +322,8 @@ class ClientThread:
         self._execute(self._core.submit_graph(graph))
 
     def _do_cancel(self, task_id: TaskId, force: bool, ticket: Ticket, own: bool) -> None:
+        if ticket.promise is not None:
+            self._waiting.cancels.add(ticket.promise)
         self._execute(self._core.cancel(task_id, force, ticket, own=own))
 
     def _do_refuse(self, task_id: TaskId) -> None:
@@ -339,8 +341,10 @@ class ClientThread:
         found.set_result(list(self._waiting.tasks.values()))
 
     def _do_clear(self, done: concurrent.futures.Future[None]) -> None:
-        self._execute(self._core.clear())
-        done.set_result(None)
+        try:
+            self._execute(self._core.clear())
+        finally:  # if that fails, the client ends, and nothing is left of it
+            done.set_result(None)
 
     def _do_leave(self, cancel_pending: bool) -> None:
         self._leaving = True

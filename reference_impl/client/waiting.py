@@ -42,6 +42,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self.tasks: dict[TaskId, ScalerFuture] = {}
+        self.cancels: set[concurrent.futures.Future[CancelAnswer]] = set()
         self.queries: dict[int, concurrent.futures.Future[InformationAnswer]] = {}
         self.shutdowns: list[concurrent.futures.Future[bool]] = []
 
@@ -80,13 +81,13 @@ class Waiting:
         if future is not None and instruction.answer is not None:
             future._answered(instruction.answer)
 
-    @staticmethod
-    def tell(tokens: tuple[Any, ...], answer: CancelAnswer | None, broken: Broken | None) -> None:
+    def tell(self, tokens: tuple[Any, ...], answer: CancelAnswer | None, broken: Broken | None) -> None:
         for ticket in tokens:
             if ticket.future is not None and answer is not None and answer is not CancelAnswer.FAILED:
                 ticket.future._end_canceled()
             if ticket.promise is None or ticket.promise.done():
                 continue
+            self.cancels.discard(ticket.promise)
             if answer is not None:
                 ticket.promise.set_result(answer)
             elif broken is not None:
@@ -119,6 +120,10 @@ class Waiting:
                 future._end_canceled()
             else:
                 future._end(None, SchedulerLost(str(error)))
+        cancels, self.cancels = self.cancels, set()
+        for cancel in cancels:
+            if not cancel.done():
+                cancel.set_exception(SchedulerLost(str(error)))
         promises: list[concurrent.futures.Future[Any]] = [*self.queries.values(), *self.shutdowns]
         for promise in promises:
             if not promise.done():

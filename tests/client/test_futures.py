@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+import zmq
 
 from protocol.identifiers import TaskId, new_task_id
 from protocol.messages import (
@@ -25,7 +26,7 @@ from protocol.payloads import TaskMetadata
 from reference_impl.client import CancelAnswer, Client, RawResult, ScalerFuture
 from reference_impl.client.dependencies import argument_of
 from reference_impl.client.instructions import ResultOf
-from reference_impl.errors import DependencyFailed, ProcessorDiedError, RemoteError, WorkerDiedError
+from reference_impl.errors import DependencyFailed, ProcessorDiedError, RemoteError, SchedulerLost, WorkerDiedError
 from reference_impl.serialization import deserialize, serialize, serialize_exception
 from tests.client.fakes import FakeCluster
 
@@ -447,6 +448,24 @@ def test_what_is_no_task_id_is_refused_at_once(cluster: FakeCluster, client: Cli
         with pytest.raises(ValueError, match="a task id has 16 bytes, not"):
             call(task_id)
     cluster.expect_nothing(client)
+
+
+def test_who_waits_for_the_answer_to_a_cancel_hears_that_the_client_has_failed(
+    cluster: FakeCluster, client: Client
+) -> None:
+    """As when a message is too large for the scheduler, which then cuts the connection."""
+
+    def fail() -> None:
+        raise zmq.Again
+
+    future, _ = submitted(cluster, client)
+    canceling, other = in_thread(future.cancel), client.cancel_task(new_task_id())
+    for _ in range(2):
+        cluster.expect(TaskCancel)
+    client._thread._inbox.put(fail)
+    for promise in (canceling, other, future):
+        with pytest.raises(SchedulerLost, match="has closed the connection"):
+            promise.result(20)
 
 
 # ---- asyncio ----
