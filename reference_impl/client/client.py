@@ -52,6 +52,7 @@ class Client(concurrent.futures.Executor):
       or for 2 seconds if nobody listens there, or has lost what it held, they fail with StorageLost. Either way the
       client goes on, and can be used again when both are there. What a connection that was cut has lost is said again.
     - After a fork the child must create its own client.
+    - In a callback, which runs in the client's I/O thread, whatever waits for an answer raises RuntimeError.
     - Inside a task it finds the scheduler by itself, and its tasks get a higher priority than that task, which the
       worker suspends while it waits for them (SPEC section 5.9). A client can be pickled, as an argument of a task:
       what is loaded there is a new client of the same scheduler.
@@ -223,6 +224,8 @@ class Client(concurrent.futures.Executor):
         whole graph. Raises KeyError for a key or argument that is not in the graph or a key that is given twice,
         graphlib.CycleError (a ValueError), TypeError for an argument that can be no key, what pickling raises; nothing
         was sent then."""
+        if block:
+            self._thread.check_may_wait()
         wanted = list(keys)
         if len(set(wanted)) < len(wanted):
             raise KeyError(f"these keys are given more than once: {[k for k in set(wanted) if wanted.count(k) > 1]}")
@@ -256,7 +259,12 @@ class Client(concurrent.futures.Executor):
             self._thread.submit_graph(new, targets)
         if not block:
             return futures
-        return {key: future.result() for key, future in futures.items()}
+        try:
+            return {key: future.result() for key, future in futures.items()}
+        except BaseException:  # KeyboardInterrupt: nobody else has the futures
+            for future in targets:
+                future.request_cancel()
+            raise
 
     def _callable(
         self, fn: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]
@@ -274,6 +282,7 @@ class Client(concurrent.futures.Executor):
         self, function: Blob, arguments: tuple[Any, ...], required: tuple[TaskCapability, ...] = ()
     ) -> tuple[NewTask, tuple[ScalerFuture, ...]]:
         """The task, and the futures that it needs."""
+        arguments = tuple(arguments)  # it is looked at twice
         needs = futures_in(arguments)
         if any(future._canceler is not self._thread for future in needs):
             raise ValueError("a future of another client can't be an argument: its result belongs to that client")
@@ -306,6 +315,7 @@ class Client(concurrent.futures.Executor):
         seconds: not every scheduler does; ValueError for a query that does not exist."""
         if variant not in _QUERIES:
             raise ValueError(f"{variant!r} is no query: {', '.join(_QUERIES)}")
+        self._thread.check_may_wait()
         if variant == "tasks" and value is None:
             value = TaskFilter()
         promise: concurrent.futures.Future[InformationAnswer] = concurrent.futures.Future()
@@ -320,6 +330,7 @@ class Client(concurrent.futures.Executor):
     def clear(self, timeout: float | None = None) -> None:
         """Cancels all pending tasks, waits until that is confirmed, and deletes the objects of this client but for its
         serializer. The client can be used as before. Raises TimeoutError."""
+        self._thread.check_may_wait()
         pending: concurrent.futures.Future[list[ScalerFuture]] = concurrent.futures.Future()
         self._thread.pending(pending)
         answers: list[concurrent.futures.Future[CancelAnswer]] = []
@@ -335,6 +346,7 @@ class Client(concurrent.futures.Executor):
     def shutdown_cluster(self, timeout: float = 10.0) -> None:
         """Asks the scheduler and all workers to end; pending futures then fail with SchedulerLost, those of other
         clients are cancelled. Raises ClusterProtected if the scheduler refuses, TimeoutError."""
+        self._thread.check_may_wait()
         promise: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._thread.ask_shutdown(promise)
         try:

@@ -166,6 +166,9 @@ class ScalerFuture(Promise):
         not waited for."""
         return asyncio.wrap_future(self).__await__()
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a future can't be pickled: it stands for its result only as an argument, not inside of one")
+
     # ---- for the client's I/O thread ----
 
     def _failure(self) -> BaseException | None:

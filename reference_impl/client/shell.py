@@ -125,6 +125,11 @@ class ClientThread:
     def is_current_thread(self) -> bool:
         return threading.get_ident() == self._thread.ident
 
+    def check_may_wait(self) -> None:
+        """Raises RuntimeError in the thread itself."""
+        if self.is_current_thread():
+            raise RuntimeError("a callback of the client can't wait for an answer: nobody could bring it meanwhile")
+
     def submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
         """Raises RuntimeError after ``leave``."""
         self._inbox.put_new(self._do_submit, tasks, futures)

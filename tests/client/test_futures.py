@@ -11,8 +11,9 @@ from collections.abc import Callable
 import pytest
 import zmq
 
-from protocol.identifiers import TaskId, new_task_id
+from protocol.identifiers import ObjectId, TaskId, new_task_id
 from protocol.messages import (
+    GraphTask,
     LogType,
     Task,
     TaskCancel,
@@ -425,6 +426,60 @@ def test_a_callback_that_raises_whatever_ends_nothing(cluster: FakeCluster, clie
     late.add_done_callback(lambda _: stop("late"))
     with pytest.raises(Stop):
         late._end_canceled()
+
+
+def test_nothing_that_waits_can_be_called_in_a_callback(cluster: FakeCluster, client: Client) -> None:
+    """It would wait for the thread in which it runs."""
+    calls: list[Callable[[], object]] = [
+        client.clear,
+        client.shutdown_cluster,
+        lambda: client.query("version"),
+        lambda: client.get({"a": (abs, "b"), "b": 1}, ["a"]),
+        lambda: client.cancel_task(task.task_id).result(),
+    ]
+    first, task = submitted(cluster, client)
+    errors: list[str] = []
+
+    def callback(_: object) -> None:
+        for call in calls:
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    first.add_done_callback(callback)
+    cluster.answer(task)
+    assert cluster.expect(TaskCancel).task_id == task.task_id
+    cluster.expect_nothing(client)
+    assert len(errors) == len(calls) and all("a callback of the client can't wait" in error for error in errors)
+
+
+def test_a_graph_is_canceled_if_the_one_who_waits_for_it_is_interrupted(
+    cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        cluster.expect(GraphTask)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScalerFuture, "result", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.get({"a": (abs, "b"), "b": 1}, ["a"])
+    cluster.confirm(cluster.expect(TaskCancel).task_id, CANCELED)
+
+
+def test_a_future_inside_an_argument_is_refused_with_a_reason(cluster: FakeCluster, client: Client) -> None:
+    future, _ = submitted(cluster, client)
+    with pytest.raises(TypeError, match="a future can't be pickled: it stands for its result only as an argument"):
+        client.submit(sum, [future])
+    cluster.expect_nothing(client)
+
+
+def test_arguments_may_come_from_an_iterator(cluster: FakeCluster, client: Client) -> None:
+    client.submit_verbose(pow, iter((2, 3)))  # type: ignore[arg-type]
+    client.submit_many(pow, [iter((2, 3))])  # type: ignore[list-item]
+    for _ in range(2):
+        task = cluster.expect(Task)
+        assert [deserialize(cluster.objects[ObjectId(a.data)]) for a in task.function_args] == [2, 3]
 
 
 def test_any_task_can_be_canceled_by_id(cluster: FakeCluster, client: Client) -> None:

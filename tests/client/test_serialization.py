@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -83,6 +84,25 @@ def test_what_can_not_go_by_value_goes_by_reference(tmp_path: Path, monkeypatch:
     import locked_module  # type: ignore[import-not-found]
 
     assert deserialize(serialize(locked_module.f, by_value=True)) is locked_module.f
+
+
+class Equal:
+    """Says that it is a function, and is none."""
+
+    def __call__(self, path: str) -> str:
+        return "mine"
+
+    def __hash__(self) -> int:
+        return hash(os.path.basename)
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+def test_a_callable_that_is_equal_to_a_function_is_not_that_one() -> None:
+    functions = FunctionCache()
+    functions.blob(os.path.basename)
+    assert deserialize(functions.blob(Equal()).payload)("p") == "mine"
 
 
 class HeldUp(ModuleType):
