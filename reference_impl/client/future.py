@@ -42,6 +42,9 @@ class Canceler(Protocol):
     def is_current_thread(self) -> bool:
         """True in the thread that would have to receive the answer."""
 
+    def check_may_wait(self) -> None:
+        """Raises RuntimeError where no answer can come."""
+
 
 class Promise(concurrent.futures.Future):  # type: ignore[type-arg]
     """What a client's thread will bring. Its callbacks run there: they can't end that thread, nor wait in it."""
@@ -67,8 +70,8 @@ class Promise(concurrent.futures.Future):  # type: ignore[type-arg]
         return super().exception(timeout)
 
     def _check_may_wait(self, timeout: float | None) -> None:
-        if self._canceler.is_current_thread() and not self.done() and (timeout is None or timeout > 0):
-            raise RuntimeError("a callback of the client can't wait for a future: nobody could complete it meanwhile")
+        if (timeout is None or timeout > 0) and not self.done():
+            self._canceler.check_may_wait()
 
     def _invoke_callbacks(self) -> None:
         for callback in self._done_callbacks:  # type: ignore[attr-defined]

@@ -126,9 +126,10 @@ class ClientThread:
         return threading.get_ident() == self._thread.ident
 
     def check_may_wait(self) -> None:
-        """Raises RuntimeError in the thread itself."""
+        """Raises RuntimeError where no answer can come: in the thread itself, and in a forked process."""
+        self._inbox.check_process()
         if self.is_current_thread():
-            raise RuntimeError("a callback of the client can't wait for an answer: nobody could bring it meanwhile")
+            raise RuntimeError("a callback of the client can't wait for what only its thread can bring")
 
     def submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
         """Raises RuntimeError after ``leave``."""

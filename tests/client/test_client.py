@@ -412,13 +412,17 @@ def test_a_forked_child_is_told_to_make_its_own_client(cluster: FakeCluster) -> 
 import os, sys
 from reference_impl.client import Client
 client = Client({cluster.address!r})
+future = client.submit(abs, -1)
 child = os.fork()
 if child == 0:
-    try:
-        client.submit(abs, -1)
-    except RuntimeError as error:
-        assert "after a fork" in str(error)
-        sys.exit(7)
+    for call in (lambda: client.submit(abs, -1), future.result, future.exception, future.cancel, client.clear):
+        try:
+            call()
+        except RuntimeError as error:
+            assert "after a fork" in str(error)
+        else:
+            sys.exit(6)
+    sys.exit(7)
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 client.query("version", timeout=20)
 client.close()
@@ -428,6 +432,7 @@ sys.exit(status)
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    cluster.expect(Task)
     cluster.expect(ClientDisconnect)
 
 

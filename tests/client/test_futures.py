@@ -302,6 +302,9 @@ class _Nobody:
     def is_current_thread(self) -> bool:
         return False
 
+    def check_may_wait(self) -> None:
+        raise AssertionError("nobody brings it")
+
 
 def test_two_threads_that_end_a_future_at_once_end_it_once() -> None:
     """One cancels while the client's own thread ends."""
