@@ -328,6 +328,9 @@ class ClientThread:
         self._execute(self._core.submit_graph(graph))
 
     def _do_cancel(self, task_id: TaskId, force: bool, ticket: Ticket, own: bool) -> None:
+        if own and self._waiting.tasks.get(task_id, ticket.future) is not ticket.future:
+            self._waiting.tell((ticket,), CancelAnswer.RESULT, None)  # it was refused: the task is another future's
+            return
         if ticket.promise is not None:
             self._waiting.cancels.add(ticket.promise)
         self._execute(self._core.cancel(task_id, force, ticket, own=own))

@@ -554,6 +554,20 @@ def test_an_id_that_is_pending_is_refused_and_the_first_task_is_untouched(cluste
     cluster.expect_nothing(client)
 
 
+def test_the_cancel_of_a_future_that_was_refused_is_not_that_of_the_task_with_its_id(
+    cluster: FakeCluster, client: Client
+) -> None:
+    first = client.submit_pickled(b"f", [], raw=True)
+    task = cluster.expect(Task)
+    go_on = threading.Event()
+    client._thread._inbox.put(go_on.wait, 20)
+    second = client.submit_pickled(b"f", [], task_id=task.task_id)
+    second.request_cancel()
+    go_on.set()
+    cluster.expect_nothing(client)
+    assert second.cancelled() and not first.done() and first.cancel_answer is None
+
+
 def test_capabilities_are_names_and_numbers(client: Client, cluster: FakeCluster) -> None:
     """A number that does not fit would otherwise be noticed by the client's thread, and end it."""
     for wrong in ({"gpu": 1 << 63}, {"gpu": -(1 << 63) - 1}, {"": 1}):
