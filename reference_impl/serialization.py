@@ -30,6 +30,7 @@ _LARGE_BYTES = 1 << 16  # what a pickle has in no frame
 _PORTABLE = 4  # understood by every Python that we meet
 _BY_TABLE = (ModuleType, TypeVar)  # for these cloudpickle has functions in its table
 _BY_VALUE_OR_NOT = (FunctionType, type, *_BY_TABLE)
+_NEVER_LACKED = frozenset(("", "__main__", "__mp_main__", "builtins", "cloudpickle.cloudpickle"))
 _PLAIN = frozenset((int, float, bool, str, bytes, type(None)))
 _OWN_PACKAGES = frozenset(("protocol", "reference_impl", "scalercli", "conformance_tests"))
 
@@ -113,7 +114,7 @@ def _installed_directories() -> tuple[Path, ...]:
 def _lacked(obj: Any) -> ModuleType | None:
     """The module in which a function or class is, or a package around it, if a worker may lack that."""
     name = obj.__name__ if isinstance(obj, ModuleType) else getattr(obj, "__module__", None)
-    while isinstance(name, str) and name not in ("", "__main__", "__mp_main__"):
+    while isinstance(name, str) and name not in _NEVER_LACKED:
         module = sys.modules.get(name)
         if isinstance(module, ModuleType) and worker_may_lack(name) and module.__name__ == name:
             return module
@@ -139,6 +140,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if not isinstance(obj, _BY_VALUE_OR_NOT):
             return NotImplemented
         module = _lacked(obj) if self._by_value else None
+        if self._by_value and module is None:  # nobody enters it
+            return super().reducer_override(obj)
         with _registry:
             if module is None or module.__name__ in cloudpickle.list_registry_pickle_by_value():
                 return self._reduce(obj)
