@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 
+def described(error: BaseException) -> str:
+    """``TypeName: text``, also where the exception can't say its text."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = "(its text can't be had)"
+    return f"{type(error).__name__}: {text}"
+
+
 class WorkerDiedError(Exception):
     """Too many workers were lost while they held the task (TSK-07)."""
 

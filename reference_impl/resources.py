@@ -12,18 +12,24 @@ _U16_MAX = 0xFFFF
 
 
 class ResourceMeter:
-    """Samples one process. ``cpu`` is in tenths of a percent of one core since the last sample."""
+    """Samples one process. ``cpu`` is in tenths of a percent of one core since the last sample. If nothing can be
+    read, since no more files can be opened, the last sample is returned again."""
 
     def __init__(self, pid: int | None = None) -> None:
         import psutil
 
         self._process = psutil.Process(pid)
         self._process.cpu_percent()
+        self._last = Resource(0, 0)
 
     def sample(self) -> Resource:
-        with self._process.oneshot():
-            cpu = int(self._process.cpu_percent() * 10)
-            return Resource(min(cpu, _U16_MAX), self._process.memory_info().rss)
+        try:
+            with self._process.oneshot():
+                cpu = int(self._process.cpu_percent() * 10)
+                self._last = Resource(min(cpu, _U16_MAX), self._process.memory_info().rss)
+        except OSError:
+            pass
+        return self._last
 
 
 def free_memory() -> int:

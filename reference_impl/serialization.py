@@ -8,6 +8,7 @@ them, and loaded as ours, whichever side sends.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import site
 import sys
@@ -16,17 +17,20 @@ import threading
 import traceback
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any
+from types import FunctionType, ModuleType, TracebackType
+from typing import Any, TypeVar
 
 import cloudpickle
 from tblib.pickling_support import pickle_exception, pickle_traceback
 
-from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError
+from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError, described
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _LARGE_BYTES = 1 << 16  # what a pickle has in no frame
 _PORTABLE = 4  # understood by every Python that we meet
+_BY_TABLE = (ModuleType, TypeVar)  # for these cloudpickle has functions in its table
+_BY_VALUE_OR_NOT = (FunctionType, type, *_BY_TABLE)
+_NEVER_LACKED = frozenset(("", "__main__", "__mp_main__", "builtins", "cloudpickle.cloudpickle"))
 _PLAIN = frozenset((int, float, bool, str, bytes, type(None)))
 _OWN_PACKAGES = frozenset(("protocol", "reference_impl", "scalercli", "conformance_tests"))
 
@@ -44,20 +48,17 @@ def serialize(obj: object, *, by_value: bool = False) -> bytes:
     """
     if type(obj) in _PLAIN:
         return pickle.dumps(obj, _PROTOCOL)
-    if by_value and (modules := _local_modules()):
-        with _by_value_lock:
-            registered = cloudpickle.list_registry_pickle_by_value()
-            added = [m for m in modules if m.__name__ not in registered]
-            for module in added:
-                cloudpickle.register_pickle_by_value(module)
-            try:
-                return bytes(cloudpickle.dumps(obj, _PROTOCOL))
-            except Exception:
-                pass  # something that they refer to can't be copied: by reference, then
-            finally:
-                for module in added:
-                    cloudpickle.unregister_pickle_by_value(module)
-    return bytes(cloudpickle.dumps(obj, _PROTOCOL))
+    file = io.BytesIO()
+    pickler = _Pickler(file, by_value)
+    try:
+        pickler.dump(obj)
+        return file.getvalue()
+    except Exception:
+        if not pickler.copies:
+            raise
+    file = io.BytesIO()  # something that they refer to can't be copied: by reference, then
+    _Pickler(file, False).dump(obj)
+    return file.getvalue()
 
 
 def serialize_in_pieces(obj: object) -> list[bytes | memoryview]:
@@ -86,10 +87,6 @@ def deserialize(payload: bytes | bytearray | memoryview) -> Any:
 
 # ---- modules that a worker may lack ----
 
-_by_value_lock = threading.RLock()
-_scan: tuple[int, list[ModuleType]] = 0, []
-"""How many modules were loaded when they were looked at last, and which of them a worker may lack."""
-
 
 def worker_may_lack(module_name: str) -> bool:
     """True for a loaded module that lies in a file outside of the Python installation and its site-packages: a
@@ -114,20 +111,52 @@ def _installed_directories() -> tuple[Path, ...]:
     return tuple(Path(name).resolve() for name in {*names, site.getusersitepackages()})
 
 
-def _local_modules() -> list[ModuleType]:
-    """The loaded top-level modules that a worker may lack."""
-    global _scan
-    count, local = _scan
-    if count != len(sys.modules):
-        count = len(sys.modules)
-        local = [
-            module
-            for name, module in list(sys.modules.items())
-            if name not in ("__main__", "__mp_main__") and isinstance(module, ModuleType) and worker_may_lack(name)
-            if module.__name__ == name
-        ]
-        _scan = count, local  # at once: other threads must not take what was found before for what is there now
-    return local
+def _lacked(obj: Any) -> ModuleType | None:
+    """The module in which a function or class is, or a package around it, if a worker may lack that."""
+    name = obj.__name__ if isinstance(obj, ModuleType) else getattr(obj, "__module__", None)
+    while isinstance(name, str) and name not in _NEVER_LACKED:
+        module = sys.modules.get(name)
+        if isinstance(module, ModuleType) and worker_may_lack(name) and module.__name__ == name:
+            return module
+        name = name.rpartition(".")[0]
+    return None
+
+
+_registry = threading.RLock()
+"""Held while cloudpickle decides, never while anything is pickled: that may take its time, fail, or pickle more."""
+os.register_at_fork(before=_registry.acquire, after_in_parent=_registry.release, after_in_child=_registry.release)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Each has its own mind about what goes by value, while cloudpickle has one registry for all threads."""
+
+    def __init__(self, file: io.BytesIO, by_value: bool) -> None:
+        super().__init__(file, _PROTOCOL)
+        self._by_value = by_value
+        self.copies = False
+        """Something went by value, that could go by reference."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if not isinstance(obj, _BY_VALUE_OR_NOT):
+            return NotImplemented
+        module = _lacked(obj) if self._by_value else None
+        if self._by_value and module is None:  # nobody enters it
+            return super().reducer_override(obj)
+        with _registry:
+            if module is None or module.__name__ in cloudpickle.list_registry_pickle_by_value():
+                return self._reduce(obj)
+            self.copies = True
+            cloudpickle.register_pickle_by_value(module)
+            try:
+                return self._reduce(obj)
+            finally:
+                cloudpickle.unregister_pickle_by_value(module)
+
+    def _reduce(self, obj: Any) -> Any:
+        reduced = super().reducer_override(obj)
+        if reduced is NotImplemented and type(obj) in _BY_TABLE:
+            return self.dispatch_table[type(obj)](obj)
+        return reduced
 
 
 # ---- exceptions ----
@@ -174,13 +203,18 @@ def deserialize_exception(payload: bytes | bytearray | memoryview) -> BaseExcept
     RemoteError that says so."""
     try:
         loaded = _Unpickler(io.BytesIO(payload)).load()
+        if issubclass(type(loaded), BaseException):
+            return _as_ours(loaded)
     except BaseException as error:  # whatever loading it does
         return RemoteError(
-            f"the task failed, but its exception can't be loaded here ({type(error).__name__}: {error}); "
+            f"the task failed, but its exception can't be loaded here ({described(error)}); "
             f"the payload has {len(payload)} bytes"
         )
-    if not isinstance(loaded, BaseException):
-        return RemoteError(f"the task failed, but its payload is no exception: {type(loaded).__name__}")
+    return RemoteError(f"the task failed, but its payload is no exception: {type(loaded).__name__}")
+
+
+def _as_ours(loaded: BaseException) -> BaseException:
+    """An exception as it is to be raised here."""
     carried = getattr(loaded, _REMOTE, None)
     if isinstance(carried, tuple) and len(carried) == 3:
         name, message, text = carried

@@ -23,7 +23,7 @@ from reference_impl.addresses import Address
 from reference_impl.client.core import ClientCore, serializer_blob
 from reference_impl.client.dependencies import argument_of, futures_in, with_keywords
 from reference_impl.client.functions import FunctionCache, call_each, function_name
-from reference_impl.client.future import LogCallback, ScalerFuture
+from reference_impl.client.future import LogCallback, Promise, ScalerFuture
 from reference_impl.client.graphs import is_call, needed
 from reference_impl.client.instructions import CancelAnswer, NewGraph, NewTask, ResultOf
 from reference_impl.client.objects import Blob, blob
@@ -52,6 +52,7 @@ class Client(concurrent.futures.Executor):
       or for 2 seconds if nobody listens there, or has lost what it held, they fail with StorageLost. Either way the
       client goes on, and can be used again when both are there. What a connection that was cut has lost is said again.
     - After a fork the child must create its own client.
+    - In a callback, which runs in the client's I/O thread, whatever waits for an answer raises RuntimeError.
     - Inside a task it finds the scheduler by itself, and its tasks get a higher priority than that task, which the
       worker suspends while it waits for them (SPEC section 5.9). A client can be pickled, as an argument of a task:
       what is loaded there is a new client of the same scheduler.
@@ -94,9 +95,9 @@ class Client(concurrent.futures.Executor):
         self._thread = ClientThread(Address.parse(address), core, connect_timeout_seconds, storage_magic, access)
         self._functions = FunctionCache()
         self._query_ids = itertools.count(1)
-        self._thread.start()
-        _alive.add(self._thread)
         weakref.finalize(self, self._thread.leave_now).atexit = False
+        _alive.add(self._thread)
+        self._thread.start()
 
     # ---- tasks ----
 
@@ -182,10 +183,8 @@ class Client(concurrent.futures.Executor):
         that of ``submit``. ``on_log(task_id, type, text)`` is called in the I/O thread for each TaskLog, if
         ``metadata.stream_output`` asks for them. Raises ValueError for a ``task_id`` that is none; the future fails
         with ValueError if it is that of a pending task."""
-        if task_id is not None and len(task_id) != TASK_ID_BYTES:
-            raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
         task = NewTask(
-            task_id or new_task_id(),
+            new_task_id() if task_id is None else _checked_id(task_id),
             blob(function, name.encode("utf-8", "replace")),
             tuple([blob(argument) for argument in arguments]),
             metadata.to_bytes() if metadata else _default_metadata(),
@@ -197,17 +196,15 @@ class Client(concurrent.futures.Executor):
         """Asks the scheduler to cancel any task, also one that this client never submitted; one that another client
         submitted is answered with NOT_FOUND (CAN-11). The future fails with SchedulerLost if no answer can come.
         Raises ValueError for an id that is none."""
-        if len(task_id) != TASK_ID_BYTES:
-            raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {len(task_id)}")
-        promise: concurrent.futures.Future[CancelAnswer] = concurrent.futures.Future()
-        promise.set_running_or_notify_cancel()  # only the answer ends it
-        self._thread.cancel(task_id, force, promise)
+        promise = Promise.of(self._thread)
+        self._thread.cancel(_checked_id(task_id), force, promise)
         return promise
 
     def cancel_refused(self, task_id: TaskId) -> None:
         """As if a ``cancelFailed`` for this task had come, for who learns of a refusal by other ways: not every
-        scheduler passes it on (Annex A). Without a cancel in flight it does nothing."""
-        self._thread.refused(task_id)
+        scheduler passes it on (Annex A). Without a cancel in flight it does nothing. Raises ValueError for an id that
+        is none."""
+        self._thread.refused(_checked_id(task_id))
 
     def get(
         self,
@@ -227,6 +224,8 @@ class Client(concurrent.futures.Executor):
         whole graph. Raises KeyError for a key or argument that is not in the graph or a key that is given twice,
         graphlib.CycleError (a ValueError), TypeError for an argument that can be no key, what pickling raises; nothing
         was sent then."""
+        if block:
+            self._thread.check_may_wait()
         wanted = list(keys)
         if len(set(wanted)) < len(wanted):
             raise KeyError(f"these keys are given more than once: {[k for k in set(wanted) if wanted.count(k) > 1]}")
@@ -260,7 +259,12 @@ class Client(concurrent.futures.Executor):
             self._thread.submit_graph(new, targets)
         if not block:
             return futures
-        return {key: future.result() for key, future in futures.items()}
+        try:
+            return {key: future.result() for key, future in futures.items()}
+        except BaseException:  # KeyboardInterrupt: nobody else has the futures
+            for future in targets:
+                future.request_cancel()
+            raise
 
     def _callable(
         self, fn: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]
@@ -278,6 +282,7 @@ class Client(concurrent.futures.Executor):
         self, function: Blob, arguments: tuple[Any, ...], required: tuple[TaskCapability, ...] = ()
     ) -> tuple[NewTask, tuple[ScalerFuture, ...]]:
         """The task, and the futures that it needs."""
+        arguments = tuple(arguments)  # it is looked at twice
         needs = futures_in(arguments)
         if any(future._canceler is not self._thread for future in needs):
             raise ValueError("a future of another client can't be an argument: its result belongs to that client")
@@ -310,6 +315,7 @@ class Client(concurrent.futures.Executor):
         seconds: not every scheduler does; ValueError for a query that does not exist."""
         if variant not in _QUERIES:
             raise ValueError(f"{variant!r} is no query: {', '.join(_QUERIES)}")
+        self._thread.check_may_wait()
         if variant == "tasks" and value is None:
             value = TaskFilter()
         promise: concurrent.futures.Future[InformationAnswer] = concurrent.futures.Future()
@@ -324,6 +330,7 @@ class Client(concurrent.futures.Executor):
     def clear(self, timeout: float | None = None) -> None:
         """Cancels all pending tasks, waits until that is confirmed, and deletes the objects of this client but for its
         serializer. The client can be used as before. Raises TimeoutError."""
+        self._thread.check_may_wait()
         pending: concurrent.futures.Future[list[ScalerFuture]] = concurrent.futures.Future()
         self._thread.pending(pending)
         answers: list[concurrent.futures.Future[CancelAnswer]] = []
@@ -339,6 +346,7 @@ class Client(concurrent.futures.Executor):
     def shutdown_cluster(self, timeout: float = 10.0) -> None:
         """Asks the scheduler and all workers to end; pending futures then fail with SchedulerLost, those of other
         clients are cancelled. Raises ClusterProtected if the scheduler refuses, TimeoutError."""
+        self._thread.check_may_wait()
         promise: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._thread.ask_shutdown(promise)
         try:
@@ -381,6 +389,13 @@ def _checked(priority: int) -> int:
     if not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"a priority is a number from 0 to {MAX_PRIORITY}, not {priority}")
     return priority
+
+
+def _checked_id(task_id: TaskId) -> TaskId:
+    if not isinstance(task_id, bytes) or len(task_id) != TASK_ID_BYTES:
+        what = len(task_id) if isinstance(task_id, bytes) else f"a {type(task_id).__name__}"
+        raise ValueError(f"a task id has {TASK_ID_BYTES} bytes, not {what}")
+    return task_id
 
 
 def _default_metadata() -> bytes:

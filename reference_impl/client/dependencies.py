@@ -38,7 +38,7 @@ def settle(task: NewTask, future: ScalerFuture) -> NewTask | None:
         if isinstance(argument, ResultOf) and (needed := done.get(argument.task_id)) is not None:
             try:
                 argument = argument_of(needed)
-            except Exception as error:
+            except BaseException as error:  # also a SystemExit must not end this thread
                 future._end(None, error)
                 return None
             if isinstance(argument, ResultOf):

@@ -34,18 +34,16 @@ class FunctionCache:
         name = function_name(function)
         if keywords:
             return blob(serialize(functools.partial(function, **keywords), by_value=True), name)
-        try:
-            known = self._known.get(function)
-        except TypeError:  # not hashable, or no weak references
+        if not isinstance(function, (types.FunctionType, types.BuiltinFunctionType)):  # it may say it equals one
             return blob(serialize(function, by_value=True), name)
+        known = self._known.get(function)
         if known is not None and _unchanged(function, known):
             return known.blob
         content = blob(serialize(function, by_value=True), name)
-        if isinstance(function, (types.FunctionType, types.BuiltinFunctionType)):
-            if _by_reference(function):
-                self._known[function] = _Known(content, None, None)
-            elif isinstance(function, types.FunctionType) and _depends_on_nothing(function):
-                self._known[function] = _Known(content, function.__code__, function.__defaults__)
+        if _by_reference(function):
+            self._known[function] = _Known(content, None, None)
+        elif isinstance(function, types.FunctionType) and _depends_on_nothing(function):
+            self._known[function] = _Known(content, function.__code__, function.__defaults__)
         return content
 
 

@@ -42,8 +42,48 @@ class Canceler(Protocol):
     def is_current_thread(self) -> bool:
         """True in the thread that would have to receive the answer."""
 
+    def check_may_wait(self) -> None:
+        """Raises RuntimeError where no answer can come."""
 
-class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
+
+class Promise(concurrent.futures.Future):  # type: ignore[type-arg]
+    """What a client's thread will bring. Its callbacks run there: they can't end that thread, nor wait in it."""
+
+    _canceler: Canceler
+
+    @classmethod
+    def of(cls, canceler: Canceler) -> Promise:
+        """One that nobody but that thread can end."""
+        promise = cls()
+        promise._canceler = canceler
+        promise.set_running_or_notify_cancel()
+        return promise
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As ``concurrent.futures.Future.result``. What a failed task raised is raised with its remote traceback."""
+        self._check_may_wait(timeout)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As ``concurrent.futures.Future.exception``."""
+        self._check_may_wait(timeout)
+        return super().exception(timeout)
+
+    def _check_may_wait(self, timeout: float | None) -> None:
+        if (timeout is None or timeout > 0) and not self.done():
+            self._canceler.check_may_wait()
+
+    def _invoke_callbacks(self) -> None:
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+            try:
+                callback(self)
+            except BaseException as error:  # also a SystemExit must not end the client's thread
+                if not isinstance(error, Exception) and not self._canceler.is_current_thread():
+                    raise
+                _log.exception("exception calling callback for %r", self)
+
+
+class ScalerFuture(Promise):
     """The future of a submitted task. ``concurrent.futures.wait`` and ``as_completed`` and ``await`` work on it.
 
     It differs from ``concurrent.futures.Future`` in this:
@@ -124,20 +164,13 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         """True from submission until done."""
         return not self.done()
 
-    def result(self, timeout: float | None = None) -> Any:
-        """As ``concurrent.futures.Future.result``. What a failed task raised is raised with its remote traceback."""
-        self._check_may_wait(timeout)
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As ``concurrent.futures.Future.exception``."""
-        self._check_may_wait(timeout)
-        return super().exception(timeout)
-
     def __await__(self) -> Generator[Any, None, Any]:
         """Waits for the result in a coroutine. If the coroutine is cancelled, so is the task: that is requested and
         not waited for."""
         return asyncio.wrap_future(self).__await__()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a future can't be pickled: it stands for its result only as an argument, not inside of one")
 
     # ---- for the client's I/O thread ----
 
@@ -165,7 +198,7 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self._invoke_callbacks()
         self._client = None
         self._needs = ()
 
@@ -182,12 +215,8 @@ class ScalerFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         for fn in self._cancel_callbacks:
             try:
                 fn(self, answer)
-            except Exception:
+            except BaseException:
                 _log.exception("a cancel callback of task %s failed", self.task_id.hex())
-
-    def _check_may_wait(self, timeout: float | None) -> None:
-        if self._canceler.is_current_thread() and not self.done() and (timeout is None or timeout > 0):
-            raise RuntimeError("a callback of the client can't wait for a future: nobody could complete it meanwhile")
 
 
 def _in_event_loop() -> bool:

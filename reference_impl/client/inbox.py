@@ -38,7 +38,7 @@ class Inbox:
 
     def put(self, method: Callable[..., Any], *arguments: Any) -> bool:
         """Asks for this call. False: the client's thread has ended. Raises RuntimeError in a forked process."""
-        self._check_process()
+        self.check_process()
         with self._lock:
             if self._ended:
                 return False
@@ -48,7 +48,7 @@ class Inbox:
 
     def put_new(self, method: Callable[..., Any], *arguments: Any) -> None:
         """The same for what brings new work: raises RuntimeError after ``put_last``, too."""
-        self._check_process()
+        self.check_process()
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -66,7 +66,8 @@ class Inbox:
             self.calls.append((method, arguments))
         self._wake()
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """Raises RuntimeError in a forked process."""
         if self.is_forked:
             raise RuntimeError(f"this client belongs to process {self._pid}: after a fork, create a new one")
 

@@ -248,7 +248,11 @@ class Lives:
         for node in graph.graph.graph:
             del self.graphs[node.task_id]
             life = self.tasks.get(node.task_id)
-            if life is not None and life.phase is not Phase.FETCHING:
+            if life is None or life.phase is Phase.FETCHING:
+                continue
+            if life.force is not None and answer is None:  # this answers its cancel (FUT-02)
+                self.finish(life, Canceled(), CancelAnswer.RESULT, out)
+            else:
                 self.finish(life, end, answer, out)
         for obj in graph.objects:
             self._objects.release(obj)

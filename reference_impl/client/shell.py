@@ -110,18 +110,26 @@ class ClientThread:
 
     def start(self) -> None:
         """Returns when client and storage are connected; raises SchedulerUnreachable, StorageUnreachable."""
-        self._thread.start()
         try:
+            self._thread.start()
             self._connected.result()  # the thread keeps the time
-        except KeyboardInterrupt:
+        except BaseException as error:
             self.leave_now()
-            raise
-        except ConnectionError as error:  # the traceback of the thread is of no use to the caller
+            if not self._connected.done():  # KeyboardInterrupt, or what another signal handler raises
+                raise
             self.join()
-            raise type(error)(str(error)) from None
+            if isinstance(error, ConnectionError):  # the traceback of the thread is of no use to the caller
+                raise type(error)(str(error)) from None
+            raise
 
     def is_current_thread(self) -> bool:
         return threading.get_ident() == self._thread.ident
+
+    def check_may_wait(self) -> None:
+        """Raises RuntimeError where no answer can come: in the thread itself, and in a forked process."""
+        self._inbox.check_process()
+        if self.is_current_thread():
+            raise RuntimeError("a callback of the client can't wait for what only its thread can bring")
 
     def submit(self, tasks: list[NewTask], futures: list[ScalerFuture]) -> None:
         """Raises RuntimeError after ``leave``."""
@@ -187,11 +195,12 @@ class ClientThread:
     # ---- the thread ----
 
     def _run(self) -> None:
-        context = new_context()
-        self._poller = new_poller()
+        context = poller = None
         linger = 0
         failure: BaseException | None = None
         try:
+            context = new_context()
+            self._poller = poller = new_poller()
             self._scheduler = SchedulerConnection(context, self.address, self._core.identity, self._access)
             self._scheduler.open()
             self._poller.register(self._scheduler.socket)
@@ -209,11 +218,14 @@ class ClientThread:
                 _log.error("%s", failure)
         except BaseException as error:  # a bug; but nobody must wait for ever because of it
             failure = error
-            _log.exception("the client's thread failed")
+            if self._connected.done():  # else ``start`` raises it
+                _log.exception("the client's thread failed")
         finally:
             self._end_everything(failure)
-            self._poller.close()
-            context.destroy(linger)
+            if poller is not None:
+                poller.close()
+            if context is not None:
+                context.destroy(linger)
             self._storage.close()
             self._inbox.close()
 
@@ -316,6 +328,11 @@ class ClientThread:
         self._execute(self._core.submit_graph(graph))
 
     def _do_cancel(self, task_id: TaskId, force: bool, ticket: Ticket, own: bool) -> None:
+        if own and self._waiting.tasks.get(task_id, ticket.future) is not ticket.future:
+            self._waiting.tell((ticket,), CancelAnswer.RESULT, None)  # it was refused: the task is another future's
+            return
+        if ticket.promise is not None:
+            self._waiting.cancels.add(ticket.promise)
         self._execute(self._core.cancel(task_id, force, ticket, own=own))
 
     def _do_refuse(self, task_id: TaskId) -> None:
@@ -333,8 +350,10 @@ class ClientThread:
         found.set_result(list(self._waiting.tasks.values()))
 
     def _do_clear(self, done: concurrent.futures.Future[None]) -> None:
-        self._execute(self._core.clear())
-        done.set_result(None)
+        try:
+            self._execute(self._core.clear())
+        finally:  # if that fails, the client ends, and nothing is left of it
+            done.set_result(None)
 
     def _do_leave(self, cancel_pending: bool) -> None:
         self._leaving = True

@@ -24,7 +24,7 @@ from reference_impl.client.instructions import (
     ShutdownAnswered,
     Starved,
 )
-from reference_impl.errors import DependencyFailed, RemoteError, SchedulerLost, WorkerDiedError
+from reference_impl.errors import DependencyFailed, RemoteError, SchedulerLost, WorkerDiedError, described
 from reference_impl.serialization import deserialize, deserialize_exception
 
 _log = logging.getLogger("reference_impl.client")
@@ -42,6 +42,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self.tasks: dict[TaskId, ScalerFuture] = {}
+        self.cancels: set[concurrent.futures.Future[CancelAnswer]] = set()
         self.queries: dict[int, concurrent.futures.Future[InformationAnswer]] = {}
         self.shutdowns: list[concurrent.futures.Future[bool]] = []
 
@@ -80,13 +81,13 @@ class Waiting:
         if future is not None and instruction.answer is not None:
             future._answered(instruction.answer)
 
-    @staticmethod
-    def tell(tokens: tuple[Any, ...], answer: CancelAnswer | None, broken: Broken | None) -> None:
+    def tell(self, tokens: tuple[Any, ...], answer: CancelAnswer | None, broken: Broken | None) -> None:
         for ticket in tokens:
             if ticket.future is not None and answer is not None and answer is not CancelAnswer.FAILED:
                 ticket.future._end_canceled()
             if ticket.promise is None or ticket.promise.done():
                 continue
+            self.cancels.discard(ticket.promise)
             if answer is not None:
                 ticket.promise.set_result(answer)
             elif broken is not None:
@@ -97,7 +98,7 @@ class Waiting:
         if future is not None and future._on_log is not None:
             try:
                 future._on_log(*instruction)
-            except Exception:
+            except BaseException:
                 _log.exception("the log callback of task %s failed", instruction.task_id.hex())
 
     def informed(self, instruction: Informed) -> None:
@@ -119,6 +120,10 @@ class Waiting:
                 future._end_canceled()
             else:
                 future._end(None, SchedulerLost(str(error)))
+        cancels, self.cancels = self.cancels, set()
+        for cancel in cancels:
+            if not cancel.done():
+                cancel.set_exception(SchedulerLost(str(error)))
         promises: list[concurrent.futures.Future[Any]] = [*self.queries.values(), *self.shutdowns]
         for promise in promises:
             if not promise.done():
@@ -133,7 +138,7 @@ def starve(future: ScalerFuture, end: Starved) -> None:
     cause = needed._failure()
     if isinstance(cause, DependencyFailed) and cause.__cause__ is not None:
         cause = cause.__cause__  # where it began
-    why = "" if cause is None else f": {type(cause).__name__}: {cause}"
+    why = "" if cause is None else f": {described(cause)}"
     error = DependencyFailed(f"the task {end.task_id.hex()}, whose result this one needs, has failed{why}")
     error.__cause__ = cause
     future._end(None, error)
@@ -151,7 +156,7 @@ def _complete(future: ScalerFuture, end: Completed) -> None:
         except BaseException as cause:  # also a SystemExit must not end this thread
             error = RemoteError(
                 "the task succeeded, but its result can't be loaded here "
-                f"({type(cause).__name__}: {cause}); the payload has {len(end.payload)} bytes"
+                f"({described(cause)}); the payload has {len(end.payload)} bytes"
             )
             error.__cause__ = cause
     elif end.type is TaskResultType.FAILED:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import errno
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -32,7 +35,9 @@ from protocol.messages import (
     TaskResult,
     TaskResultType,
 )
-from reference_impl.client import CancelAnswer, Client
+from reference_impl.client import CancelAnswer, Client, shell
+from reference_impl.client.core import ClientCore
+from reference_impl.client.instructions import Instruction
 from reference_impl.errors import ClusterProtected, SchedulerLost, SchedulerUnreachable, StorageUnreachable
 from reference_impl.serialization import SERIALIZER_PAYLOAD, deserialize, serialize
 from reference_impl.storage_connection import StorageLost
@@ -190,6 +195,80 @@ def test_no_storage_is_one_clear_line() -> None:
         cluster.client()
 
 
+@pytest.mark.parametrize("what", ["new_context", "new_poller", "SchedulerConnection"])
+def test_a_client_that_can_open_nothing_more_says_so(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(shell, what, refuse)
+    before = open_files()
+    with pytest.raises(OSError, match="Too many open files"):
+        cluster.client()
+    assert open_files() == before and not caplog.records
+
+
+class Alarm(Exception):
+    pass
+
+
+def test_what_a_signal_handler_raises_ends_a_client_that_is_not_there_yet() -> None:
+    def handler(*_: object) -> None:
+        raise Alarm
+
+    def interrupt() -> None:
+        started.wait(20)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    started, main = threading.Event(), threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, handler)
+    other = threading.Thread(target=interrupt)
+    other.start()
+    with FakeCluster(echo=False) as cluster:
+        thread = threading.Thread()
+
+        class Core(ClientCore):
+            def tick(self, now: float) -> list[Instruction]:
+                nonlocal thread
+                thread = threading.current_thread()
+                started.set()
+                return super().tick(now)
+
+        try:
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(Alarm):
+                patch.setattr("reference_impl.client.client.ClientCore", Core)
+                cluster.client(connect_timeout_seconds=120)
+        finally:
+            other.join()
+            signal.signal(signal.SIGUSR1, before)
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_program_that_has_no_more_descriptors_keeps_its_client(cluster: FakeCluster) -> None:
+    """A heartbeat says how much memory this process uses."""
+    with contextlib.closing(cluster.client(heartbeat_interval_seconds=0.01)) as client:
+        future = client.submit(abs, -1)
+        task = cluster.expect(Task)
+        cluster.barrier(client)
+        taken, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 20, limits[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            beats = cluster.heartbeats
+            while cluster.heartbeats < beats + 3:
+                cluster.barrier(client)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in taken:
+                os.close(descriptor)
+        cluster.answer(task, 1)
+        assert future.result(20) == 1
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:x"])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"tcp://HOST:PORT|the port is a number"):
@@ -333,13 +412,17 @@ def test_a_forked_child_is_told_to_make_its_own_client(cluster: FakeCluster) -> 
 import os, sys
 from reference_impl.client import Client
 client = Client({cluster.address!r})
+future = client.submit(abs, -1)
 child = os.fork()
 if child == 0:
-    try:
-        client.submit(abs, -1)
-    except RuntimeError as error:
-        assert "after a fork" in str(error)
-        sys.exit(7)
+    for call in (lambda: client.submit(abs, -1), future.result, future.exception, future.cancel, client.clear):
+        try:
+            call()
+        except RuntimeError as error:
+            assert "after a fork" in str(error)
+        else:
+            sys.exit(6)
+    sys.exit(7)
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 client.query("version", timeout=20)
 client.close()
@@ -349,6 +432,7 @@ sys.exit(status)
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    cluster.expect(Task)
     cluster.expect(ClientDisconnect)
 
 
@@ -470,11 +554,27 @@ def test_an_id_that_is_pending_is_refused_and_the_first_task_is_untouched(cluste
     cluster.expect_nothing(client)
 
 
+def test_the_cancel_of_a_future_that_was_refused_is_not_that_of_the_task_with_its_id(
+    cluster: FakeCluster, client: Client
+) -> None:
+    first = client.submit_pickled(b"f", [], raw=True)
+    task = cluster.expect(Task)
+    go_on = threading.Event()
+    client._thread._inbox.put(go_on.wait, 20)
+    second = client.submit_pickled(b"f", [], task_id=task.task_id)
+    second.request_cancel()
+    go_on.set()
+    cluster.expect_nothing(client)
+    assert second.cancelled() and not first.done() and first.cancel_answer is None
+
+
 def test_capabilities_are_names_and_numbers(client: Client, cluster: FakeCluster) -> None:
     """A number that does not fit would otherwise be noticed by the client's thread, and end it."""
     for wrong in ({"gpu": 1 << 63}, {"gpu": -(1 << 63) - 1}, {"": 1}):
         with pytest.raises(ValueError, match="a number of at most 64 bits"):
             client.submit_verbose(abs, (-1,), capabilities=wrong)
+    with pytest.raises(ValueError, match="of characters"):
+        client.submit_verbose(abs, (-1,), capabilities={"\ud800": 1})
     for no_mapping in (["gpu"], "gpu", {"gpu": "many"}, {"gpu": 1.5}, {1: 2}):
         with pytest.raises(TypeError, match="whole number"):
             client.submit_many(abs, [(-1,)], capabilities=no_mapping)  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from protocol.identifiers import ObjectId, TaskId, new_object_id
 from protocol.messages import (
     ArgumentType,
@@ -16,6 +18,7 @@ from protocol.messages import (
 )
 from reference_impl.client.instructions import (
     Broken,
+    CancelAnswer,
     Canceled,
     Completed,
     Fetch,
@@ -118,6 +121,19 @@ def test_the_answer_for_the_graph_ends_what_has_none() -> None:
     submit_graph(world, "a b:a", "ab")
     world.confirm(t("graph"), CANCELED)
     assert end(world, "a") == end(world, "b") == Canceled()
+    assert_empty(world)
+
+
+@pytest.mark.parametrize("result_type", [DIED, FAILED, SUCCESS])
+def test_the_answer_for_the_graph_answers_a_cancel_in_flight(result_type: TaskResultType) -> None:
+    world = World()
+    submit_graph(world, "a b:a c", "bc")
+    world.note(world.core.cancel(t("b"), True, "token"))
+    world.receive(TaskResult(t("graph"), result_type))
+    assert world.ends(t("b")) == [Finish(t("b"), Canceled(), CancelAnswer.RESULT, ("token",))]
+    assert not isinstance(end(world, "c"), Canceled)
+    world.confirm(t("b"), NOT_FOUND)
+    assert len(world.ends(t("b"))) == 1
     assert_empty(world)
 
 

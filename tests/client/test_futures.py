@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import pickle
 import threading
 from collections.abc import Callable
 
 import pytest
+import zmq
 
-from protocol.identifiers import new_task_id
+from protocol.identifiers import ObjectId, TaskId, new_task_id
 from protocol.messages import (
+    GraphTask,
     LogType,
     Task,
     TaskCancel,
@@ -24,13 +27,17 @@ from protocol.payloads import TaskMetadata
 from reference_impl.client import CancelAnswer, Client, RawResult, ScalerFuture
 from reference_impl.client.dependencies import argument_of
 from reference_impl.client.instructions import ResultOf
-from reference_impl.errors import ProcessorDiedError, RemoteError, WorkerDiedError
+from reference_impl.errors import DependencyFailed, ProcessorDiedError, RemoteError, SchedulerLost, WorkerDiedError
 from reference_impl.serialization import deserialize, serialize, serialize_exception
 from tests.client.fakes import FakeCluster
 
 CANCELED = TaskCancelConfirmType.CANCELED
 NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
 FAILED = TaskCancelConfirmType.CANCEL_FAILED
+
+
+class Stop(BaseException):
+    """Ends a thread in which nobody catches it."""
 
 
 def in_thread(call: Callable[[], object]) -> concurrent.futures.Future[object]:
@@ -98,6 +105,68 @@ def test_payloads_that_can_not_be_loaded_say_so(cluster: FakeCluster, client: Cl
         cluster.answer_payload(task, b"no pickle", kind)
         with pytest.raises(RemoteError, match="can't be loaded here"):
             future.result(20)
+
+
+class Mute(Exception):
+    """Has no text, and no other attributes either."""
+
+    def __str__(self) -> str:
+        raise Stop
+
+    def __getattr__(self, name: str) -> object:
+        raise Stop
+
+
+class Unloadable:
+    def __reduce__(self) -> tuple[object, ...]:
+        return _raise, (Mute,)
+
+
+def _raise(kind: type[BaseException]) -> None:
+    raise kind
+
+
+def test_exceptions_without_a_text_say_so(cluster: FakeCluster, client: Client) -> None:
+    for kind in (TaskResultType.SUCCESS, TaskResultType.FAILED):
+        future, task = submitted(cluster, client)
+        cluster.answer_payload(task, pickle.dumps(Unloadable()), kind)
+        with pytest.raises(RemoteError, match=r"can't be loaded here \(Mute: \(its text can't be had\)"):
+            future.result(20)
+    future, task = submitted(cluster, client)
+    cluster.answer_payload(task, pickle.dumps(Mute()), TaskResultType.FAILED)
+    with pytest.raises(RemoteError, match=r"can't be loaded here \(Stop"):
+        future.result(20)
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def test_what_needs_a_task_that_failed_without_a_text_says_so(cluster: FakeCluster, client: Client) -> None:
+    future, task = submitted(cluster, client)
+    behind = client.submit(abs, future)
+    cluster.barrier(client)
+    cluster.answer_payload(task, pickle.dumps(Silent()), TaskResultType.FAILED)
+    with pytest.raises(DependencyFailed, match=r"Silent: \(its text can't be had\)"):
+        behind.result(20)
+
+
+class Unpicklable:
+    def __reduce__(self) -> tuple[object, ...]:
+        raise Stop
+
+
+def test_an_argument_whose_pickling_raises_whatever_ends_only_its_task(cluster: FakeCluster, client: Client) -> None:
+    """It was a future when that task was submitted, and is a value when the client's thread takes the task."""
+    future, _ = submitted(cluster, client)
+    go_on = threading.Event()
+    client._thread._inbox.put(go_on.wait, 20)
+    behind = client.submit(abs, future)
+    future._end(Unpicklable(), None)
+    go_on.set()
+    assert isinstance(behind.exception(20), Stop)
+    cluster.expect_nothing(client)
 
 
 def test_a_raw_result_is_not_unpickled(cluster: FakeCluster, client: Client) -> None:
@@ -233,6 +302,9 @@ class _Nobody:
     def is_current_thread(self) -> bool:
         return False
 
+    def check_may_wait(self) -> None:
+        raise AssertionError("nobody brings it")
+
 
 def test_two_threads_that_end_a_future_at_once_end_it_once() -> None:
     """One cancels while the client's own thread ends."""
@@ -332,6 +404,87 @@ def test_cancel_in_a_callback_does_not_block_and_waiting_there_is_refused(cluste
     assert seen[0] is True and "callback" in str(seen[1])
 
 
+def test_a_callback_that_raises_whatever_ends_nothing(cluster: FakeCluster, client: Client) -> None:
+    calls: list[str] = []
+
+    def stop(what: str) -> None:
+        calls.append(what)
+        raise Stop
+
+    future = client.submit_pickled(b"f", [], raw=True, on_log=lambda *_: stop("log"))
+    task = cluster.expect(Task)
+    for name in ("done", "done too"):
+        future.add_done_callback(lambda _, name=name: stop(name))  # type: ignore[misc]
+    future.add_cancel_callback(lambda *_: stop("cancel"))
+    cluster.send(TaskLog(task.task_id, LogType.STDOUT, "hello"))
+    promise = client.cancel_task(task.task_id)
+    promise.add_done_callback(lambda _: stop("promise"))
+    cluster.expect(TaskCancel)
+    cluster.confirm(task.task_id, CANCELED)
+    cluster.barrier(client)
+    assert calls == ["log", "done", "done too", "promise", "cancel"]
+    with pytest.raises(Stop):  # the caller's thread is the caller's
+        future.add_done_callback(lambda _: stop("late"))
+    late = ScalerFuture(new_task_id(), None, _Nobody())
+    late.add_done_callback(lambda _: stop("late"))
+    with pytest.raises(Stop):
+        late._end_canceled()
+
+
+def test_nothing_that_waits_can_be_called_in_a_callback(cluster: FakeCluster, client: Client) -> None:
+    """It would wait for the thread in which it runs."""
+    calls: list[Callable[[], object]] = [
+        client.clear,
+        client.shutdown_cluster,
+        lambda: client.query("version"),
+        lambda: client.get({"a": (abs, "b"), "b": 1}, ["a"]),
+        lambda: client.cancel_task(task.task_id).result(),
+    ]
+    first, task = submitted(cluster, client)
+    errors: list[str] = []
+
+    def callback(_: object) -> None:
+        for call in calls:
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    first.add_done_callback(callback)
+    cluster.answer(task)
+    assert cluster.expect(TaskCancel).task_id == task.task_id
+    cluster.expect_nothing(client)
+    assert len(errors) == len(calls) and all("a callback of the client can't wait" in error for error in errors)
+
+
+def test_a_graph_is_canceled_if_the_one_who_waits_for_it_is_interrupted(
+    cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        cluster.expect(GraphTask)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScalerFuture, "result", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.get({"a": (abs, "b"), "b": 1}, ["a"])
+    cluster.confirm(cluster.expect(TaskCancel).task_id, CANCELED)
+
+
+def test_a_future_inside_an_argument_is_refused_with_a_reason(cluster: FakeCluster, client: Client) -> None:
+    future, _ = submitted(cluster, client)
+    with pytest.raises(TypeError, match="a future can't be pickled: it stands for its result only as an argument"):
+        client.submit(sum, [future])
+    cluster.expect_nothing(client)
+
+
+def test_arguments_may_come_from_an_iterator(cluster: FakeCluster, client: Client) -> None:
+    client.submit_verbose(pow, iter((2, 3)))  # type: ignore[arg-type]
+    client.submit_many(pow, [iter((2, 3))])  # type: ignore[list-item]
+    for _ in range(2):
+        task = cluster.expect(Task)
+        assert [deserialize(cluster.objects[ObjectId(a.data)]) for a in task.function_args] == [2, 3]
+
+
 def test_any_task_can_be_canceled_by_id(cluster: FakeCluster, client: Client) -> None:
     task_id = new_task_id()
     promise = client.cancel_task(task_id, force=False)
@@ -345,6 +498,32 @@ def test_any_task_can_be_canceled_by_id(cluster: FakeCluster, client: Client) ->
     cluster.confirm(task.task_id, CANCELED)
     assert own.result(20) is CancelAnswer.CANCELED
     assert future.cancelled()
+
+
+@pytest.mark.parametrize("task_id", [b"", bytes(15), "0123456789abcdef", bytearray(16)])
+def test_what_is_no_task_id_is_refused_at_once(cluster: FakeCluster, client: Client, task_id: TaskId) -> None:
+    for call in (client.cancel_task, client.cancel_refused, lambda i: client.submit_pickled(b"f", [], task_id=i)):
+        with pytest.raises(ValueError, match="a task id has 16 bytes, not"):
+            call(task_id)
+    cluster.expect_nothing(client)
+
+
+def test_who_waits_for_the_answer_to_a_cancel_hears_that_the_client_has_failed(
+    cluster: FakeCluster, client: Client
+) -> None:
+    """As when a message is too large for the scheduler, which then cuts the connection."""
+
+    def fail() -> None:
+        raise zmq.Again
+
+    future, _ = submitted(cluster, client)
+    canceling, other = in_thread(future.cancel), client.cancel_task(new_task_id())
+    for _ in range(2):
+        cluster.expect(TaskCancel)
+    client._thread._inbox.put(fail)
+    for promise in (canceling, other, future):
+        with pytest.raises(SchedulerLost, match="has closed the connection"):
+            promise.result(20)
 
 
 # ---- asyncio ----

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -85,40 +90,119 @@ def test_what_can_not_go_by_value_goes_by_reference(tmp_path: Path, monkeypatch:
     assert deserialize(serialize(locked_module.f, by_value=True)) is locked_module.f
 
 
-class HeldUp(ModuleType):
-    """Other threads than the first one that looks where it lies do not have to wait for that."""
+class Equal:
+    """Says that it is a function, and is none."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.looked, self.go_on = threading.Event(), threading.Event()
+    def __call__(self, path: str) -> str:
+        return "mine"
 
-    @property
-    def __file__(self) -> str:  # type: ignore[override]
-        if not self.looked.is_set():
-            self.looked.set()
-            assert self.go_on.wait(60)
-        return threading.__file__
+    def __hash__(self) -> int:
+        return hash(os.path.basename)
+
+    def __eq__(self, other: object) -> bool:
+        return True
 
 
-def test_a_thread_does_not_take_what_another_one_is_still_looking_for_as_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "neighbour_module.py").write_text("def f(x):\n    return x + 1\n")
+def test_a_callable_that_is_equal_to_a_function_is_not_that_one() -> None:
+    functions = FunctionCache()
+    functions.blob(os.path.basename)
+    assert deserialize(functions.blob(Equal()).payload)("p") == "mine"
+
+
+class Reduced:
+    """Calls a function when it is pickled, and what comes back is its result. That may be once only."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+        self.called = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        assert not self.called
+        self.called = True
+        return list, ([self.call()],)
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, ModuleType]]:
+    """Two that a worker may lack; the second can't go by value."""
+    text = "import typing\nT = typing.TypeVar('T')\ndef f(x):\n    return x + 1\n"
+    (tmp_path / "free_module.py").write_text(text)
+    (tmp_path / "held_module.py").write_text("import threading\nlock = threading.Lock()\ndef f():\n    return lock\n")
     monkeypatch.syspath_prepend(tmp_path)
-    import neighbour_module  # type: ignore[import-not-found]
+    yield importlib.import_module("free_module"), importlib.import_module("held_module")
+    for name in ("free_module", "held_module"):
+        sys.modules.pop(name, None)
 
-    slow = HeldUp("held_up_module")
-    monkeypatch.setitem(sys.modules, slow.__name__, slow)
+
+def assert_right(free: ModuleType, held: ModuleType) -> None:
+    back = deserialize(serialize(free.f, by_value=True))
+    assert back is not free.f and back(1) == 2
+    assert deserialize(serialize(held.f, by_value=True)) is held.f
+    assert deserialize(serialize(free.f)) is free.f
+
+
+def test_whatever_of_a_module_that_a_worker_may_lack_goes_by_value(modules: tuple[ModuleType, ModuleType]) -> None:
+    free, _ = modules
+    back = deserialize(serialize(free, by_value=True))
+    assert back is not free and back.f(1) == 2
+    assert b"free_module" not in serialize(free.T, by_value=True)
+    assert b"free_module" in serialize(free.T)
+    assert deserialize(serialize(math, by_value=True)) is math
+
+
+def test_what_is_pickled_may_pickle_something_else(modules: tuple[ModuleType, ModuleType]) -> None:
+    assert deserialize(serialize(Reduced(lambda: assert_right(*modules)), by_value=True)) == [None]
+
+
+def test_what_is_pickled_may_wait_for_another_thread_that_pickles(modules: tuple[ModuleType, ModuleType]) -> None:
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(serialize, neighbour_module.f, by_value=True)
-        try:
-            assert slow.looked.wait(60)
-            payload = serialize(neighbour_module.f, by_value=True)
-        finally:
-            slow.go_on.set()
-        for one in (payload, first.result(60)):
-            back = deserialize(one)
-            assert back is not neighbour_module.f and back(1) == 2
+        waits = Reduced(lambda: pool.submit(assert_right, *modules).result(20))
+        assert deserialize(serialize(waits, by_value=True)) == [None]
+
+
+def test_a_fork_while_something_is_pickled_leaves_a_child_that_can(modules: tuple[ModuleType, ModuleType]) -> None:
+    def fork() -> int:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            with contextlib.suppress(BaseException):
+                assert_right(*modules)
+                os._exit(0)
+            os._exit(1)
+        return os.waitpid(child, 0)[1]
+
+    with ThreadPoolExecutor(1) as pool:
+        assert deserialize(serialize(Reduced(lambda: pool.submit(fork).result()), by_value=True)) == [0]
+
+
+def test_modules_that_are_gone_or_can_not_be_looked_at_are_in_nobody_s_way(
+    modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lazy(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise ImportError(name)
+
+    free, _ = modules
+    serialize(free.f, by_value=True)
+    monkeypatch.setitem(sys.modules, "lazy_module", Lazy("lazy_module"))
+    del sys.modules["held_module"]  # there are as many as before
+    back = deserialize(serialize(free.f, by_value=True))
+    assert back is not free.f and back(1) == 2
+
+
+def test_what_can_not_be_pickled_is_tried_once() -> None:
+    calls: list[int] = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise ValueError("mine")
+
+    class Failing:
+        __reduce__ = staticmethod(fail)
+
+    with pytest.raises(ValueError, match="mine"):
+        serialize([math, Failing()], by_value=True)
+    assert calls == [1]
 
 
 def test_an_exception_carries_traceback_cause_and_attributes() -> None:
