@@ -27,6 +27,7 @@ from protocol.messages import (
 )
 from reference_impl.access import keys
 from reference_impl.access.allowed import AllowedKeys
+from reference_impl.access.handshakes import HandshakeWatch
 from reference_impl.access.settings import ServerAccess
 from reference_impl.addresses import Address
 from reference_impl.polling import new_poller
@@ -97,6 +98,26 @@ def test_a_subscription_that_is_very_long(scheduler: Running) -> None:
                 pass
     with Peer(Address.parse(scheduler.facts["address"]), new_client_id(), None) as peer:
         assert isinstance(peer.ask(ClientHeartbeat()), ClientHeartbeatEcho)
+
+
+def test_handshakes_that_nobody_looks_at_keep_nobody_waiting(tmp_path: Path) -> None:
+    """Many come before the scheduler looks at them, once a second."""
+    path = tmp_path / "router"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as dealer:
+        watch = HandshakeWatch(router)
+        router.bind(f"ipc://{path}")
+        dealer.setsockopt(zmq.LINGER, 0)
+        try:
+            for _ in range(2100):  # 2,000 messages wait in a socket that libzmq makes and one of ours
+                with socket.socket(socket.AF_UNIX) as knocking:
+                    knocking.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
+                    knocking.connect(str(path))
+            dealer.connect(f"ipc://{path}")
+            dealer.send(b"hello")
+            assert router.poll(1000 * PATIENCE)
+        finally:
+            watch.ended()
+            watch.close()
 
 
 def test_a_monitor_stream_that_can_not_be_had_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
