@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +26,15 @@ class ResourceMeter:
         with self._process.oneshot():
             cpu = int(self._process.cpu_percent() * 10)
             return Resource(min(cpu, _U16_MAX), self._process.memory_info().rss)
+
+
+def require_descriptors(count: int, any_open: int) -> None:
+    """Raises OSError unless this process may open so many more. ``any_open`` is one that it has."""
+    lowest = os.dup(any_open)
+    os.close(lowest)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and lowest + count > limit:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def free_memory() -> int:
