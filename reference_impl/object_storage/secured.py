@@ -152,8 +152,9 @@ class SecuredServer(Server):
 
     def _admit(self, sock: TlsSocket, peer: tuple[str, int], certificate: bytes, key: PublicKey) -> None:
         connection = self._connected(sock, peer, sock.sendfile)
-        self._keys[connection.number] = certificate
-        self._guard.admitted(connection.number, key)
+        if connection is not None:
+            self._keys[connection.number] = certificate
+            self._guard.admitted(connection.number, key)
 
     def _refuse(self, handshake: _Handshake, reason: str) -> None:
         self._leave_lobby(handshake)

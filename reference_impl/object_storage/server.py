@@ -182,8 +182,15 @@ class Server:
         """Somebody has connected."""
         self._connected(sock, peer, sendfile_to(sock))
 
-    def _connected(self, sock: Stream, peer: tuple[str, int], send_from: SendFrom) -> Connection:
-        side, outgoing = storage.ServerSide(self._magic), Outgoing(sock, self._files, send_from)
+    def _connected(self, sock: Stream, peer: tuple[str, int], send_from: SendFrom) -> Connection | None:
+        """None: there is no memory for it, and it is closed."""
+        try:
+            side = storage.ServerSide(self._magic)
+        except OSError as error:
+            sock.close()
+            self._peer_log.note(logging.ERROR, peer[0].encode(), f"a connection is refused: {error.strerror}")
+            return None
+        outgoing = Outgoing(sock, self._files, send_from)
         connection = Connection(next(self._numbers), sock, peer, side, outgoing)
         self._connections[connection.number] = connection
         connection.register(self._selector, True)

@@ -29,7 +29,7 @@ from reference_impl.addresses import Address
 from reference_impl.object_storage import core, secured
 from reference_impl.object_storage.connection import WRITE_LIMIT_BYTES
 from reference_impl.object_storage.room import UNLIMITED
-from reference_impl.storage_connection import StorageConnection
+from reference_impl.storage_connection import StorageConnection, StorageLost
 from tests.access.house import PATIENCE_SECONDS, House, Running
 
 ANYWHERE = "tcp://127.0.0.1:0"
@@ -221,3 +221,16 @@ def test_who_is_closed_by_another_one_while_there_is_more_of_both(
         assert select.select([first.socket], [], [], PATIENCE_SECONDS)[0]
         server._tick()
         assert list(server._connections.values()) == [first]
+
+
+def test_who_is_let_in_while_there_is_no_memory_is_closed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(in_process(house)) as server, served(server):
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "ServerSide", no_memory)
+            with pytest.raises(StorageLost):
+                works(server.address, house)
+        assert works(server.address, house)
+
+
+def no_memory(*_: object) -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))

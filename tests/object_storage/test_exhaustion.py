@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import resource
 import select
 import socket
@@ -115,8 +117,26 @@ def test_a_very_long_payload_is_read_piece_by_piece() -> None:
     stream = Endless(storage.greeting(b"Client|x") + bytes(head))
     with contextlib.closing(Server(ANYWHERE)) as server:
         connection = server._connected(stream, ("here", 1), sendfile_to(stream))
+        assert connection is not None
         server._read(connection)
         while connection.side.incoming or not stream.most:
             server._read(connection)
         assert stream.most <= 4 * MIB
         assert oid(1) in server._core._contents
+
+
+def test_who_connects_while_there_is_no_memory_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(Server(ANYWHERE)) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "ServerSide", no_memory)
+            with socket.create_connection(server.address, PATIENCE_SECONDS) as closed:
+                server._accept()
+                assert not server._connections
+                assert closed.recv(1) == b""
+        with socket.create_connection(server.address, PATIENCE_SECONDS):
+            server._accept()
+            assert len(server._connections) == 1
+
+
+def no_memory(*_: object) -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
