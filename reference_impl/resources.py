@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +32,15 @@ class ResourceMeter:
         except OSError:
             pass
         return self._last
+
+
+def require_descriptors(count: int, any_open: int) -> None:
+    """Raises OSError unless this process may open so many more. ``any_open`` is one that it has."""
+    lowest = os.dup(any_open)
+    os.close(lowest)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and lowest + count > limit:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def free_memory() -> int:

@@ -103,9 +103,8 @@ def delete_keeps(p: Patcher) -> None:
 def delete_ends_waiting_gets(p: Patcher) -> None:
     def request(self: ObjectStorage, connection: int, asked: Request, now: float) -> Any:
         if asked.type == RequestType.DELETE_OBJECT:
-            for waiting in self._pending.awaited.pop(asked.object_id, {}):
-                self._pending.count -= 1
-                del waiting.peer.waiting[waiting]
+            for waiting in list(self._pending.awaited.get(asked.object_id, ())):
+                self._pending.done(waiting)
         return before(self, connection, asked, now)
 
     before = ObjectStorage.request
@@ -233,12 +232,7 @@ def waiting_goes_with_the_connection(p: Patcher) -> None:
     def disconnected(self: ObjectStorage, connection: int, now: float) -> Any:
         peer = self._connections.get(connection)
         for waiting in list(peer.waiting) if peer is not None else []:
-            del self._pending.awaited[waiting.awaited][waiting]
-            if not self._pending.awaited[waiting.awaited]:
-                del self._pending.awaited[waiting.awaited]
-            self._pending.count -= 1
-        if peer is not None:
-            peer.waiting.clear()
+            self._pending.done(waiting)
         return before(self, connection, now)
 
     before = ObjectStorage.disconnected

@@ -58,9 +58,11 @@ class HandshakeWatch:
         self._found: deque[Handshake] = deque(maxlen=_KEPT)
         self._up = False
         self._healed = False
-        self.socket: zmq.Socket[bytes] = watched.get_monitor_socket(
-            _EVENTS | zmq.EVENT_DISCONNECTED if cuts else _EVENTS
-        )
+        address = f"inproc://handshakes-{watched.FD}"
+        watched.monitor(address, _EVENTS | zmq.EVENT_DISCONNECTED if cuts else _EVENTS)
+        self.socket: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
+        self.socket.setsockopt(zmq.RCVHWM, 0)  # else libzmq's thread, and everybody, waits until these have been read
+        self.socket.connect(address)
 
     def ended(self) -> list[Handshake]:
         """How those ended that have ended since the last call, the last ones of many."""

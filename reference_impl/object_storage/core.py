@@ -250,6 +250,7 @@ class ObjectStorage:
             return []
         connection = peer.connection
         assert connection is not None  # those of who is gone are fewer: GONE_REQUESTS
+        self._drop_held(peer, connection)  # who is held behind it goes on after this request
         del self._connections[connection]
         self._forget(peer)
         return [Close(connection, reason)]

@@ -250,18 +250,23 @@ def _own_directory(root: Path) -> tuple[Path, int]:
     while True:
         _private_directory(root)
         directory = root / f"{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
-        lock = _take_lock(_lock_path(directory), os.O_CREAT | os.O_EXCL)
-        if lock is not None:
-            try:
+        lock = None
+        try:
+            lock = _take_lock(_lock_path(directory), os.O_CREAT | os.O_EXCL)
+            if lock is not None:
                 directory.mkdir(mode=0o700)
-            except BaseException:
+                return directory, lock
+        except BaseException:
+            with suppress(OSError):
+                _lock_path(directory).unlink()
+            if lock is not None:
                 os.close(lock)
-                raise
-            return directory, lock
+            raise
 
 
 def _take_lock(path: Path, flags: int) -> int | None:
-    """A descriptor that keeps the lock at ``path``; None if another process has it, or has just removed it."""
+    """A descriptor that keeps the lock at ``path``; None if another process has it, or has just removed it. Raises
+    OSError where there are no locks."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     except (FileNotFoundError, FileExistsError):
@@ -270,7 +275,7 @@ def _take_lock(path: Path, flags: int) -> int | None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_ino == path.stat().st_ino:
             return fd
-    except OSError:
+    except (BlockingIOError, FileNotFoundError):
         pass  # somebody has it, or it has gone
     except BaseException:
         os.close(fd)
@@ -288,7 +293,9 @@ def _remove_left_overs(root: Path) -> None:
     except OSError:
         return
     for path in locks:
-        lock = _take_lock(path, 0)
+        lock = None
+        with suppress(OSError):
+            lock = _take_lock(path, 0)
         if lock is None:
             continue
         directory = path.with_name(path.name[: -len(_LOCK_SUFFIX)])

@@ -10,9 +10,11 @@ import socket
 import time
 
 from reference_impl.addresses import Address
+from reference_impl.resources import require_descriptors
 
 _BACKLOG = 1024
 _PAUSE_SECONDS = 1.0
+_RESERVED = 8  # descriptors that nobody gets who connects: they are for files, of objects and of keys
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BIND_HINTS = {
     errno.EADDRINUSE: "choose another port; port 0 takes any free one",
@@ -62,6 +64,7 @@ class Listener:
         if not self._accepting:
             return None
         try:
+            require_descriptors(_RESERVED, self._socket.fileno())
             sock, peer = self._socket.accept()
         except BlockingIOError:
             return None

@@ -32,7 +32,8 @@ class FileLost(Exception):
 
 
 class _FilePart:
-    """Bytes of a file that are still to be sent. The file is opened only when it is its turn."""
+    """Bytes of a file that are still to be sent. The file is open only while it is sent: who does not read on keeps no
+    descriptor."""
 
     __slots__ = ("end", "fd", "file", "offset")
 
@@ -44,6 +45,11 @@ class _FilePart:
 
     def __len__(self) -> int:
         return self.end - self.offset
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
 _Part = Union[Buffer, _FilePart]
@@ -83,9 +89,13 @@ class Outgoing:
             return
         parts = self._parts
         if self._file_parts:
-            for _ in range(_SENDS):
-                if not parts or not self._send_first():
-                    break
+            try:
+                for _ in range(_SENDS):
+                    if not parts or not self._send_first():
+                        break
+            finally:
+                if parts and isinstance(parts[0], _FilePart):
+                    parts[0].close()
             return
         if 1 < len(parts) <= _JOIN_COUNT and self.size < len(parts) * _JOIN_AVERAGE_BYTES:
             joined = b"".join(parts)  # type: ignore[arg-type]  # there are only buffers
@@ -153,8 +163,7 @@ class Outgoing:
         return True
 
     def _close_part(self, part: _FilePart) -> None:
-        if part.fd >= 0:
-            os.close(part.fd)
+        part.close()
         self._files.release(part.file)
 
 

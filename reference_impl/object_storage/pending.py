@@ -53,23 +53,25 @@ class Pending:
         self._gone_seconds = gone_seconds
         self.awaited: dict[ObjectId, dict[Waiting, None]] = {}
         """What is awaited, to who waits, in order of arrival."""
-        self.count = 0
-        """How many requests wait."""
+        self._all: dict[Waiting, None] = {}  # in order of arrival
         self._gone: OrderedDict[Identity, Peer] = OrderedDict()  # who is gone longest comes first
         self._gone_requests = 0
         self._gone_bytes = 0
+
+    @property
+    def count(self) -> int:
+        """How many requests wait."""
+        return len(self._all)
 
     def add(self, peer: Peer, request: Request, awaited: ObjectId, now: float) -> None:
         """A request of a connected peer waits."""
         waiting = Waiting(peer, request, awaited, now)
         self.awaited.setdefault(awaited, {})[waiting] = None
-        self.count += 1
-        peer.waiting[waiting] = None
+        self._all[waiting] = peer.waiting[waiting] = None
 
     def done(self, waiting: Waiting) -> None:
         """It waits no more."""
-        self.count -= 1
-        del waiting.peer.waiting[waiting]
+        del self._all[waiting], waiting.peer.waiting[waiting]
         others = self.awaited[waiting.awaited]
         del others[waiting]
         if not others:
@@ -82,7 +84,8 @@ class Pending:
 
     def oldest(self, now: float) -> float:
         """For how many seconds the oldest request has waited."""
-        return now - min((next(iter(waiting)).since for waiting in self.awaited.values()), default=now)
+        oldest = next(iter(self._all), None)
+        return 0.0 if oldest is None else now - oldest.since
 
     # ---- who is gone ----
 

@@ -69,7 +69,7 @@ class SecuredServer(Server):
         super().close()
 
     def _timeout(self) -> float | None:
-        if any(connection.events & selectors.EVENT_READ for connection in self._unread):
+        if any(map(self._may_read_on, self._unread)):
             return 0.0
         wait = max(0.0, self._look_at - time.monotonic())
         other = super()._timeout()
@@ -80,8 +80,9 @@ class SecuredServer(Server):
         now = time.monotonic()
         if now >= self._look_at:
             self._look(now)
-        for connection in [c for c in self._unread if c.events & selectors.EVENT_READ]:
-            self._read(connection)
+        for connection in tuple(self._unread):
+            if connection in self._unread and self._may_read_on(connection):  # else closed by another one
+                self._read(connection)
 
     def _look(self, now: float) -> None:
         """Goes by the list of allowed keys as it is now, and ends handshakes that take too long."""
@@ -151,8 +152,9 @@ class SecuredServer(Server):
 
     def _admit(self, sock: TlsSocket, peer: tuple[str, int], certificate: bytes, key: PublicKey) -> None:
         connection = self._connected(sock, peer, sock.sendfile)
-        self._keys[connection.number] = certificate
-        self._guard.admitted(connection.number, key)
+        if connection is not None:
+            self._keys[connection.number] = certificate
+            self._guard.admitted(connection.number, key)
 
     def _refuse(self, handshake: _Handshake, reason: str) -> None:
         self._leave_lobby(handshake)
@@ -167,6 +169,12 @@ class SecuredServer(Server):
             self._listener.resume(self._selector)
 
     # ---- connections ----
+
+    def _may_read_on(self, connection: Connection) -> bool:
+        """Whether it has been answered, and has taken enough of that."""
+        if connection in self._behind or connection in self._dirty:
+            return False
+        return bool(connection.events & selectors.EVENT_READ)
 
     def _read(self, connection: Connection) -> None:
         super()._read(connection)

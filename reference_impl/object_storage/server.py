@@ -46,6 +46,8 @@ _SWEEP_SECONDS = 10.0
 _ARRIVALS_SHARE = 2  # payloads that are being received may take the memory limit divided by this
 _TURN = 4  # requests of one connection that are carried out before it is looked who else is there
 _LONGEST_TURN = 64  # when there was nobody
+_ACCEPTS = 64  # new connections, before it is looked who else is there
+_READ_BYTES = 1 << 22  # at once: TLS would go on as long as there is more
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +163,10 @@ class Server:
                 self._lost(connection, logging.WARNING, "it stopped in the middle of a payload")
 
     def _accept(self) -> None:
-        while (accepted := self._listener.accept(self._selector)) is not None:
+        for _ in range(_ACCEPTS):
+            accepted = self._listener.accept(self._selector)
+            if accepted is None:
+                return
             sock, peer = accepted
             if len(self._connections) >= self._most_connections:
                 sock.close()
@@ -177,8 +182,15 @@ class Server:
         """Somebody has connected."""
         self._connected(sock, peer, sendfile_to(sock))
 
-    def _connected(self, sock: Stream, peer: tuple[str, int], send_from: SendFrom) -> Connection:
-        side, outgoing = storage.ServerSide(self._magic), Outgoing(sock, self._files, send_from)
+    def _connected(self, sock: Stream, peer: tuple[str, int], send_from: SendFrom) -> Connection | None:
+        """None: there is no memory for it, and it is closed."""
+        try:
+            side = storage.ServerSide(self._magic)
+        except OSError as error:
+            sock.close()
+            self._peer_log.note(logging.ERROR, peer[0].encode(), f"a connection is refused: {error.strerror}")
+            return None
+        outgoing = Outgoing(sock, self._files, send_from)
         connection = Connection(next(self._numbers), sock, peer, side, outgoing)
         self._connections[connection.number] = connection
         connection.register(self._selector, True)
@@ -193,7 +205,7 @@ class Server:
         if connection.number in self._arrivals.waiting:
             return  # since this pass
         try:
-            received = connection.socket.recv_into(connection.side.buffer())
+            received = connection.socket.recv_into(connection.side.buffer()[:_READ_BYTES])
         except BlockingIOError:
             return
         except OSError as error:

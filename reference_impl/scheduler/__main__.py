@@ -231,11 +231,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _version() -> str:
-    from importlib import metadata  # 20 ms of a scheduler's start, for who asks
-
     try:
+        from importlib import metadata  # 20 ms of a scheduler's start, for who asks
+
         return metadata.version("scalercli")
-    except metadata.PackageNotFoundError:
+    except (ImportError, OSError):  # it is not installed; or there are no descriptors for looking
         return "source"
 
 

@@ -7,6 +7,7 @@ for deleting what clients leave behind.
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -56,6 +57,7 @@ _MESSAGE_BYTES = 1 << 12  # what a message takes of them, beside its own
 _DRAIN_MESSAGES = 1000  # before looking at the other sockets again
 _AT_ONCE = 100  # instructions
 _MONITOR_HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; more are dropped
+_SUBSCRIPTION_BYTES = 1 << 12  # libzmq takes many times as much memory for one, and much time for a long one
 _STORAGE_FINISH_SECONDS = 2.0
 _MAX_RECEIVED_MESSAGES = 100  # of one peer, that wait to be read; it waits when there are more
 _RECEIVED_BYTES = 1 << 16  # of one peer, in the kernel: libzmq takes them all at once while the other peers wait
@@ -136,7 +138,11 @@ class SchedulerServer:
             (zmq.ROUTER_HANDOVER, 1),  # a peer may come back before its old connection is seen to end (TRN-12)
         ):
             self._router.socket.setsockopt(option, value)
+        self._set_monitor_options()
+
+    def _set_monitor_options(self) -> None:
         self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
+        self._monitor.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_BYTES)
 
     def _knows(self, identity: Identity) -> bool:
         return identity in self.core.clients or identity in self.core.workers
@@ -290,36 +296,49 @@ class SchedulerServer:
         self.core.monitored = self._subscribers > 0
 
     def _renew_monitor(self, poller: Poller) -> None:
-        """A publisher can't close the connection of one subscriber: so all are closed, and those who may come back."""
-        poller.unregister(self._monitor)
-        self._monitor.close(linger=0)
-        self._monitor = self._context.socket(zmq.XPUB)
-        self._monitor.setsockopt(zmq.SNDHWM, _MONITOR_HIGH_WATER_MARK)
-        self._door.guard_monitor(self._monitor)
-        deadline = time.monotonic() + _REBIND_SECONDS
-        while True:
-            try:
-                self._monitor.bind(str(self.monitor_address))
-                break
-            except zmq.ZMQError as error:  # ZeroMQ closes sockets in a thread of its own
-                if time.monotonic() >= deadline:
-                    _LOG.error("there is no monitor stream any more: %s", error)
-                    break
-                time.sleep(_REBIND_PAUSE_SECONDS)
+        """A publisher can't close the connection of one subscriber: so all are closed, and those who may come back.
+        Where that can't be done, for want of descriptors for instance, it is tried again by the next tick."""
+        if not self._monitor.closed:
+            poller.unregister(self._monitor)
+            self._monitor.close(linger=0)
         self._subscribers, self.core.monitored = 0, False
-        poller.register(self._monitor)
+        deadline = time.monotonic() + _REBIND_SECONDS
+        try:
+            self._monitor = self._context.socket(zmq.XPUB)
+            self._set_monitor_options()
+            self._door.guard_monitor(self._monitor)
+            while not self._rebound(deadline):
+                time.sleep(_REBIND_PAUSE_SECONDS)
+        except zmq.ZMQError as error:
+            self._monitor.close(linger=0)
+            self._door.watchers_revoked = True
+            self._peers.note(logging.ERROR, b"monitor", f"there is no monitor stream just now: {error}")
+        else:
+            poller.register(self._monitor)
+
+    def _rebound(self, deadline: float) -> bool:
+        try:
+            self._monitor.bind(str(self.monitor_address))
+        except zmq.ZMQError as error:  # ZeroMQ closes sockets in a thread of its own
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise
+            return False
+        return True
 
     def _report(self, now: float) -> None:
-        if self._meter is None:
-            self._meter = ResourceMeter()  # measures from now on: no report yet
-            return
-        if not self.core.monitored:
+        try:
+            if self._meter is None:
+                self._meter = ResourceMeter()  # measures from now on: no report yet
+                return
+            if not self.core.monitored:
+                return
+            usage, free = self._meter.sample(), free_memory()
+        except (OSError, ImportError) as error:  # who connects can use up the descriptors that this takes
+            self._peers.note(logging.ERROR, b"monitor", f"there is no report just now: {error}")
             return
         self._storage.ask_total()
         binder = BinderStatus(_counts(self._received), _counts(self._sent))
-        state = information.state_scheduler(
-            self.core, now, binder, self._meter.sample(), free_memory(), self._storage.status
-        )
+        state = information.state_scheduler(self.core, now, binder, usage, free, self._storage.status)
         self._publish(codec.encode(state))
         self._publish(codec.encode(information.state_object(self.core, self._listen.object_report_limit)))
 

@@ -18,6 +18,7 @@ from typing import cast
 
 from protocol.control import VERSION, ControlError, ControlReply, ControlRequest, Frames, ReplyValue, frame
 from protocol.errors import MalformedMessage
+from reference_impl.resources import require_descriptors
 from scalercli.agent.ledger import Ledger, LedgerError
 from scalercli.agent.session import UNWRITABLE_HINT, Session
 from scalercli.exits import ExitCode
@@ -29,6 +30,8 @@ _ROOM_BYTES = 1 << 20
 _MAX_STREAMS = 1_000
 """At more of one command it is turned away; those of this project have one."""
 _MAX_CONNECTIONS = 1_000
+_RESERVED = 64
+"""Descriptors that no command gets: libzmq ends the process where it finds none."""
 _CHUNK = 1 << 18
 _SETTLE_SECONDS = 0.004
 _RETRY_SECONDS = 1.0
@@ -226,6 +229,7 @@ class AgentServer:
     def _accept(self) -> None:
         while True:
             try:
+                require_descriptors(_RESERVED, self._listener.fileno())
                 sock, _ = self._listener.accept()
             except BlockingIOError:
                 return

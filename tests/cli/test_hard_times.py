@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import os
+import resource
 import socket
 import threading
 import time
@@ -12,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from scalercli.places import Places
 from tests.cli.conftest import Shell
-from tests.cli.fakes import Setup
+from tests.cli.fakes import CLUSTER, Setup
 
 
 class Exhausted:
@@ -48,6 +52,26 @@ def test_without_descriptors_commands_wait_and_the_agent_does_not_spin(cli: Setu
         assert not listener.asked.acquire(timeout=0.2)  # it would be asked thousands of times
         listener.enough.set()
         assert status.communicate(timeout=60) == (f"{task}\n", "")
+
+
+def test_commands_leave_descriptors_for_the_rest(cli: Setup) -> None:
+    """libzmq ends the process, and with it the session, where it finds none for an overview."""
+    heard = threading.Event()
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.set() if "must wait" in record.getMessage() else None  # type: ignore[method-assign]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    logging.getLogger("scalercli.agent.server").addHandler(handler)
+    with contextlib.ExitStack() as crowd:
+        crowd.callback(logging.getLogger("scalercli.agent.server").removeHandler, handler)
+        crowd.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 70, before[1]))
+        for _ in range(10):
+            one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+            one.connect(str(Places(CLUSTER).socket))
+        assert heard.wait(60)
+    assert cli("status")[0] == 0
 
 
 def test_a_clock_that_jumps_ends_nothing_and_hides_nothing(cli: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from protocol.identifiers import ObjectId
@@ -347,6 +349,22 @@ def test_too_many_pending_requests_close_the_connection(world: World, monkeypatc
     assert world.total() == Total(0, 0, 0, 0, 0, 0)
     assert world.do("y", put(4, A, b"a")) == [("y", set_ok(4, A))]
     assert world.connect("x") == []
+
+
+def test_for_how_long_the_oldest_request_has_waited_is_known_without_looking_at_all(world: World) -> None:
+    class Many(dict[Any, Any]):
+        def values(self) -> Any:
+            raise AssertionError("a million of them take a second")
+
+    world.storage._pending.awaited = Many()
+    for name, wanted in (("x", A), ("y", A), ("y", B)):
+        world.do(name, get(1, wanted))
+        world.now += 10
+    assert world.total() == Total(0, 0, 0, 3, 2, 30)
+    world.do("x", put(2, A, b"a"))
+    assert world.total() == Total(1, 1, 1, 1, 1, 10)
+    world.do("x", put(3, B, b"a"))
+    assert world.total().oldest_pending_seconds == 0
 
 
 def test_too_many_pending_requests_of_all_close_the_connection_that_has_the_most(

@@ -9,9 +9,11 @@ import pytest
 
 from protocol.identifiers import ObjectId
 from protocol.storage import ResponseType
+from reference_impl.object_storage import core
 from reference_impl.object_storage.contents import LARGE_BYTES
 from reference_impl.object_storage.core import ObjectStorage
 from reference_impl.object_storage.instructions import (
+    Close,
     Instruction,
     Pause,
     Refused,
@@ -115,6 +117,22 @@ def test_a_set_is_confirmed_only_when_there_is_room_and_holds_what_follows_it() 
     types = [i.response.type for i in out if isinstance(i, Respond)]
     assert types == [ResponseType.SET_OK, ResponseType.DEL_OK]
     assert isinstance(out[-1], Resume)
+
+
+def test_who_is_closed_for_too_many_pending_requests_while_its_set_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is left, and who was held behind it goes on."""
+    monkeypatch.setattr(core, "ALL_PENDING_REQUESTS", 2)
+    world = one(LARGE)
+    world.connect("two")
+    world.connect("three")
+    world.ask("one", put(1, A, payload()), get(2, B), get(3, C))
+    assert [type(i) for i in world.storage.request(world.connections["one"], put(4, D, payload()), 0)] == [Write, Pause]
+    assert [type(i) for i in world.storage.request(world.connections["two"], put(5, D, payload()), 0)] == [Pause]
+    [closed] = world.storage.request(world.connections["three"], get(6, E), 0)
+    assert closed == Close(world.connections["one"], closed.reason)
+    out = world.storage.written(1, 0)
+    assert [i.response.type for i in out if isinstance(i, Respond)] == [ResponseType.SET_OK]
+    assert out[-1] == Resume(world.connections["two"])
 
 
 def test_an_object_larger_than_the_memory_goes_to_a_file_at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,3 +202,27 @@ def test_a_directory_that_was_made_for_the_files_goes_with_them(tmp_path: Path) 
         peer.ask(storage.set_request(1, oid(1), os.urandom(2 * MIB)))
         assert len(files(root)) == 1
     assert not root.exists()
+
+
+@pytest.mark.parametrize("what", ["locks", "directories"])
+def test_a_disk_without(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left there of what was tried, and it is not tried for ever."""
+    flock, mkdir, times = fcntl.flock, Path.mkdir, iter(range(3))
+
+    def no_flock(fd: int, operation: int) -> None:
+        if next(times, None) is not None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(fd, operation)
+
+    def no_mkdir(self: Path, *arguments: Any, **options: Any) -> None:
+        if self.name.startswith("spill-"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        mkdir(self, *arguments, **options)
+
+    with bounded(tmp_path, MIB) as address, Peer(address) as peer:
+        if what == "locks":
+            monkeypatch.setattr(fcntl, "flock", no_flock)
+        else:
+            monkeypatch.setattr(Path, "mkdir", no_mkdir)
+        assert peer.ask(storage.set_request(1, oid(1), bytes(2 * MIB))).type is ResponseType.DEL_NOT_EXISTS
+        assert not list(tmp_path.iterdir())
