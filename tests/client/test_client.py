@@ -248,7 +248,7 @@ def test_what_a_signal_handler_raises_ends_a_client_that_is_not_there_yet() -> N
 
 def test_a_program_that_has_no_more_descriptors_keeps_its_client(cluster: FakeCluster) -> None:
     """A heartbeat says how much memory this process uses."""
-    with contextlib.closing(cluster.client(heartbeat_interval_seconds=0.01)) as client:
+    with contextlib.closing(cluster.client(heartbeat_interval_seconds=0.2)) as client:
         future = client.submit(abs, -1)
         task = cluster.expect(Task)
         cluster.barrier(client)
