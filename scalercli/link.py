@@ -26,6 +26,7 @@ from protocol.control import (
     frame,
 )
 from protocol.errors import MalformedMessage
+from scalercli import durations
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.places import Places
@@ -136,8 +137,8 @@ class AgentLink:
     def receive(self, deadline: float | None = None) -> ControlReply:
         while not self._received:
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = self._poll.poll(None if timeout is None else timeout * 1000 + 1)
-            if not ready:
+            ready = self._poll.poll(None if timeout is None else durations.poll_milliseconds(timeout))
+            if not ready and deadline is not None and time.monotonic() >= deadline:
                 raise TimedOut
             for fd, _ in ready:
                 if fd != self._socket.fileno():

@@ -116,9 +116,16 @@ def test_durations(text: str, seconds: float) -> None:
     assert durations.parse(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "s", "1x", "-1", "nan", "inf", "1 s", "1s2"])
+@pytest.mark.parametrize("text", ["", "s", "1x", "-1", "nan", "1 s", "1s2"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
+        durations.parse(text)
+
+
+@pytest.mark.parametrize("text", ["36501d", "99999999999d", "1e400", "inf", f"{'9' * 400}s"])
+def test_a_duration_has_a_most(text: str) -> None:
+    assert durations.parse("36500d") == 36500 * 86400
+    with pytest.raises(ValueError, match="is too long: 36500d is the most"):
         durations.parse(text)
 
 
