@@ -162,6 +162,11 @@ def test_wait_any_and_timeout(cli: Setup) -> None:
     assert cli("wait", "--all", "--timeout", "0.05")[:2] == (124, f"{slow}\tqueued\n")
 
 
+def test_what_is_no_id_is_not_told_at_length(cli: Setup) -> None:
+    code, out, err = cli("wait", "-", stdin="x" * 100_000)
+    assert (code, out) == (2, "") and "is not a task id" in err and len(err) < 300
+
+
 def test_to_wait_for_a_month(cli: Setup) -> None:
     """That is longer than poll takes."""
     task = cli.submit()
