@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import scalercli
-from scalercli import examples, options, plain_values
+from scalercli import examples, options, plain_values, settings
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
 from scalercli.output import Mode, show_error
@@ -103,9 +103,10 @@ def root(
     server_key: options.ServerKeyOption = None,
 ) -> None:
     # Before the command's name they count as they do after it.
-    for name, value in (("CLUSTER", cluster), ("KEY_FILE", key_file), ("SERVER_KEY", server_key)):
+    for name, value in (("cluster", cluster), ("key_file", key_file), ("server_key", server_key)):
         if value is not None:
-            os.environ[f"SCALERCLI_{name}"] = value
+            os.environ[settings.KNOWN[name].variable] = value
+            settings.given_before.add(name)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -42,7 +42,10 @@ def _from_json(text: str, number: int) -> str:
             return _clean(task_id)
     except (ValueError, KeyError, RecursionError):
         pass
-    raise CliError(f"line {number} of stdin is not JSON with a task id: {text[:60]}")
+    raise CliError(
+        f"line {number} of stdin is not JSON with a task id: {text[:60]}",
+        "an id or a JSON object in each line: -o jsonl writes them so, -o json does not",
+    )
 
 
 def _clean(text: str) -> str:

@@ -8,11 +8,11 @@ import sys
 import time
 
 from scalercli import definition, locks, settings
-from scalercli.errors import CliError
+from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
-from scalercli.link import AgentLink, find_agent
+from scalercli.link import AgentLink, find_agent, find_starting
 from scalercli.output import message, tasks
-from scalercli.places import EMBEDDED, Places, is_local
+from scalercli.places import EMBEDDED, Places, is_local, unusable
 
 _START_SECONDS = 60.0
 
@@ -37,9 +37,13 @@ def open_link(
 
     places.make()
     # One command starts the agent; those that come meanwhile wait here and then find it.
-    with open(places.start_lock, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as start_lock:
+    try:
+        start_lock = open(places.start_lock, "w", opener=lambda path, flags: os.open(path, flags, 0o600))  # noqa: SIM115
+    except OSError as error:
+        raise unusable(places.start_lock, error) from None
+    with start_lock:
         fcntl.flock(start_lock, fcntl.LOCK_EX)
-        link = find_agent(places)
+        link = find_agent(places) or find_starting(places)
         if link is not None:
             return link
         defined = definition.load(places) if is_local(cluster) else None
@@ -53,12 +57,17 @@ def open_link(
         if memory_limit is None:
             memory_limit = settings.memory_limit()
         died = locks.last_words(places)
-        if died:
-            message(f"note: {died}; starting again")
-        elif is_local(cluster) and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
-            down = "scalercli cluster down" + ("" if cluster == EMBEDDED else f" {cluster}")
-            message(f"note: starting a cluster on this machine ({down} ends it)")
-        lost = _start_agent(places, workers, idle_seconds, memory_limit, keep, secure)
+        down = "scalercli cluster down" + ("" if cluster == EMBEDDED else f" {cluster}")
+        try:
+            if died:
+                message(f"note: {died}; starting again")
+            elif is_local(cluster) and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
+                message(f"note: starting a cluster on this machine ({down} ends it)")
+            lost = _start_agent(places, workers, idle_seconds, memory_limit, keep, secure)
+        except (KeyboardInterrupt, Terminated):
+            if is_local(cluster):  # others may wait for it
+                message(f"note: the cluster comes up all the same; {down} ends it")
+            raise
         if lost:
             message(f"note: {tasks(lost)} lost with it: scalercli status --state lost")
     link = find_agent(places)

@@ -26,11 +26,14 @@ from protocol.control import (
     frame,
 )
 from protocol.errors import MalformedMessage
+from scalercli import durations, locks
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
-from scalercli.places import Places
+from scalercli.places import Places, unusable
 
 _ANSWER_SECONDS = 30.0
+_START_SECONDS = 20.0
+_LOOK_SECONDS = 0.05
 _CHUNK = 1 << 18
 
 
@@ -136,8 +139,8 @@ class AgentLink:
     def receive(self, deadline: float | None = None) -> ControlReply:
         while not self._received:
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = self._poll.poll(None if timeout is None else timeout * 1000 + 1)
-            if not ready:
+            ready = self._poll.poll(None if timeout is None else durations.poll_milliseconds(timeout))
+            if not ready and deadline is not None and time.monotonic() >= deadline:
                 raise TimedOut
             for fd, _ in ready:
                 if fd != self._socket.fileno():
@@ -218,6 +221,8 @@ class Offline:
             self._ledger = Ledger(places.ledger, read_only=True) if there else Ledger(None)
         except LedgerError as error:
             raise CliError(str(error), "", ExitCode.INTERNAL) from None
+        except OSError as error:
+            raise unusable(places.ledger, error) from None
         _opened.append(self)
         self._session = Session(self._ledger, None, lambda: AgentInfo(0), lambda call: call())
 
@@ -289,6 +294,18 @@ def find_agent(
                 f"kill -9 {noted[0]}" if noted[0] else "scalercli doctor",
                 ExitCode.UNREACHABLE,
             ) from None
+    return None
+
+
+def find_starting(places: Places, greeting: str = "ping") -> AgentLink | None:
+    """The same, where an agent lives that is not ready: the command that started it was interrupted. None when it has
+    ended, or takes too long."""
+    deadline = time.monotonic() + _START_SECONDS
+    while locks.is_held(places) and time.monotonic() < deadline:
+        found = find_agent(places, greeting)
+        if found is not None:
+            return found
+        time.sleep(_LOOK_SECONDS)
     return None
 
 

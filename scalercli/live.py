@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from scalercli import durations
 from scalercli.output import Output
 
 
@@ -43,7 +44,7 @@ class View:
             left = deadline - time.monotonic()
             if left <= 0:
                 return True
-            for fd, _ in poll.poll(left * 1000 + 1):
+            for fd, _ in poll.poll(durations.poll_milliseconds(left)):
                 data = os.read(fd, 1024)
                 if fd == self._wake:
                     return True

@@ -71,7 +71,7 @@ class Output:
         """One answer. On a terminal, those of a ``table`` are shown by ``close``, aligned, with a header."""
         if self.mode is Mode.TEXT:
             if not self.terminal:
-                self._write("\t".join(_one_line(cell.plain) for cell in record.cells if cell.plain is not None))
+                self._write("\t".join(one_line(cell.plain) for cell in record.cells if cell.plain is not None))
             elif table:
                 self._table.append(record.cells)
             else:
@@ -147,7 +147,7 @@ def table(rows: Sequence[Sequence[Cell]], width: int, *, colour: bool) -> Any:
 
 
 def _shown(cell: Cell) -> str:
-    return _one_line((cell.plain or "") if cell.shown is None else cell.shown)
+    return one_line((cell.plain or "") if cell.shown is None else cell.shown)
 
 
 def _styled(cell: Cell, text: str, colour: bool) -> str:
@@ -187,6 +187,7 @@ def show_error(error: CliError, *, as_json: bool) -> None:
     colour = wants_colour(sys.stderr)
     for word, text in (("error", error.message), ("hint", error.hint)):
         if text:
+            text = one_line(text)
             message(f"\x1b[{_STYLES[word]}m{word}:{_RESET} {text}" if colour else f"{word}: {text}")
 
 
@@ -198,8 +199,8 @@ def wants_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _one_line(text: str) -> str:
-    """One column of one line, whatever the text holds."""
+def one_line(text: str) -> str:
+    """A column or a message that stays one line, whatever the text holds."""
     if text.isprintable():
         return text
     return "".join(

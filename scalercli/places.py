@@ -105,11 +105,12 @@ def make_private(directory: Path) -> None:
         if found.st_mode & 0o077:
             directory.chmod(0o700)
     except OSError as error:
-        raise CliError(
-            f"can't use the directory {directory}: {error.strerror}",
-            "scalercli help environment",
-            ExitCode.UNREACHABLE,
-        ) from None
+        raise unusable(f"the directory {directory}", error) from None
+
+
+def unusable(what: object, error: OSError) -> CliError:
+    """What to tell of a file of a session that can't be opened or made."""
+    return CliError(f"can't use {what}: {error.strerror}", "scalercli help environment", ExitCode.UNREACHABLE)
 
 
 def state_root() -> Path:

@@ -145,6 +145,9 @@ KNOWN = {
 PATHS = ("key_file", "server_key", "allow")
 """Settings that are paths."""
 
+given_before: set[str] = set()
+"""Settings whose option stood before the command's name: their variables hold what it said."""
+
 VARIABLES = {
     "SCALERCLI_STATE_DIR": "where sessions keep ledgers and logs, instead of the XDG state directory",
     "SCALERCLI_RUNTIME_DIR": "where the sockets of sessions are, instead of the XDG runtime directory",
@@ -174,6 +177,8 @@ def named_cluster(name: str, origin: str = "") -> str:
         hint = meant(name, [EMBEDDED, *names, *local_names()])
         if hint is None:
             hint = f"scalercli cluster up --name {name}" if is_name(name) else "scalercli cluster list"
+            if re.fullmatch(r"[^:/]+:\d+", name):
+                hint = f"did you mean tcp://{name}?"
         raise CliError(f"no cluster is called {name!r}{from_}", hint)
     from reference_impl.addresses import Address
 
@@ -232,7 +237,8 @@ def origins(name: str, flag: Any = None) -> Iterable[Setting]:
     if flag is not None:
         yield Setting(native(known, flag), known.flag)
     if os.environ.get(known.variable):
-        yield Setting(native(known, os.environ[known.variable]), known.variable)
+        origin = known.flag if name in given_before else known.variable
+        yield Setting(native(known, os.environ[known.variable]), origin)
     for path in files():
         content = read(path)
         if name in content:

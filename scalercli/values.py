@@ -9,7 +9,7 @@ from typing import Any
 from protocol.control import ShownState, TaskKind, TaskRow
 from scalercli import records
 from scalercli.exits import of_state
-from scalercli.output import Cell, Record, message
+from scalercli.output import Cell, Record, message, one_line
 
 
 class CannotLoad:
@@ -91,4 +91,4 @@ def explain(row: TaskRow, *, traceback_too: bool = True) -> None:
     if traceback_too and told["traceback"]:
         message(told["traceback"].rstrip())
     what = ": ".join(filter(None, (told["type"], told["message"])))
-    message(f"error: task {task_id} failed: {what}")
+    message(f"error: task {task_id} failed: {one_line(what)}")

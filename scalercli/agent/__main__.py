@@ -22,7 +22,7 @@ from typing import Any
 
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
-from scalercli.places import Places, is_local
+from scalercli.places import Places, is_local, unusable
 
 logger = logging.getLogger("scalercli.agent")
 
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--key-file", default="")
     parser.add_argument("--server-key", default="")
     options = parser.parse_args(argv)
+    logging.basicConfig(handlers=[logging.NullHandler()])  # stderr is the user's: without a log, ``report`` says it
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -48,8 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     places = Places(options.cluster)
     try:
         places.make()
-        lock = take_lock(places)
-        _detach(places.log)
+        try:
+            lock = take_lock(places)
+            _detach(places.log)
+        except OSError as error:
+            raise unusable(error.filename, error) from None
         logger.info("pid %d, cluster %s", os.getpid(), options.cluster)
         return _serve(places, lock, options)
     except CliError as error:

@@ -106,9 +106,10 @@ class Book:
             last = self.ledger.last()
             return self._current(last) if last else _missing(text, b"", "nothing was submitted in this session yet")
         if not _HEX.issuperset(text) or not MIN_PREFIX <= len(text) <= 32:
+            shown = text if len(text) <= 64 else f"{text[:64]}…"
             raise Refused(
                 ExitCode.USAGE,
-                f"{text!r} is not a task id: 32 hex digits, a unique prefix of {MIN_PREFIX} or more, or @last",
+                f"{shown!r} is not a task id: 32 hex digits, a unique prefix of {MIN_PREFIX} or more, or @last",
                 "scalercli status lists the tasks of this session",
             )
         if len(text) == 32:

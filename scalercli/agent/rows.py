@@ -17,6 +17,7 @@ _TYPES = frozenset(
 )
 _MOST_SECONDS = 1e11
 _INT32 = range(-(2**31), 2**31)
+_INT64 = range(-(2**63), 2**63)
 _UINT32 = range(2**32)
 
 
@@ -142,11 +143,11 @@ def _options(text: str) -> TaskOptions:
         if name in fields
     }
     made = TaskOptions(**fields | lists)
-    numbers = (made.priority, *(capability.value for capability in made.capabilities))
+    numbers = [(made.priority, _INT32), *((capability.value, _INT64) for capability in made.capabilities)]
     names = (made.name, *(capability.name for capability in made.capabilities))
     if (
         not all(isinstance(name, str) for name in names)
-        or not all(isinstance(number, int) and number in _INT32 for number in numbers)
+        or not all(isinstance(number, int) and number in possible for number, possible in numbers)
         or not (isinstance(made.retries, int) and made.retries in _UINT32)
         or not (isinstance(made.timeout_seconds, (int, float)) and 0 <= made.timeout_seconds < _MOST_SECONDS)
     ):

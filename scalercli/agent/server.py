@@ -35,6 +35,8 @@ _RESERVED = 64
 _CHUNK = 1 << 18
 _SETTLE_SECONDS = 0.004
 _RETRY_SECONDS = 1.0
+_LONGEST_SECONDS = 86400.0
+"""A selector takes no more than 24 days: then the loop looks again."""
 _ALWAYS_TRUE = ("agent", "error")
 """Replies that say nothing that the ledger has to remember."""
 
@@ -223,7 +225,7 @@ class AgentServer:
         timer = max(0.0, self._timers[0][0] - now) if self._timers else None
         if not self._idle_seconds or self.session.keep or self._connections or self.session.living:
             return timer
-        idle = max(0.0, self._idle_seconds - (now - idle_since))
+        idle = min(_LONGEST_SECONDS, max(0.0, self._idle_seconds - (now - idle_since)))
         return idle if timer is None else min(idle, timer)
 
     def _accept(self) -> None:

@@ -315,6 +315,7 @@ def _end(out: Output, where: str, wait: float | None) -> None:
     definition.remove(places)
     deadline = time.monotonic() + _DOWN_SECONDS
     agent = link.find_agent(places, "shutdown")  # no ping before: this one any version understands
+    agent = agent or link.find_starting(places, "shutdown")
     if agent is None:
         out.note("no cluster is running" if is_local(where) else f"there is no session with {where}")
     else:

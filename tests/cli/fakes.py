@@ -142,8 +142,9 @@ class FakeClient:
 class FakeAgent:
     """A real server, session and ledger in a thread, on a fake client."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, idle_seconds: float = 0) -> None:
         self.places = places
+        self._idle_seconds = idle_seconds
         places.make()
         self.client = FakeClient()
         self._lock = take_lock(places)
@@ -156,7 +157,7 @@ class FakeAgent:
         ledger = Ledger(self.places.ledger)  # SQLite wants to be used in the thread that opened it
         _, left = ledger.close_books(LOST_WITH_AGENT, now())
         listener = listen(self.places, self._lock)
-        self.server = AgentServer(listener, ledger, idle_seconds=0)
+        self.server = AgentServer(listener, ledger, idle_seconds=self._idle_seconds)
         self.session = Session(
             ledger,
             self.client,

@@ -18,7 +18,7 @@ from reference_impl.errors import SchedulerLost
 from scalercli.agent import server
 from scalercli.places import Places
 from tests.cli.conftest import SOURCE
-from tests.cli.fakes import CLUSTER, Setup
+from tests.cli.fakes import CLUSTER, FakeAgent, Setup
 
 STRANGE = "ab" * 16
 
@@ -160,6 +160,29 @@ def test_wait_any_and_timeout(cli: Setup) -> None:
     code, out, _ = cli("wait", "--timeout", "50ms", slow, quick)
     assert (code, out) == (124, f"{quick}\tsuccess\n{slow}\tqueued\n")
     assert cli("wait", "--all", "--timeout", "0.05")[:2] == (124, f"{slow}\tqueued\n")
+
+
+def test_what_is_no_id_is_not_told_at_length(cli: Setup) -> None:
+    code, out, err = cli("wait", "-", stdin="x" * 100_000)
+    assert (code, out) == (2, "") and "is not a task id" in err and len(err) < 300
+
+
+def test_to_wait_for_a_month(cli: Setup) -> None:
+    """That is longer than poll takes."""
+    task = cli.submit()
+    waiting = cli.start("wait", "--timeout", "30d", "--progress", "lines", task)
+    assert waiting.stderr is not None and waiting.stderr.readline() == "0/1 over\n"
+    cli.client.end(bytes.fromhex(task), 1)
+    assert (waiting.communicate(timeout=60)[0], waiting.returncode) == (f"{task}\tsuccess\n", 0)
+    assert cli("cancel", "--timeout", "30d", cli.submit())[0] == 0
+
+
+def test_an_agent_that_may_be_idle_for_a_month(cli: Setup) -> None:
+    cli.agent.close()
+    cli.agent = FakeAgent(Places(CLUSTER), idle_seconds=30 * 86400)
+    cli.client = cli.agent.client
+    cli.client.ends = [1]
+    assert cli("wait", cli.submit())[0] == 0
 
 
 def test_a_scheduler_that_does_not_tell_how_tasks_are(cli: Setup) -> None:

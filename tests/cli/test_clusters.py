@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from scalercli import locks
+from scalercli.places import Places
 from tests.cli.conftest import Shell
 
 pytestmark = pytest.mark.timeout(180)
@@ -76,6 +78,26 @@ def test_a_killed_agent_is_replaced_and_said(shell: Shell) -> None:
         "note: 1 task lost with it: scalercli status --state lost\n"
     )
     assert facts(shell, "lab")["workers"] == 1, "as it was"
+
+
+@pytest.mark.parametrize("line", ["run --cluster lab math:sqrt 9", "cluster down lab"])
+def test_a_cluster_whose_start_was_interrupted(shell: Shell, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    """It comes up all the same: the next command waits for it, and none says that it is down."""
+    shell("scalercli cluster up --name lab --workers 1")
+    kill(facts(shell, "lab")["agent_pid"])
+    starting = shell.start("run", "--cluster", "lab", "time:sleep", "0")
+    assert starting.stderr is not None and starting.stderr.readline().endswith("was killed; starting again\n")
+    monkeypatch.setenv("SCALERCLI_STATE_DIR", str(shell.state))
+    while not locks.is_held(Places("lab")):
+        assert starting.poll() is None
+    starting.send_signal(signal.SIGINT)
+    told = starting.communicate(timeout=60)[1]
+    assert starting.returncode == 130
+    assert told.startswith("note: the cluster comes up all the same; scalercli cluster down lab ends it\n"), told
+    done = shell(f"scalercli {line}")
+    assert done.returncode == 0 and done.stderr == "", done
+    shell("scalercli cluster down lab")
+    assert shell.processes() == []
 
 
 def test_a_killed_scheduler_is_replaced_and_said(shell: Shell) -> None:

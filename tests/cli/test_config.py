@@ -73,6 +73,7 @@ def test_set_keeps_the_comments_and_get_gets(shell: Shell, files: list[Path]) ->
         ('[clusters]\nlab = {key_file = "x"}', "status", "scalercli.toml:2: [clusters] holds lines", "scalercli help"),
         ('output = "jsn"', "status", "scalercli.toml:1: output can't be 'jsn'", "did you mean json"),
         ('cluster = "embeded"', "status", "no cluster is called 'embeded' (from scalercli.toml:1)", "did you mean emb"),
+        ("", "--cluster embeded status", "no cluster is called 'embeded' (from --cluster)", "did you mean emb"),
         ("", "config get outptu", "'outptu' is not a setting", "did you mean output?"),
         ("", "config set workers many", "workers can't be 'many'", "scalercli help configuration"),
         ("", "config set cluster tcp://nowhere", "'tcp://nowhere' is not an address", "scalercli help clusters"),

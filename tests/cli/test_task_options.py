@@ -76,6 +76,7 @@ def test_directory_and_environment_travel_with_a_function(cli: Setup, tmp_path: 
         (["--retries", "1", "--retry-on", "canceled"], "--retry-on: 'canceled' is not an end"),
         (["--retry-on", "failed"], "--retry-on without --retries"),
         (["--timeout", "soon"], "'soon' is not a duration"),
+        (["--timeout", "99999999999d"], "'99999999999d' is too long: 36500d is the most"),
         (["--timeout", "0"], "--timeout 0 would cancel the task at once"),
         (["--priority", "3000000000"], "--priority is a whole number from -2147483648"),
         (["--require", "=1"], "--require '=1' is not CAP or CAP=N"),
@@ -465,6 +466,22 @@ def test_options_survive_the_ledger(tmp_path: Path) -> None:
     found = ledger.find(b"a" * 16)
     assert found is not None and found.row.options == options and found.row.retry_of == b"b" * 16
     ledger.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--require", f"memory={2**34}"],
+        ["--require", f"a={-(2**63)}", "--require", f"b={2**63 - 1}"],
+        ["--priority", str(-(2**31)), "--retries", "1000", "--timeout", "36500d"],
+    ],
+)
+def test_what_is_accepted_can_be_read_again(cli: Setup, words: list[str]) -> None:
+    """A row that can't be would make all of the ledger unreadable."""
+    cli.client.ends = [1]
+    task = cli.submit(*words, "math:sqrt", "4")
+    code, out, err = cli("status")
+    assert (code, err) == (0, "") and out.startswith(f"{task}\tsuccess\t"), (out, err)
 
 
 # ---- explain ----

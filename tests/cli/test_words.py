@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocol.control import ShownState
-from scalercli import callables, durations, exits, ids, settings
+from scalercli import callables, durations, exits, ids, output, settings
 from scalercli.errors import CliError
 from scalercli.places import Places
 
@@ -104,8 +104,9 @@ def test_ids_come_bare_as_columns_and_as_json(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("line", ['{"no":"id"}', "{broken", '{"id":5}'])
 def test_a_line_without_an_id(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"abcdef\n{line}\n".encode())))
-    with pytest.raises(CliError, match="line 2 of stdin is not JSON with a task id"):
+    with pytest.raises(CliError, match="line 2 of stdin is not JSON with a task id") as raised:
         ids.read(["-"])
+    assert "-o jsonl" in raised.value.hint
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,22 @@ def test_durations(text: str, seconds: float) -> None:
     assert durations.parse(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "s", "1x", "-1", "nan", "inf", "1 s", "1s2"])
+@pytest.mark.parametrize("text", ["", "s", "1x", "-1", "nan", "1 s", "1s2"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         durations.parse(text)
+
+
+@pytest.mark.parametrize("text", ["36501d", "99999999999d", "1e400", "inf", f"{'9' * 400}s"])
+def test_a_duration_has_a_most(text: str) -> None:
+    assert durations.parse("36500d") == 36500 * 86400
+    with pytest.raises(ValueError, match="is too long: 36500d is the most"):
+        durations.parse(text)
+
+
+def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_error(CliError("two\nlines", "and\x1b[2J"), as_json=False)
+    assert capsys.readouterr().err == "error: two lines\nhint: and\\x1b[2J\n"
 
 
 def test_the_worst_code_counts() -> None:

@@ -38,6 +38,7 @@ def check(done: subprocess.CompletedProcess[str], code: int) -> None:
         ("help nothing", "scalercli help"),
         ("--cluster tcp://127.0.0.1 status", "scalercli help clusters"),
         ("--cluster http://127.0.0.1:1 status", "scalercli help clusters"),
+        ("--cluster 127.0.0.1:6378 status", "did you mean tcp://127.0.0.1:6378?"),
         ("status -o jsn", "did you mean json"),
     ],
 )
@@ -93,6 +94,24 @@ def test_directories_that_cannot_be_used(shell: Shell, line: str, where: str, va
     check(done, done.returncode)
     if variable == "SCALERCLI_STATE_DIR" and line in ("run math:sqrt 4", "cluster up"):
         assert done.returncode == 10 and "hint: scalercli help environment" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["run math:sqrt 4", "status", "cluster list", "doctor"])
+def test_a_state_directory_with_too_long_a_name(shell: Shell, line: str) -> None:
+    done = shell(
+        f"scalercli {line}", SCALERCLI_STATE_DIR=f"/tmp/{'x' * 300}", SCALERCLI_RUNTIME_DIR=str(shell.home / "o")
+    )
+    check(done, 10 if line in ("run math:sqrt 4", "status") else done.returncode)
+
+
+@pytest.mark.parametrize("name", ["start.lock", "agent.lock", "agent.log"])
+def test_a_file_of_the_session_that_cannot_be_opened(shell: Shell, name: str) -> None:
+    state = shell.home / name
+    (state / "embedded" / name).mkdir(parents=True)
+    done = shell("scalercli run -q math:sqrt 4", SCALERCLI_STATE_DIR=str(state), SCALERCLI_RUNTIME_DIR=str(state))
+    check(done, 10)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("note: starting")]
+    assert said == [f"error: can't use {state}/embedded/{name}: Is a directory", "hint: scalercli help environment"]
 
 
 @pytest.mark.parametrize("line", ["run math:sqrt 4", "run -- true", "status", "config path", "doctor", "help ids"])
