@@ -52,7 +52,7 @@ class Results:
 
     def storing(self, results: Iterable[tuple[TaskId, ObjectId, int]]) -> list[Instruction]:
         """These results (task, name, bytes) are about to be stored. They are announced first: should this worker be
-        lost before it answers, the scheduler knows of the objects (OBJ-17)."""
+        lost before it answers, the scheduler knows of the objects (WRK-03, OBJ-17)."""
         by_owner: dict[ClientId, list[tuple[TaskId, ObjectId, int]]] = {}
         for result in results:
             by_owner.setdefault(self._held[result[0]].source, []).append(result)
