@@ -42,7 +42,8 @@ class Watch:
     def left(self) -> list[str]:
         """After the end of the cluster: processes that were seen and are still there."""
         _, alive = psutil.wait_procs(self._seen, _SECONDS)
-        return [f"{process.pid} {process.name()}" for process in alive]
+        # A number may be another process's by now.
+        return [f"{process.pid} {process.name()}" for process in alive if process.is_running()]
 
     def sample(self) -> dict[str, Any]:
         """All of it, as it goes into the report."""
