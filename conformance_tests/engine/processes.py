@@ -45,9 +45,9 @@ class Process:
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._port = free_port() if any("{port}" in word for word in target.start) else 0
         self.command = command_line(target, settings, {**placeholders, "port": str(self._port)})
+        filled = {name: _filled(value, placeholders) for name, value in target.env.items()}
         # What it leaves there goes with it; the path is a short one, for UNIX sockets have room for 107 bytes.
         self._temporary = tempfile.TemporaryDirectory(prefix="judged-", ignore_cleanup_errors=True)
-        filled = {name: _filled(value, placeholders) for name, value in target.env.items()}
         try:
             self.popen: subprocess.Popen[bytes] = subprocess.Popen(
                 self.command,

@@ -238,7 +238,8 @@ def main(argv: list[str] | None = None) -> int:
 
         from reference_impl.worker.agent import Agent
         from reference_impl.worker.pool import WorkerBroken
-        from reference_impl.worker.settings import Serve, Settings, parse_capabilities
+        from reference_impl.worker.serve import Serve
+        from reference_impl.worker.settings import Settings, parse_capabilities
 
         settings = Settings(
             options.per_worker_task_queue_size,

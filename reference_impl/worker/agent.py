@@ -47,7 +47,8 @@ from reference_impl.worker.leaving import Leaving
 from reference_impl.worker.meters import Meters
 from reference_impl.worker.reactor import Reactor
 from reference_impl.worker.seating import Seating
-from reference_impl.worker.settings import Serve, Settings, Usage
+from reference_impl.worker.serve import Serve
+from reference_impl.worker.settings import Settings, Usage
 from reference_impl.worker.slots import Slot
 from reference_impl.worker.zygote import Zygote
 

@@ -12,7 +12,7 @@ from protocol.storage import Buffer
 from reference_impl.worker.instructions import Fetch, Forget, ForgetAll, Release, Store, UseStorage
 from reference_impl.worker.objects import Holder, ObjectCache
 from reference_impl.worker.reactor import Reactor
-from reference_impl.worker.settings import Serve
+from reference_impl.worker.serve import Serve
 from reference_impl.worker.slots import CarryOut, Slot
 from reference_impl.worker.storage_link import StorageLink
 

@@ -21,7 +21,8 @@ from reference_impl.worker.instructions import Kill, ReadOutput, Recall, Resume,
 from reference_impl.worker.pool import Pool
 from reference_impl.worker.processors import Output, Processor
 from reference_impl.worker.reactor import Reactor
-from reference_impl.worker.settings import Serve, Settings
+from reference_impl.worker.serve import Serve
+from reference_impl.worker.settings import Settings
 from reference_impl.worker.slots import CarryOut, Slot
 from reference_impl.worker.zygote import Zygote
 

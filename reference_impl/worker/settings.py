@@ -1,17 +1,12 @@
-"""What a worker and its slots are told when they are made, and with each heartbeat."""
+"""What a slot is told when it is made, and with each heartbeat."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
 from protocol.messages import Resource, TaskCapability
-from protocol.storage import MAGIC
-from reference_impl.access.settings import PeerAccess
-from reference_impl.addresses import Address
-from reference_impl.worker.identities import Identities
 
 
 class Usage(NamedTuple):
@@ -41,21 +36,6 @@ class Settings(NamedTuple):
     """Of the worker manager that started it, if one did."""
     memory_limit: int = 0
     """Of a task and what it starts, in bytes; 0: not limited."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """Whom an agent is to serve, and with how much."""
-
-    scheduler: Address
-    slots: int = 1
-    name: str = "worker"
-    cache_bytes: int = 512 << 20
-    storage_magic: bytes = MAGIC
-    access: PeerAccess | None = None
-    hard_suspend: bool = False  # stop a suspended task even if it has a client, which then can't heartbeat
-    drain_seconds: float = 0.0  # how long tasks may go on after a stop signal
-    identities: Identities | None = None  # where to keep ours, for who is started in our place
 
 
 def parse_capabilities(text: str) -> tuple[TaskCapability, ...]:
