@@ -51,27 +51,19 @@ class GraphRefused(ValueError):
 
 
 class Node:
-    """One task of a graph: whom it waits for, who waits for it."""
+    """One task of a graph: whom it waits for, who waits for it. Nodes that hold each other would stay until Python
+    looks for cycles, which a server has it do seldom: so only those who wait are held, the others are named."""
 
     __slots__ = ("dependents", "inputs", "missing", "readers", "result", "target", "task")
 
     def __init__(self, task: Task, target: bool) -> None:
         self.task = task
         self.target = target
-        self.inputs: list[Node] = []  # the nodes that it names, each once
+        self.inputs: tuple[TaskId, ...] = ()  # the nodes that it names, each once
         self.dependents: list[Node] = []  # the nodes that name it
         self.missing = 0  # inputs that have not succeeded
         self.readers = 0  # dependents that have not ended
         self.result: ObjectId | None = None
-
-    def with_inputs(self) -> Task:
-        """The task as a worker gets it: each node that it names is replaced by that node's result."""
-        results: dict[bytes, bytes] = {node.task.task_id: node.result or b"" for node in self.inputs}
-        arguments = [
-            Argument(ArgumentType.OBJECT_ID, results[a.data]) if a.type is ArgumentType.TASK else a
-            for a in self.task.function_args
-        ]
-        return replace(self.task, function_args=tuple(arguments))
 
 
 class Graph:
@@ -99,10 +91,20 @@ class Graph:
                 ready.append(dependent)
         return ready
 
+    def with_inputs(self, node: Node) -> Task:
+        """The task as a worker gets it: each node that it names is replaced by that node's result."""
+        results: dict[bytes, bytes] = {task_id: self.nodes[task_id].result or b"" for task_id in node.inputs}
+        arguments = [
+            Argument(ArgumentType.OBJECT_ID, results[a.data]) if a.type is ArgumentType.TASK else a
+            for a in node.task.function_args
+        ]
+        return replace(node.task, function_args=tuple(arguments))
+
     def unread(self, node: Node) -> list[ObjectId]:
         """The results that nobody needs any more now that this node has ended: its inputs', and its own."""
         dropped: list[ObjectId] = []
-        for source in node.inputs:
+        for task_id in node.inputs:
+            source = self.nodes[task_id]
             source.readers -= 1
             self._drop(source, dropped)
         self._drop(node, dropped)
@@ -135,15 +137,15 @@ def plan(message: GraphTask, client_id: Identity, is_alive: Callable[[TaskId], b
         if target not in nodes:
             raise GraphRefused(f"its target {target.hex()} is none of its nodes")
     for node in nodes.values():
-        named = dict.fromkeys(a.data for a in node.task.function_args if a.type is ArgumentType.TASK)
+        named = dict.fromkeys(TaskId(a.data) for a in node.task.function_args if a.type is ArgumentType.TASK)
+        node.inputs = tuple(named)
         for task_id in named:
-            source = nodes.get(TaskId(task_id))
+            source = nodes.get(task_id)
             if source is None:
                 raise GraphRefused(f"its node {node.task.task_id.hex()} names {task_id.hex()}, which is none of them")
-            node.inputs.append(source)
             source.dependents.append(node)
             source.readers += 1
-        node.missing = len(node.inputs)
+        node.missing = len(named)
     _refuse_cycles(nodes)
     return Graph(message.task_id, client_id, nodes)
 
@@ -204,8 +206,7 @@ class Graphs:
 
     def _publish(self, graph: Graph, node: Node) -> None:
         kind = NodeTaskType.TARGET if node.target else NodeTaskType.NORMAL
-        parents = tuple([source.task.task_id for source in node.inputs])
-        self._turn.publish(StateGraphTask(graph.graph_id, node.task.task_id, kind, parents))
+        self._turn.publish(StateGraphTask(graph.graph_id, node.task.task_id, kind, node.inputs))
 
     def cancel(self, graph: Graph, sender: Identity, envelope: Envelope) -> None:
         """Its client cancels it, or one of its nodes: a TaskCancel for each that has not ended (GRA-05)."""
@@ -243,7 +244,7 @@ class Graphs:
         if record.state is State.SUCCESS:
             for ready in graph.succeeded(node, results[0] if results else None):
                 waiting = graph.living[ready.task.task_id]
-                self._lifecycle.rewrite(waiting, codec.encode(ready.with_inputs()))
+                self._lifecycle.rewrite(waiting, codec.encode(graph.with_inputs(ready)))
                 self._lifecycle.stand_behind(waiting)
                 self._lifecycle.happen(waiting, Event.INPUTS_READY, sender)
         elif not node.target:  # it failed in a graph that is being canceled
