@@ -393,7 +393,7 @@ class ClientCore:
     def _on_echo(self, echo: ClientHeartbeatEcho, now: float, out: list[Instruction]) -> None:
         late = self._liveness.hear_echo(now)
         self._uploads.echoed()
-        verdict = self._reunion.echoed()
+        verdict = self._reunion.echoed(now)
         if verdict is Verdict.UNKNOWN:  # what the cut swallowed will not be echoed
             self._liveness.settle(now)
         self._reunited(verdict, out)

@@ -6,6 +6,9 @@ what was on its way: then it is asked which ones. Without one it has given us up
 address: our tasks are lost. A record that may be from before or not is asked for again, a few times: with a quick
 answer it is known better. Who does not answer such questions, though it echoes what was sent after them, can't be
 trusted to have our tasks after a cut.
+
+A cut is often noticed later than what came of it: the tasks from before are given up already, and new ones are with a
+scheduler whose record of us is new. So no record is asked for that would be older than the first echo since then.
 """
 
 from __future__ import annotations
@@ -40,11 +43,14 @@ class Reunion:
         self._cut = False
         self._echoes = 0  # so many of those that come may answer what was sent before the question
         self._questions = 0
+        self._met: float | None = None  # the scheduler had a record of us then; None: it was last found to have none
         self._asked: dict[int, tuple[TaskId, ...]] = {}  # which of these it has, by query
 
     def ask(self, now: float, since: float, cut: bool, beats: int) -> InformationRequest:
         """Something may have been lost ``since`` then. A heartbeat is to be sent after this question; ``beats`` were
         sent before it and have no echo."""
+        if self._met is not None:
+            since = max(since, self._met)
         if self._open:
             self._since = min(since, self._since)
         else:
@@ -89,6 +95,8 @@ class Reunion:
             return Verdict.OPEN
         clients = answer.value if isinstance(answer.value, tuple) else ()
         mine = [c for c in clients if isinstance(c, ClientInfo) and c.client_id == self._identity]
+        if self._met is None:  # it has had nothing of ours but what is new: all of it is asked about
+            return self._end(Verdict.KNOWN_CUT if self._cut else Verdict.KNOWN)
         if mine:
             connected = mine[0].connected_milliseconds / 1000
             earliest, latest = self.asked_at - connected - 0.001, now - connected
@@ -97,22 +105,30 @@ class Reunion:
                 if latest >= self._since and self._questions < _QUESTIONS:
                     return self._ask(now)
                 return self._end(Verdict.KNOWN_CUT if self._cut else Verdict.KNOWN)
+        self._met = now if mine else None
         return self._end(Verdict.UNKNOWN)
 
-    def echoed(self) -> Verdict:
+    def echoed(self, now: float) -> Verdict:
         """A heartbeat was echoed."""
+        if self._met is None:
+            self._meet(now)
         if not self._open:
             return Verdict.OPEN
         self._echoes -= 1
         if self._echoes >= 0:
             return Verdict.OPEN
+        if self._cut:
+            self._meet(now)
         return self._end(Verdict.UNKNOWN if self._cut else Verdict.KNOWN)
+
+    def _meet(self, now: float) -> None:
+        self._met, self._since = now, max(now, self._since)
 
     def _end(self, verdict: Verdict) -> Verdict:
         self._open = False
         return verdict
 
     def forget(self) -> None:
-        """There is no question any more."""
-        self._open = False
+        """What was told before is given up: there is no question any more."""
+        self._open, self._met = False, None
         self._asked.clear()

@@ -152,6 +152,60 @@ def test_a_scheduler_that_does_not_know_us_has_lost_our_tasks(world: CutWorld, n
     assert stored.isdisjoint(store.object_id for store in world.of(Store))
 
 
+@pytest.mark.parametrize("how", ["a record", "no record", "silence"])
+def test_a_cut_that_is_noticed_late_takes_nothing_from_the_next_scheduler(world: CutWorld, how: str) -> None:
+    """The scheduler was started anew; what came before is known to be lost, and only then is the cut noticed."""
+    lost = world.submit()
+    cut_after = world.now
+    world.pass_time(61.0 if how == "silence" else 10.0)
+    if how != "silence":
+        world.receive(ECHO)  # so late that it asks
+        if how == "a record":
+            world.known(connected_seconds=0.1)
+        else:
+            world.answer("clients", ())
+    registered_at = world.now - 0.1 if how == "a record" else world.now
+    world.now += 0.1
+    world.receive(ECHO)
+    assert len(world.ends(lost)) == 1
+    new = world.submit()
+    world.clear()
+    world.note(world.core.cut(world.now, cut_after))
+    world.note(world.core.tick(world.now))
+    world.now += 0.1
+    world.known(connected_seconds=world.now - registered_at)
+    assert world.question().value.task_ids == (new,)  # type: ignore[union-attr]
+    world.living()
+    assert [task.task_id for task in world.sent(Task)] == [new]
+    world.complete(new)
+    assert world.ends(new)[0].end is not None and not isinstance(world.ends(new)[0].end, Broken)
+
+
+def test_a_cut_that_is_noticed_before_the_next_scheduler_has_echoed_takes_nothing(world: CutWorld) -> None:
+    lost = world.submit()
+    world.cut()
+    world.answer("clients", ())
+    new = world.submit()
+    world.clear()
+    world.cut()
+    world.answer("clients", ())
+    world.living()
+    assert [task.task_id for task in world.sent(Task)] == [new]
+    assert world.ends(lost) == world.ends(new) == []
+
+
+def test_after_a_new_beginning_a_scheduler_that_has_no_record_has_lost_the_tasks_again(world: CutWorld) -> None:
+    world.cut()
+    world.known(connected_seconds=0.1)
+    world.receive(ECHO)
+    task = world.submit()
+    world.pass_time(1.0)
+    world.receive(ECHO)
+    world.cut()
+    world.known(connected_seconds=0.1)
+    assert isinstance(world.ends(task)[0].end, Broken)
+
+
 def test_a_scheduler_that_answers_no_questions_is_not_trusted_after_a_cut(world: CutWorld) -> None:
     task = world.submit()
     world.cut()
