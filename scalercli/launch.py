@@ -10,7 +10,7 @@ import time
 from scalercli import definition, locks, settings
 from scalercli.errors import CliError, Terminated
 from scalercli.exits import ExitCode
-from scalercli.link import AgentLink, find_agent, find_starting
+from scalercli.link import AgentLink, find_agent
 from scalercli.output import message, tasks
 from scalercli.places import EMBEDDED, Places, is_local, unusable
 
@@ -33,17 +33,19 @@ def open_link(
     link = find_agent(places)
     if link is not None:
         return link
-    import fcntl
-
     places.make()
-    # One command starts the agent; those that come meanwhile wait here and then find it.
+    # One command starts the agent; those that come meanwhile wait here and then find it. It has the lock, too, until it
+    # is ready: should that command be interrupted, the others wait all the same.
     try:
         start_lock = open(places.start_lock, "w", opener=lambda path, flags: os.open(path, flags, 0o600))  # noqa: SIM115
     except OSError as error:
         raise unusable(places.start_lock, error) from None
     with start_lock:
-        fcntl.flock(start_lock, fcntl.LOCK_EX)
-        link = find_agent(places) or find_starting(places)
+        try:
+            locks.wait(start_lock, _START_SECONDS)
+        except TimeoutError:
+            raise _not_ready(places) from None
+        link = find_agent(places)
         if link is not None:
             return link
         defined = definition.load(places) if is_local(cluster) else None
@@ -63,7 +65,7 @@ def open_link(
                 message(f"note: {died}; starting again")
             elif is_local(cluster) and announce and not os.environ.get("SCALERCLI_TRACED_CLUSTER"):
                 message(f"note: starting a cluster on this machine ({down} ends it)")
-            lost = _start_agent(places, workers, idle_seconds, memory_limit, keep, secure)
+            lost = _start_agent(places, start_lock.fileno(), workers, idle_seconds, memory_limit, keep, secure)
         except (KeyboardInterrupt, Terminated):
             if is_local(cluster):  # others may wait for it
                 message(f"note: the cluster comes up all the same; {down} ends it")
@@ -76,13 +78,20 @@ def open_link(
     return link
 
 
-def _start_agent(places: Places, workers: int, idle_seconds: float, memory_limit: int, keep: bool, secure: bool) -> int:
+def _not_ready(places: Places) -> CliError:
+    return CliError("the session agent does not get ready", f"see {places.log}", ExitCode.UNREACHABLE)
+
+
+def _start_agent(
+    places: Places, start_lock: int, workers: int, idle_seconds: float, memory_limit: int, keep: bool, secure: bool
+) -> int:
     """Returns when it is ready: how many tasks of an earlier one are lost."""
     import json
     import subprocess
 
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "scalercli.agent", "--cluster", places.cluster, "--ready-fd", str(writer)]
+    command += ["--start-lock-fd", str(start_lock)]
     command += ["--idle-seconds", str(idle_seconds), "--workers", str(workers)]
     command += ["--memory-limit-per-task", str(memory_limit)]
     command += ["--keep"] if keep else []
@@ -96,7 +105,7 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, memory_limit
     try:
         launcher = subprocess.Popen(
             command,
-            pass_fds=(writer,),
+            pass_fds=(writer, start_lock),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -111,7 +120,7 @@ def _start_agent(places: Places, workers: int, idle_seconds: float, memory_limit
     try:
         while not line.endswith(b"\n"):
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise CliError("the session agent does not get ready", f"see {places.log}", ExitCode.UNREACHABLE)
+                raise _not_ready(places)
             data = os.read(reader, 65536)
             if not data:
                 break

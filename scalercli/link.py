@@ -33,7 +33,6 @@ from scalercli.places import Places, unusable
 
 _ANSWER_SECONDS = 30.0
 _START_SECONDS = 20.0
-_LOOK_SECONDS = 0.05
 _CHUNK = 1 << 18
 
 
@@ -298,15 +297,11 @@ def find_agent(
 
 
 def find_starting(places: Places, greeting: str = "ping") -> AgentLink | None:
-    """The same, where an agent lives that is not ready: the command that started it was interrupted. None when it has
-    ended, or takes too long."""
-    deadline = time.monotonic() + _START_SECONDS
-    while locks.is_held(places) and time.monotonic() < deadline:
-        found = find_agent(places, greeting)
-        if found is not None:
-            return found
-        time.sleep(_LOOK_SECONDS)
-    return None
+    """The same, once the agent that is being started is ready: the command that started it may have been interrupted.
+    None if there is no such agent, or if it takes too long."""
+    if not locks.await_start(places, _START_SECONDS):
+        return None
+    return find_agent(places, greeting)
 
 
 def link_or_ledger(cluster: str) -> AgentLink | Offline:

@@ -1,4 +1,5 @@
-"""The lock that a session agent holds as long as it lives (see ``places``)."""
+"""The locks of a session: one that its agent holds as long as it lives, one that is held while it is being started
+(see ``places``)."""
 
 from __future__ import annotations
 
@@ -40,6 +41,20 @@ def last_words(places: Places, patience_seconds: float = 20.0) -> str:
         return ""
     pid, _, reason = noted(places)
     return reason or (f"the session agent (pid {pid}) was killed" if pid else "")
+
+
+def await_start(places: Places, seconds: float) -> bool:
+    """Waits until no agent is being started. False if none was, or if it takes longer."""
+    try:
+        with places.start_lock.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                wait(lock, seconds, exclusive=False)
+                return True
+    except (OSError, TimeoutError):
+        pass
+    return False
 
 
 def wait(lock: IO[str], seconds: float, *, exclusive: bool = True) -> None:

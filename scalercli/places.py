@@ -4,6 +4,7 @@ The state directory holds ``ledger.sqlite``, ``agent.log``, ``agent.lock`` and `
 exclusive lock on ``agent.lock`` as long as it lives, and writes its pid and the path of its socket there, a line each:
 a command that runs without the user's XDG_RUNTIME_DIR (cron, sudo) still finds the agent. When it ends it empties the
 file, or leaves two empty lines and why its cluster is dead: a pid without a lock is that of an agent that was killed.
+The command that starts an agent locks ``start.lock``, and so does the agent until it is ready.
 """
 
 from __future__ import annotations

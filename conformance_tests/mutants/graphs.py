@@ -182,7 +182,7 @@ def graph_results_stay(p: Patcher) -> None:
 def graph_results_deleted_early(p: Patcher) -> None:
     def unread(self: Graph, node: Node) -> list[Any]:
         for source in node.inputs:
-            source.readers = min(source.readers, 1)
+            self.nodes[source].readers = min(self.nodes[source].readers, 1)
         return before(self, node)
 
     before = Graph.unread

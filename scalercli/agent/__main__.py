@@ -1,7 +1,8 @@
 """Starts the session agent: ``python -m scalercli.agent``. Run by the commands, not by people.
 
-The caller reads one line of JSON from ``--ready-fd``: ``{"ok": true}``, or ``{"error", "hint", "code"}``. The agent
-detaches first, so it outlives the terminal; everything else that it has to say goes to its log.
+The caller reads one line of JSON from ``--ready-fd``: ``{"ok": true}``, or ``{"error", "hint", "code"}``. Until then
+the agent keeps ``--start-lock-fd`` open, so that others wait for it should the caller be gone. The agent detaches
+first, so it outlives the terminal; everything else that it has to say goes to its log.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scalercli.agent")
     parser.add_argument("--cluster", required=True)
     parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--start-lock-fd", type=int, required=True)
     parser.add_argument("--idle-seconds", type=float, required=True)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--memory-limit-per-task", type=int, default=0)
@@ -41,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--key-file", default="")
     parser.add_argument("--server-key", default="")
     options = parser.parse_args(argv)
+    for fd in (options.ready_fd, options.start_lock_fd):
+        os.set_inheritable(fd, False)
     logging.basicConfig(handlers=[logging.NullHandler()])  # stderr is the user's: without a log, ``report`` says it
     if os.fork():
         os._exit(0)
@@ -100,10 +104,11 @@ def listen(places: Places, lock: int) -> socket.socket:
 
 
 def report(options: argparse.Namespace, what: dict[str, object]) -> None:
-    """Tells the command that started the agent, once: later the number may be another file's."""
+    """Tells the command that started the agent, and those that wait, once: later the numbers may be other files'."""
     fd, options.ready_fd = options.ready_fd, -1
     if fd < 0:
         return
+    os.close(options.start_lock_fd)
     with contextlib.suppress(OSError):  # it is gone
         os.write(fd, json.dumps(what).encode() + b"\n")
     with contextlib.suppress(OSError):

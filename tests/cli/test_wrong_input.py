@@ -67,7 +67,8 @@ def test_a_full_disk_and_closed_streams(shell: Shell, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["status", "run builtins:len žluť", "doctor", "status --help", "help ids", "top --once"]
+    "line",
+    ["status", "run builtins:len žluť", "doctor", "status --help", "help ids", "cluster up && scalercli top --once"],
 )
 @pytest.mark.parametrize(
     "environ",
