@@ -109,6 +109,12 @@ def test_a_cluster_whose_start_was_interrupted(shell: Shell, monkeypatch: pytest
     assert shell.processes() == []
 
 
+def test_an_address_where_nothing_was_ever_reached_is_not_listed(shell: Shell) -> None:
+    done = shell("scalercli run --cluster tcp://nowhere.invalid:1 math:sqrt 9")
+    assert done.returncode == 10
+    assert "tcp://" not in shell("scalercli cluster list").stdout
+
+
 def test_a_killed_scheduler_is_replaced_and_said(shell: Shell) -> None:
     shell("scalercli cluster up --name lab --workers 1")
     found = facts(shell, "lab")
