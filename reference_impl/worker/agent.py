@@ -181,7 +181,7 @@ class Agent:
                 continue
             usage = _NO_USAGE
             if slot.core.wants_usage(now):  # a heartbeat is due
-                usage = self._meters.sample(slot.index, [processor.pid for processor in slot.processors()], now)
+                usage = self._meters.sample(slot.index, {p.pid: p.own_bytes for p in slot.processors()}, now)
                 if slot.connection.watch.cut():
                     if slot.connection.heals(now):
                         slot.core.beat_later(now + _HEAL_LOOK_SECONDS)

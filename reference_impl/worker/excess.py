@@ -12,21 +12,13 @@ from reference_impl.worker.instructions import Instruction, Kill
 from reference_impl.worker.settings import Usage
 from reference_impl.worker.turns import Turns
 
-_OWN_BYTES = 32 << 20
-"""What the process in which a task runs may use for itself."""
-
 
 def end_excess(limit: int, usage: Usage, held: Mapping[TaskId, HeldTask], turns: Turns) -> list[Instruction]:
     """Their processors are killed; they fail when those have ended."""
     out: list[Instruction] = []
     for pid, used in usage.families.items():
         task = held[turns.on[pid]] if pid in turns.on else None
-        if (
-            task is None
-            or used <= limit + _OWN_BYTES
-            or task.state not in (Held.RUNNING, Held.SUSPENDED)
-            or task.doomed
-        ):
+        if task is None or used <= limit or task.state not in (Held.RUNNING, Held.SUSPENDED) or task.doomed:
             continue
         text = f"the task and what it started used {used} bytes of memory; it may use {limit} on this worker"
         task.doomed = Failure("died", text)

@@ -227,6 +227,7 @@ class Pool:
             elif record.what == READY:
                 if not processor.ready:
                     processor.ready = self._proven = True
+                    processor.own_bytes = record.peak_bytes
                     self._stillborn = 0
                     self._owner.processor_ready(processor)
             else:

@@ -90,8 +90,7 @@ class _Processor:
     def __init__(self, channel: int, claims: int, surroundings: Surroundings) -> None:
         self._claims = claims
         self._orphans = _Orphans()
-        limit = int(os.environ.pop(LIMIT_VARIABLE, "0"))
-        self._memory = MemoryLimit(limit) if limit else None
+        self._memory: MemoryLimit | None = None
         self._scheduler = os.environ.get(nesting.SCHEDULER_VARIABLE, "")
         self._channel = channel
         self._surroundings = surroundings
@@ -108,6 +107,8 @@ class _Processor:
             self._surroundings.flush()
             self._send(BROKEN, bytes(16), 0.0, 0.0, [preloads.fault.encode("utf-8", "replace")])
             return
+        if limit := int(os.environ.pop(LIMIT_VARIABLE, "0")):
+            self._memory = MemoryLimit(limit)  # what was preloaded is there already
         run, surroundings = self._run, self._surroundings
         surroundings.stay()
         self._send(READY, bytes(16), 0.0, 0.0, [])
@@ -117,10 +118,14 @@ class _Processor:
                 return
             (number,) = CLAIM.unpack(claim)
             while True:
-                received = self._receive()
-                if received is None:
+                work = self._next()
+                if work is None:
                     return
-                work, arguments = received
+                try:
+                    arguments = self._given(work)
+                except MemoryError as error:  # the rest of them is in the channel: that is the end of this process
+                    self._send(FAILED, work.task_id, 0.0, 0.0, self._failure(error))
+                    return
                 if work.number == number:
                     break  # what came before it was taken back
             nesting.enter(nesting.Inside(self._scheduler, work.storage, work.priority))
@@ -136,14 +141,17 @@ class _Processor:
             surroundings.settle()
             self._orphans.reap()
 
-    def _receive(self) -> tuple[Work, list[bytes | _Kept]] | None:
-        """The next task and its arguments; None when the agent has closed the channel."""
-        read = self._reader.read
-        raw = read(HEAD.size)
+    def _next(self) -> Work | None:
+        """The next task; None when the agent has closed the channel."""
+        raw = self._reader.read(HEAD.size)
         if len(raw) < HEAD.size:
             return None
         head_bytes, _ = HEAD.unpack(raw)
-        work = _load_head(read(head_bytes))
+        return _load_head(self._reader.read(head_bytes))
+
+    def _given(self, work: Work) -> list[bytes | _Kept]:
+        """The arguments of the task that came last; what the agent gave with it is kept."""
+        read = self._reader.read
         for name in work.forget:
             self._payloads.pop(name, None)
             self._loaded.pop(name, None)
@@ -153,7 +161,7 @@ class _Processor:
         for name, length in work.keep:
             self._arguments[name] = _Kept(read(length))
         kept = self._arguments
-        return work, [read(what) if isinstance(what, int) else kept[what] for what in work.arguments]
+        return [read(what) if isinstance(what, int) else kept[what] for what in work.arguments]
 
     def _run(self, work: Work, arguments: list[bytes | _Kept]) -> tuple[int, list[bytes | memoryview]]:
         try:
@@ -166,11 +174,14 @@ class _Processor:
             if type(serializer) is serialization.PlainSerializer:
                 return SUCCESS, serializer.serialize_in_pieces(result)
             return SUCCESS, [serializer.serialize(result)]
-        except MemoryError as error:
-            with self._memory.relaxed(error) if self._memory else contextlib.nullcontext():
-                return FAILED, [_pack(error)]
         except BaseException as error:  # whatever a task raises, SystemExit too, is its outcome
-            return FAILED, [_pack(error)]
+            return FAILED, self._failure(error)
+
+    def _failure(self, error: BaseException) -> list[bytes | memoryview]:
+        if self._memory is None or not isinstance(error, MemoryError):
+            return [_pack(error)]
+        with self._memory.relaxed(error):
+            return [_pack(error)]
 
     def _load(self, name: bytes, load: Any) -> Any:
         """An object that the agent gave, loaded once; one that can't be loaded is tried again for the next task."""

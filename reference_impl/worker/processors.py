@@ -91,6 +91,8 @@ class Processor:
             os.close(err_write)
         self.pid = 0
         self.ready = False
+        self.own_bytes = 0
+        """The memory that it used, at most, before it served."""
         self.slot: int | None = None
         self.fault = ""
         """What its task did to the channel, if it must end because of that."""

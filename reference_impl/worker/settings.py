@@ -20,7 +20,7 @@ class Usage(NamedTuple):
     net_sent_bytes: int = 0
     net_received_bytes: int = 0
     families: Mapping[int, int] = MappingProxyType({})
-    """Bytes that a processor and all that its task started use, by pid; only if there is a limit."""
+    """Bytes that a task and all that it started use, by the pid of its processor; only if there is a limit."""
 
 
 class Settings(NamedTuple):

@@ -67,6 +67,12 @@ def test_what_fits_is_left_alone(one: Cluster) -> None:
     assert one.run(lambda: len(bytearray(40 << 20))) == 40 << 20
 
 
+def test_arguments_that_do_not_fit_are_a_memory_error_too(one: Cluster) -> None:
+    error = one.run(len, bytes(3 * LIMIT))
+    assert isinstance(error, MemoryError)
+    assert f"{LIMIT} bytes" in str(error)
+
+
 def test_children_count_together(one: Cluster) -> None:
     def spread() -> None:
         import subprocess

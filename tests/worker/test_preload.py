@@ -25,6 +25,11 @@ def prepare(number, word=""):
     calls.append((os.getpid(), number, word))
 
 
+def load(size):
+    global data
+    data = b"x" * size
+
+
 def fail():
     raise ValueError("in two\\nlines")
 """
@@ -87,6 +92,27 @@ def test_what_can_not_be_loaded_is_one_clear_line(what: str, code: int, says: st
     assert done.returncode == code and len(errors) == 1, done
     assert errors[0].startswith("error: ") and says in errors[0], done
     assert "Traceback" not in done.stderr and not done.stdout, done
+
+
+def test_what_is_preloaded_is_not_the_memory_of_a_task(tmp_path: Path) -> None:
+    large, go = 96 << 20, tmp_path / "go"
+
+    def use(go: Path) -> int:
+        import time
+
+        kept = b"x" * (40 << 20)
+        while not go.exists():
+            time.sleep(0.01)
+        return len(kept)
+
+    with cluster("--preload", f"preloaded_module:load({large})", "--memory-limit-per-task", "64M") as one:
+        task = one.submit(use, go)
+        while not one.heartbeat().processors[0].has_task:
+            pass
+        one.heartbeat()  # what it uses has been looked at
+        go.touch()
+        assert one.result(task) == 40 << 20
+        assert isinstance(one.run(lambda: len(bytes(large))), MemoryError)
 
 
 def test_literals_are_arguments() -> None:
