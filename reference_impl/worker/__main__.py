@@ -18,10 +18,14 @@ from reference_impl.access.keys import KeyFileError
 from reference_impl.access.settings import add_peer_options, keys_for_tasks, peer_access
 from reference_impl.options import USAGE_ERROR, RoleParser, add_magic, address, announce_ready, fail, task_memory
 from reference_impl.processes import StopSignals
+from reference_impl.resources import require_descriptors
 from reference_impl.worker.family import become_subreaper
 from reference_impl.worker.identities import Identities
 from reference_impl.worker.preload import Preload
 from reference_impl.worker.zygote import Zygote
+
+_DESCRIPTORS, _SLOT_DESCRIPTORS = 24, 9
+"""What a worker has open beside its slots, and what each of those takes."""
 
 
 def _parser() -> RoleParser:
@@ -205,11 +209,12 @@ def check_options(scheduler_address: str, options: list[str]) -> None:
     _parser().parse_args([scheduler_address, *options])
 
 
-def _raise_descriptor_limit() -> None:
-    """Each slot takes about fifteen descriptors."""
+def _raise_descriptor_limit(slots: int) -> None:
+    """Raises OSError if so many slots need more than there can be."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    require_descriptors(_DESCRIPTORS + slots * _SLOT_DESCRIPTORS, sys.stderr.fileno())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -234,7 +239,11 @@ def main(argv: list[str] | None = None) -> int:
         # It imports what tasks need while this process imports what it needs itself.
         preload = vars(options).get("preload") or []
         zygote = Zygote(str(options.scheduler_address), limit, keys_for_tasks(access), preload)
-        _raise_descriptor_limit()  # not for tasks: some of them can't bear high descriptors
+        try:
+            _raise_descriptor_limit(options.concurrency)  # not for tasks: some of them can't bear high descriptors
+        except OSError as error:
+            zygote.close()
+            return fail(f"{options.concurrency} slots: {error.strerror}", "raise ulimit -n, or take fewer", 125)
 
         from reference_impl.worker.agent import Agent
         from reference_impl.worker.pool import WorkerBroken

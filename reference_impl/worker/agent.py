@@ -167,7 +167,7 @@ class Agent:
             if now >= due:
                 self._tick(now)
                 continue
-            due = min(due, self._deliveries.keep_up(now), leaving.due)
+            due = min(due, self._deliveries.keep_up(now), self._seating.pool.keep_up(now), leaving.due)
             self._seating.rest()
             self._reactor.once(due - now)
             leaving.look()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
@@ -24,6 +25,9 @@ from reference_impl.worker.zygote import GONE, SPAWNED, STOPPED, Zygote
 _LOG = logging.getLogger("worker")
 _STILLBORN_LIMIT = 3
 """So many new processors in a row may end before they are ready."""
+_PAUSE_SECONDS = 0.2
+_SHORT_SECONDS = 30.0
+"""The machine has so long to give a worker that has none a process; one that has some waits."""
 _LOSSES_LIMIT, _LOSSES_SECONDS = 5, 60.0
 """So many zygotes may be lost in so short a time."""
 
@@ -68,6 +72,8 @@ class Pool:
         self._stillborn = 0
         self._proven = False  # a processor was ready
         self._size = size
+        self._short_since = 0.0  # so long the machine has had no room for another processor; 0: it has
+        self._retry_at = math.inf
         self._retired: set[int] = set()
         self._stopping: dict[int, Callable[[], None]] = {}  # by pid
         self._handed: dict[Processor, None] = {}  # got tasks that are to be sent
@@ -79,7 +85,16 @@ class Pool:
         """From now on ``size`` processors are kept alive, at least."""
         self._size = size
         for _ in range(size - len(self._processors) - len(self._starting) + len(self._retired)):
+            if self._retry_at < math.inf:
+                return
             self._spawn()
+
+    def keep_up(self, now: float) -> float:
+        """Before each wait. Returns when the next one is to end for it."""
+        if now >= self._retry_at:
+            self._retry_at = math.inf
+            self.want(self._size)
+        return self._retry_at
 
     def retire(self, processor: Processor) -> None:
         """Ends an idle processor that its owner does not need; its end is not reported."""
@@ -151,8 +166,25 @@ class Pool:
             processor.close()
 
     def _spawn(self) -> None:
-        processor = Processor(self._zygote)
+        try:
+            processor = Processor(self._zygote)
+        except OSError as error:
+            self._no_room(f"can't make the pipes of a process for tasks: {error.strerror}")
+            return
         self._starting[processor.token] = processor
+
+    def _no_room(self, why: str) -> None:
+        """It may be a task that has taken all that there is: that is no fault of the others."""
+        if not self._proven:
+            self._stillborn_again(why)
+            return
+        now = time.monotonic()
+        if not self._short_since:
+            self._short_since = now
+            _LOG.warning("%s; trying again", why)
+        elif now - self._short_since > _SHORT_SECONDS and not any(p.ready for p in self._processors.values()):
+            raise WorkerBroken(why)
+        self._retry_at = now + _PAUSE_SECONDS
 
     def _stillborn_again(self, why: str) -> None:
         self._stillborn += 1
@@ -195,7 +227,7 @@ class Pool:
     def _spawned(self, processor: Processor, pid: int) -> None:
         if pid <= 0:
             processor.close()
-            self._stillborn_again(f"can't fork: {os.strerror(-pid)}")
+            self._no_room(f"can't fork: {os.strerror(-pid)}")
             return
         processor.pid = pid
         self._processors[pid] = processor
@@ -229,6 +261,7 @@ class Pool:
                     processor.ready = self._proven = True
                     processor.own_bytes = record.peak_bytes
                     self._stillborn = 0
+                    self._short_since = 0.0
                     self._owner.processor_ready(processor)
             else:
                 processor.answered(record.task_id)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import LogType, Task
 from protocol.storage import Buffer
+from reference_impl.resources import require_descriptors
 from reference_impl.worker.channel import CLAIM, Channel, Record, Work
 from reference_impl.worker.zygote import Zygote
 
@@ -23,6 +24,7 @@ _KEPT_BYTES = 128 << 20
 _WORTH_KEEPING = 1 << 16  # smaller ones are sent again faster than they are managed
 
 _READ_BYTES = 1 << 16
+_DESCRIPTORS = 8  # four of them only until the zygote has them
 _CLAIMS_BYTES = 1 << 16  # more than are ever there
 _DRAIN_BYTES = 1 << 20  # more than a pipe holds, unless a task has enlarged it
 
@@ -79,6 +81,8 @@ class Processor:
     """The agent's side of one processor. ``pid`` is 0 until the zygote has told it; ``ready`` once it serves."""
 
     def __init__(self, zygote: Zygote) -> None:
+        """Raises OSError if this process may open no more, or not so many."""
+        require_descriptors(_DESCRIPTORS, zygote.fileno())
         ours, theirs = socket.socketpair()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()

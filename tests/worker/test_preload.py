@@ -115,6 +115,48 @@ def test_what_is_preloaded_is_not_the_memory_of_a_task(tmp_path: Path) -> None:
         assert isinstance(one.run(lambda: len(bytes(large))), MemoryError)
 
 
+FORK = """
+import errno, os, pathlib
+
+fork = os.fork
+
+
+def attempt():
+    if pathlib.Path(__file__).with_name("no_room").exists():
+        raise OSError(errno.EAGAIN, "no room")
+    return fork()
+
+
+os.fork = attempt
+"""
+
+
+def test_a_machine_without_room_for_a_process_is_no_end_of_the_worker(tmp_path: Path) -> None:
+    """As when a task has started all processes that there may be."""
+    (tmp_path / "module_that_forks.py").write_text(FORK)
+    no_room, go = tmp_path / "no_room", tmp_path / "go"
+
+    def wait(path: Path) -> int:
+        import time
+
+        while not path.exists():
+            time.sleep(0.01)
+        return 7
+
+    with cluster("--preload", "module_that_forks", slots=2) as one:
+        first, second = one.workers
+        other = one.submit(wait, go, to=first)
+        no_room.touch()
+        for _ in range(2):  # the spare one, too
+            assert isinstance(one.run(die, to=second), ProcessorDiedError)
+        last = one.submit(divmod, 17, 5, to=second)
+        assert one.process.stderr is not None and "trying again" in one.process.stderr.readline()
+        go.touch()
+        assert one.result(other) == 7
+        no_room.unlink()
+        assert one.result(last) == (3, 2)
+
+
 def test_literals_are_arguments() -> None:
     preload = Preload.parse("a.b:f(1, [2], key={'x': None})")
     assert preload[1:] == ("a.b", "f", (1, [2]), (("key", {"x": None}),))

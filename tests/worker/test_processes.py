@@ -7,6 +7,8 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,6 +223,15 @@ def test_only_the_zygotes_death_is_needed_to_end_processors() -> None:
         while True:
             bench.zygote.reports()
     bench.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit")
+def test_more_slots_than_descriptors_is_one_clear_line() -> None:
+    command = [sys.executable, "-m", "reference_impl.worker", "tcp://127.0.0.1:1", "-c", "8"]
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *command]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 125
+    assert done.stderr == "error: 8 slots: Too many open files\nhint: raise ulimit -n, or take fewer\n"
 
 
 def test_signals_of_the_terminal_are_not_for_zygote_or_processors(bench: Bench) -> None:
