@@ -65,8 +65,8 @@ class Record(NamedTuple):
     payload: Buffer
 
 
-class ChannelLost(ConnectionError):
-    """The processor closed its end, or wrote what no processor writes."""
+class _Lost(ConnectionError):
+    """Says why."""
 
 
 class Channel:
@@ -80,6 +80,8 @@ class Channel:
         self._head: tuple[int, bytes, float, int, float] | None = None
         self._large = memoryview(b"")
         self._filled = 0
+        self.lost = ""
+        """Why it is of no use any more: the processor closed its end, or wrote what no processor writes."""
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -115,34 +117,39 @@ class Channel:
                 out.popleft()
 
     def receive(self) -> list[Record]:
-        """The records that have arrived; raises ChannelLost when there are none and the peer is gone."""
+        """The records that have arrived, also when it is ``lost`` behind them."""
         records: list[Record] = []
-        while True:
+        try:
+            self._receive(records)
+        except _Lost as lost:
+            self.lost = str(lost)
+        return records
+
+    def _receive(self, records: list[Record]) -> None:
+        while not self.lost:
             if self._head is not None:
                 if not self._receive_large(records):
-                    return records
+                    return
                 continue
             try:
                 count = self._socket.recv_into(_RECEIVED)
             except BlockingIOError:
-                return records
+                return
             except OSError:
                 count = 0
             if not count:
-                if records:
-                    return records
-                raise ChannelLost("closed its channel to the worker")
+                raise _Lost("closed its channel to the worker")
             self._small += _RECEIVED[:count]
             self._parse(records)
             if count < _RECEIVE_BYTES and self._head is None:
-                return records
+                return
 
     def _parse(self, records: list[Record]) -> None:
         small, position = self._small, 0
         while len(small) - position >= RECORD.size:
             what, task_id, seconds, peak, cpu, length = RECORD.unpack_from(small, position)
             if what > BROKEN or length > MAX_MESSAGE_BYTES:
-                raise ChannelLost("wrote nonsense to its channel to the worker")
+                raise _Lost("wrote nonsense to its channel to the worker")
             begin = position + RECORD.size
             if len(small) - begin < length:
                 if length > _RECEIVE_BYTES:
@@ -150,7 +157,7 @@ class Channel:
                     try:
                         self._large = own_memory(length)
                     except MalformedMessage as error:
-                        raise ChannelLost(f"announced {error}") from None
+                        raise _Lost(f"announced {error}") from None
                     self._filled = len(small) - begin
                     self._large[: self._filled] = small[begin:]
                     position = len(small)
@@ -169,7 +176,7 @@ class Channel:
         except OSError:
             count = 0
         if not count:
-            raise ChannelLost("closed its channel to the worker")
+            raise _Lost("closed its channel to the worker")
         self._filled += count
         if self._filled == len(self._large):
             records.append(Record(*self._head, self._large))

@@ -15,7 +15,7 @@ from protocol.identifiers import ObjectId, TaskId
 from protocol.messages import Task
 from protocol.storage import Buffer
 from reference_impl.processes import Losses
-from reference_impl.worker.channel import BROKEN, READY, ChannelLost, Record
+from reference_impl.worker.channel import BROKEN, READY, Record
 from reference_impl.worker.failures import describe_end
 from reference_impl.worker.family import is_ending
 from reference_impl.worker.processors import Output, Processor
@@ -240,13 +240,8 @@ class Pool:
         if channel.wants_write:
             channel.flush()
             self._reactor.watch_writing(channel.fileno(), channel.wants_write)
-        try:
-            records = channel.receive()
-        except ChannelLost as lost:
-            self._channel_lost(processor, str(lost))
-            return
         answers = processor.answers
-        answers.extend(records)
+        answers.extend(channel.receive())
         if answers:
             self._drain(processor)
         while answers:
@@ -266,6 +261,8 @@ class Pool:
             else:
                 processor.answered(record.task_id)
                 self._owner.processor_answered(processor, record)
+        if channel.lost:
+            self._channel_lost(processor, channel.lost)
 
     def _channel_lost(self, processor: Processor, fault: str) -> None:
         """It is ending, or its task did something to the channel and it must: either way GONE follows."""
