@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from reference_impl.errors import described
+
 VARIABLE = "_SCALER_WORKER_PRELOAD"
 """In the environment of the zygote: what is to be preloaded, a line each."""
 
@@ -84,6 +86,5 @@ class Preloads:
         try:
             return call()
         except BaseException as error:  # a SystemExit of theirs is a fault, too
-            what = " ".join(str(error).split())
-            self.fault = f"--preload {text}: {type(error).__name__}" + (f": {what}" if what else "")
+            self.fault = f"--preload {text}: {' '.join(described(error).split())}".removesuffix(":")
             return None

@@ -151,7 +151,9 @@ class _Server:
         self._control = control
         self._preloads = preloads
         self._processors: set[int] = set()
+        self._helpers = set(children(os.getpid()))  # started by what was preloaded
         self._dying: dict[int, tuple[int, float]] = {}  # reaped, its group not yet empty: (status, give up at)
+        self._out = bytearray()  # reports that the agent's socket does not take yet: it may wait for us to read, too
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
@@ -162,22 +164,28 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         poller = select.poll()
-        poller.register(self._control, select.POLLIN)
         poller.register(self._woken, select.POLLIN)
         while True:
-            events = poller.poll(20 if self._dying else None)
-            for descriptor, _ in events:
-                if descriptor == self._woken.fileno():
-                    with contextlib.suppress(BlockingIOError):
-                        self._woken.recv(4096)
+            poller.register(self._control, select.POLLIN | (select.POLLOUT if self._out else 0))
+            events = dict(poller.poll(20 if self._dying else None))
+            if self._woken.fileno() in events:
+                with contextlib.suppress(BlockingIOError):
+                    self._woken.recv(4096)
+            self._send()
             self._reap()
-            if any(descriptor == self._control.fileno() for descriptor, _ in events) and not self._request():
+            if events.get(self._control.fileno(), 0) & ~select.POLLOUT and not self._request():
                 break
+        self._helpers.clear()
         self._end()
 
     def _report(self, what: int, number: int, extra: int) -> None:
-        with contextlib.suppress(OSError):
-            self._control.sendall(_RECORD.pack(what, number, extra))
+        self._out += _RECORD.pack(what, number, extra)
+        self._send()
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):  # not now; or the agent is gone, as ``_request`` will find
+            while self._out:
+                del self._out[: self._control.send(self._out, socket.MSG_DONTWAIT)]
 
     def _request(self) -> bool:
         try:
@@ -235,6 +243,7 @@ class _Server:
                 break
             if pid == 0:
                 break
+            self._helpers.discard(pid)
             if pid in self._processors:
                 self._processors.discard(pid)
                 _kill_group(pid, signal.SIGKILL)
@@ -247,7 +256,7 @@ class _Server:
 
     def _kill_strays(self) -> bool:
         """Kills what ended processors have left behind; True if there was anything."""
-        strays = [pid for pid in children(os.getpid()) if pid not in self._processors]
+        strays = [pid for pid in children(os.getpid()) if pid not in self._processors | self._helpers]
         for pid in strays:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)  # a child: its number is not free before it is reaped here
@@ -256,6 +265,7 @@ class _Server:
     def _end(self) -> None:
         for pid in self._processors:
             _kill_group(pid, signal.SIGKILL)
+        self._kill_strays()
         give_up = time.monotonic() + _LEFTOVERS_SECONDS
         while (self._processors or self._dying) and time.monotonic() < give_up:
             select.select([self._woken], [], [], 0.02)

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from reference_impl.errors import ProcessorDiedError
 from reference_impl.worker.preload import Preload
-from tests.worker.harness import cluster
+from tests.worker.harness import cluster, wait_gone
 
 MODULE = """
 import os
@@ -28,6 +29,18 @@ def prepare(number, word=""):
 def load(size):
     global data
     data = b"x" * size
+
+
+def fail_without_a_word():
+    raise OSError
+
+
+def fail_unspeakably():
+    class Mute(Exception):
+        def __str__(self):
+            raise ValueError
+
+    raise Mute
 
 
 def fail():
@@ -73,6 +86,8 @@ def test_a_module_is_imported_once_and_a_function_called_in_each_process() -> No
         ("preloaded_module:calls", 125, "--preload preloaded_module:calls: TypeError: calls can't be called"),
         ("preloaded_module:fail", 125, "--preload preloaded_module:fail: ValueError: in two lines"),
         ("preloaded_module:prepare()", 125, "TypeError: prepare() missing 1 required positional argument: 'number'"),
+        ("preloaded_module:fail_without_a_word", 125, "--preload preloaded_module:fail_without_a_word: OSError"),
+        ("preloaded_module:fail_unspeakably", 125, "fail_unspeakably: Mute: (its text can't be had)"),
         ("sys:exit('enough')", 125, "--preload sys:exit('enough'): SystemExit: enough"),
         ("two words", 2, "argument --preload: 'two words' is no name of a module"),
         (
@@ -113,6 +128,31 @@ def test_what_is_preloaded_is_not_the_memory_of_a_task(tmp_path: Path) -> None:
         go.touch()
         assert one.result(task) == 40 << 20
         assert isinstance(one.run(lambda: len(bytes(large))), MemoryError)
+
+
+HELPER = """
+import subprocess
+
+helper = subprocess.Popen(["sleep", "3600"])
+"""
+
+
+def test_a_process_that_a_module_started_lives_as_long_as_the_worker(tmp_path: Path) -> None:
+    """It is nothing that a task has left behind."""
+    (tmp_path / "module_with_helper.py").write_text(HELPER)
+
+    def helper() -> int:
+        import module_with_helper  # type: ignore[import-not-found]
+
+        return int(module_with_helper.helper.pid)
+
+    with cluster("--preload", "module_with_helper") as one:
+        process = psutil.Process(one.run(helper))
+        assert isinstance(one.run(die), ProcessorDiedError)
+        assert one.run(helper) == process.pid
+        assert process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        one.stop()
+        wait_gone([process])
 
 
 FORK = """

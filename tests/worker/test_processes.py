@@ -21,7 +21,7 @@ from reference_impl.serialization import SERIALIZER_PAYLOAD, deserialize, deseri
 from reference_impl.worker import processors
 from reference_impl.worker.channel import FAILED, READY, RECORD, SUCCESS, Channel, Record, Work
 from reference_impl.worker.processors import _KEPT, Output, Processor
-from reference_impl.worker.zygote import GONE, SPAWNED, Report, Zygote
+from reference_impl.worker.zygote import GONE, SPAWNED, STOPPED, Report, Zygote
 from tests.worker.harness import SECONDS, wait_gone
 
 CLIENT = ClientId(b"Client|" + b"c" * 32)
@@ -197,6 +197,18 @@ def test_what_a_dead_processor_leaves_behind_is_ended_too(bench: Bench) -> None:
         assert bench.report(GONE) == Report(GONE, processor.pid, 7 << 8)
         assert not psutil.pid_exists(int(path.read_text()))
     assert processor.channel.receive() == [] and processor.channel.lost
+
+
+def test_reports_that_nobody_reads_do_not_stop_the_zygote(bench: Bench) -> None:
+    """Its agent may be busy asking for more: each would wait for the other one."""
+    processor = bench.spawn()
+    many = 800  # more than the buffers of their socket hold in both directions
+    for _ in range(many):
+        bench.zygote.kill(processor.pid, signal.SIGSTOP)
+    for _ in range(many):
+        assert bench.report(STOPPED) == Report(STOPPED, processor.pid, 0)
+    bench.zygote.kill(processor.pid, signal.SIGKILL)
+    assert bench.report(GONE).number == processor.pid
 
 
 def test_a_kill_of_a_stranger_does_nothing(bench: Bench) -> None:
