@@ -142,6 +142,8 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            if is_subreaper():
+                end_orphans(_LEFTOVERS_SECONDS)  # which it would have ended, had it not been stopped
 
 
 class _Server:
@@ -315,4 +317,7 @@ def main(descriptor: int) -> None:
     control.set_inheritable(False)
     os.dup2(2, 1)  # the agent's stdout is for the agent
     preloads = processor.warm_up(os.environ.pop(preloading.VARIABLE, "").splitlines())
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()  # what modules have printed: else each processor would print it, too
     _Server(control, preloads).serve()

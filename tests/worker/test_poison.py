@@ -199,6 +199,23 @@ def test_one_that_kills_the_zygote_fails_and_the_worker_goes_on(tmp_path: Path) 
             assert made.run(abs, -2, to=worker) == 2
 
 
+def test_one_that_stops_the_zygote_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop_it(path: str) -> None:
+        leave_behind(path)
+        os.kill(os.getppid(), signal.SIGSTOP)
+        signal.pause()
+
+    path = tmp_path / "pids"
+    with cluster() as one:
+        zygote = psutil.Process(one.run(os.getppid))
+        one.submit(stop_it, str(path))
+        while zygote.status() != psutil.STATUS_STOPPED:
+            one.heartbeat()
+        left = [psutil.Process(int(pid)) for pid in path.read_text().split()]
+        assert one.stop()[0] == 0
+        wait_gone(left)
+
+
 def test_one_that_closes_its_output_is_reported_as_it_ends(one: Cluster) -> None:
     def close() -> str:
         os.close(1)

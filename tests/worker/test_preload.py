@@ -78,6 +78,12 @@ def test_a_module_is_imported_once_and_a_function_called_in_each_process() -> No
         assert calls == [(second, 3, "x")]
 
 
+def test_what_a_module_prints_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with cluster("--preload", "preloaded_module", slots=2) as one:
+        assert one.stop() == (0, "a module that prints when it is imported\n")
+
+
 @pytest.mark.parametrize(
     ("what", "code", "says"),
     [
