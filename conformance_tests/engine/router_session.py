@@ -88,6 +88,10 @@ class Router:
             router.setsockopt(option, value)
         return router
 
+    def identify(self) -> None:
+        """What ``receive`` gives next: the identity of the subject."""
+        self._came.put((False, Incoming("identified", {"identity": self.subject})))
+
     def hang_up(self) -> None:
         """Closes all connections, and listens again at the same address."""
         self._listens.clear()
@@ -275,6 +279,9 @@ class _SchedulerChannel(Channel):
     def send_message(self, kind: str, fields: Fields) -> None:
         if kind == "hangUp":
             self._router.hang_up()
+            return
+        if kind == "identify":
+            self._router.identify()
             return
         if kind == "task":
             self._outstanding.add(fields["taskId"])
