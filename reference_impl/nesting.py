@@ -38,11 +38,12 @@ _inside: Inside | None = None
 def enter(inside: Inside) -> None:
     """This process runs a task, or another one, from now on. Processes that it starts find it in the environment."""
     global _inside
-    before, _inside = _inside, inside
-    if before is None or before.scheduler != inside.scheduler:
-        os.environ[SCHEDULER_VARIABLE] = inside.scheduler
-    if before is None or before.priority != inside.priority:
-        os.environ[PRIORITY_VARIABLE] = str(inside.priority)
+    _inside = inside
+    environment, priority = os.environ, str(inside.priority)
+    if environment.get(SCHEDULER_VARIABLE) != inside.scheduler:  # the task before may have changed it
+        environment[SCHEDULER_VARIABLE] = inside.scheduler
+    if environment.get(PRIORITY_VARIABLE) != priority:
+        environment[PRIORITY_VARIABLE] = priority
 
 
 def surroundings() -> Inside | None:

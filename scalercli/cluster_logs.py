@@ -14,7 +14,7 @@ from scalercli import settings
 from scalercli.errors import CliError
 from scalercli.exits import ExitCode
 from scalercli.output import Cell, Output, Record
-from scalercli.places import Places
+from scalercli.places import Places, unusable
 
 AGENT = "agent"
 ROLES = (AGENT, "scheduler", "worker", "object-storage")
@@ -34,14 +34,18 @@ class _Log:
         self._stamp = ""
 
     def lines(self, limit: int | None = None) -> Iterator[tuple[str, str, str]]:
-        """The new ones: time stamp, role, line. A line without a stamp has that of the one before."""
-        with contextlib.suppress(FileNotFoundError):
+        """The new ones: time stamp, role, line. A line without a stamp has that of the one before. Raises CliError."""
+        try:
             if self._file is None or self.path.stat().st_ino != _inode(self._file):
                 self.close()
                 self._file = self.path.open("rb")
                 if limit is not None and self.path.stat().st_size > _READ_BYTES:
                     self._file.seek(-_READ_BYTES, 2)
                     self._file.readline()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise unusable(self.path, error) from None
         if self._file is None:
             return
         *whole, self._rest = (self._rest + self._file.read()).split(b"\n")

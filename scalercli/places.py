@@ -21,6 +21,7 @@ from scalercli.exits import ExitCode
 
 EMBEDDED = "embedded"
 DEFINITION = "cluster.json"
+LEDGER = "ledger.sqlite"
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _MAX_SOCKET_PATH = 100  # of 108 on Linux, 104 on macOS, with the final zero
 
@@ -33,7 +34,7 @@ class Places:
         self.cluster = cluster
         key = cluster.replace("://", "-").replace("/", "-")
         self.state = state_root() / key
-        self.ledger = self.state / "ledger.sqlite"
+        self.ledger = self.state / LEDGER
         self.log = self.state / "agent.log"
         self.lock = self.state / "agent.lock"
         self.start_lock = self.state / "start.lock"
@@ -67,7 +68,7 @@ def is_name(text: str) -> bool:
 def is_defined(name: str) -> bool:
     """Whether ``cluster up --name`` has defined it and ``cluster down`` has not undone that, or it has a ledger."""
     state = state_root() / name
-    return is_name(name) and ((state / DEFINITION).exists() or (state / "ledger.sqlite").exists())
+    return is_name(name) and ((state / DEFINITION).exists() or (state / LEDGER).exists())
 
 
 def local_names() -> list[str]:
@@ -76,8 +77,9 @@ def local_names() -> list[str]:
 
 
 def session_addresses() -> list[str]:
-    """The clusters elsewhere that have a directory, sorted."""
-    return [f"tcp://{key[4:]}" for key in _keys() if key.startswith("tcp-")]
+    """The clusters elsewhere that have a ledger, sorted."""
+    addresses = {key: f"tcp://{key[4:]}" for key in _keys() if key.startswith("tcp-")}
+    return [address for key, address in addresses.items() if (state_root() / key / LEDGER).exists()]
 
 
 def _keys() -> list[str]:

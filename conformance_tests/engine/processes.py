@@ -18,12 +18,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
 from conformance_tests.engine.targets import RoleTarget
 from protocol.fields import BadFields, Fields
 
 _READY_SECONDS = 20.0
 _END_SECONDS = 5.0
+_OUTPUT_SECONDS = 1.0
 _KEPT_LINES = 60
 
 
@@ -63,8 +66,8 @@ class Process:
         self._found = threading.Event()
         self._match: re.Match[str] | None = None
         self._pattern = re.compile(target.ready["line"]) if "line" in target.ready else None
-        stream = self.popen.stderr if pipe else self.popen.stdout
-        self._reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._read_stream = self.popen.stderr if pipe else self.popen.stdout
+        self._reader = threading.Thread(target=self._read, args=(self._read_stream,), daemon=True)
         self._reader.start()
 
     def _read(self, stream: Any) -> None:
@@ -114,12 +117,22 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
-        self._reader.join()
+        self._reader.join(_OUTPUT_SECONDS)
+        if self._reader.is_alive():
+            self._end_escaped()
+            self._reader.join(_END_SECONDS)
         for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
-            if stream is not None:
+            if stream is not None and not (stream is self._read_stream and self._reader.is_alive()):
                 with suppress(OSError):
                     stream.close()
         self._temporary.cleanup()
+
+    def _end_escaped(self) -> None:
+        """Something that it started is in a session of its own, and still has its output: known by the directory."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if process.environ().get("TMPDIR") == self._temporary.name:
+                    process.kill()
 
 
 class ProcessChannel(Channel):

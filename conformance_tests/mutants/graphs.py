@@ -29,7 +29,7 @@ def graph_first_input_suffices(p: Patcher) -> None:
 
 @mutant("GRA-02", "a worker gets a node with its arguments of type task as they came")
 def graph_arguments_not_replaced(p: Patcher) -> None:
-    p.set(Node, "with_inputs", lambda self: self.task)
+    p.set(Graph, "with_inputs", lambda self, node: node.task)
 
 
 @mutant("GRA-02", "a node that names another one twice waits for it twice, for ever")

@@ -18,7 +18,7 @@ _EVENTS = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-_BREAKS_OFF = "breaks off every connection: it may demand a key"
+_BREAKS_OFF = "breaks off every connection: it may demand a key, or be no scheduler"
 _HOW = "--key-file and --server-key: scalercli help access"
 _KEPT = 100
 _PATIENCE = 5

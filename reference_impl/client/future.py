@@ -167,7 +167,29 @@ class ScalerFuture(Promise):
     def __await__(self) -> Generator[Any, None, Any]:
         """Waits for the result in a coroutine. If the coroutine is cancelled, so is the task: that is requested and
         not waited for."""
-        return asyncio.wrap_future(self).__await__()
+        # Not asyncio.wrap_future: before Python 3.12 that waits for ever if the task raised a StopIteration. Here it
+        # becomes a RuntimeError, as in any generator.
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def go_on() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def tell(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(go_on)
+
+        self.add_done_callback(tell)
+        try:
+            yield from done
+        except asyncio.CancelledError:
+            self.request_cancel()
+            raise
+        try:
+            return self.result(0)
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError from None
 
     def __reduce__(self) -> Any:
         raise TypeError("a future can't be pickled: it stands for its result only as an argument, not inside of one")

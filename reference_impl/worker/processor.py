@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import io
 import os
 import resource
 import signal
@@ -24,6 +23,7 @@ from reference_impl.worker.channel import BROKEN, CLAIM, FAILED, HEAD, READY, RE
 from reference_impl.worker.family import children, is_zombie
 from reference_impl.worker.memory import LIMIT_VARIABLE, MemoryLimit
 from reference_impl.worker.preload import Preloads
+from reference_impl.worker.surroundings import Surroundings
 
 _SMALL = 1 << 16
 _CLOSED_SECONDS = 1.0
@@ -43,51 +43,6 @@ def warm_up(preload: Sequence[str]) -> Preloads:
     gc.collect()
     gc.freeze()
     return preloads
-
-
-class _Output:
-    """stdout and stderr, put right again after a task that closed or redirected them."""
-
-    def __init__(self, stdout: int, stderr: int) -> None:
-        self._kept = {1: stdout, 2: stderr}  # close-on-exec duplicates that a task has no reason to touch
-        self._is = {number: self._identity(kept) for number, kept in self._kept.items()}
-        self._streams: dict[int, io.TextIOWrapper] = {}
-        for number, kept in self._kept.items():
-            os.dup2(kept, number)
-            self._open(number)
-
-    @staticmethod
-    def _identity(descriptor: int) -> tuple[int, int]:
-        status = os.fstat(descriptor)
-        return status.st_dev, status.st_ino
-
-    def _open(self, number: int) -> None:
-        stream = open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-        self._streams[number] = stream
-        if number == 1:
-            sys.stdout = sys.__stdout__ = stream  # type: ignore[misc]
-        else:
-            sys.stderr = sys.__stderr__ = stream  # type: ignore[misc]
-
-    def flush(self) -> None:
-        """Everything that the task wrote is in the pipes."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # closed, or something else by now
-                stream.flush()
-
-    def settle(self) -> None:
-        """The next task finds things as this one did."""
-        for number, kept in self._kept.items():
-            try:
-                same = self._identity(number) == self._is[number]
-            except OSError:
-                same = False
-            if not same:
-                os.dup2(kept, number)
-            stream = self._streams[number]
-            current = sys.stdout if number == 1 else sys.stderr
-            if stream.closed or current is not stream:
-                self._open(number)
 
 
 class _Orphans:
@@ -132,14 +87,14 @@ class _Kept:
 
 
 class _Processor:
-    def __init__(self, channel: int, claims: int, output: _Output) -> None:
+    def __init__(self, channel: int, claims: int, surroundings: Surroundings) -> None:
         self._claims = claims
         self._orphans = _Orphans()
         limit = int(os.environ.pop(LIMIT_VARIABLE, "0"))
         self._memory = MemoryLimit(limit) if limit else None
         self._scheduler = os.environ.get(nesting.SCHEDULER_VARIABLE, "")
         self._channel = channel
-        self._output = output
+        self._surroundings = surroundings
         self._reader = open(channel, "rb", 1 << 16, closefd=False)  # noqa: SIM115
         self._payloads: dict[bytes, bytes] = {}  # given, not loaded yet
         self._loaded: dict[bytes, Any] = {}
@@ -150,10 +105,11 @@ class _Processor:
         pid = os.getpid()
         preloads.call()
         if preloads.fault:
-            self._output.flush()
+            self._surroundings.flush()
             self._send(BROKEN, bytes(16), 0.0, 0.0, [preloads.fault.encode("utf-8", "replace")])
             return
-        run, output = self._run, self._output
+        run, surroundings = self._run, self._surroundings
+        surroundings.stay()
         self._send(READY, bytes(16), 0.0, 0.0, [])
         while True:
             claim = os.read(self._claims, CLAIM.size)
@@ -174,10 +130,10 @@ class _Processor:
                 os._exit(0)  # a task forked, and this is the child coming back from it: only one of the two answers
             del arguments
             signal.setitimer(signal.ITIMER_REAL, 0)  # the alarm that a task has set is not for the next one
-            output.flush()
+            surroundings.flush()
             self._send(what, work.task_id, time.perf_counter() - started, time.process_time() - cpu, payload)
             del payload
-            output.settle()
+            surroundings.settle()
             self._orphans.reap()
 
     def _receive(self) -> tuple[Work, list[bytes | _Kept]] | None:
@@ -218,12 +174,10 @@ class _Processor:
 
     def _load(self, name: bytes, load: Any) -> Any:
         """An object that the agent gave, loaded once; one that can't be loaded is tried again for the next task."""
-        try:
-            return self._loaded[name]
-        except KeyError:
-            loaded = self._loaded[name] = load(self._payloads[name])
+        if name not in self._loaded:
+            self._loaded[name] = load(self._payloads[name])
             del self._payloads[name]
-            return loaded
+        return self._loaded[name]
 
     def _send(
         self, what: int, task_id: bytes, seconds: float, cpu_seconds: float, payload: list[bytes | memoryview]
@@ -246,10 +200,10 @@ class _Processor:
 
 def _pack(error: BaseException) -> bytes:
     """The payload of a failure; the traceback begins at the task's own code."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == __name__:
-        traceback = traceback.tb_next
     try:
+        traceback = error.__traceback__
+        while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == __name__:
+            traceback = traceback.tb_next
         return serialization.serialize_exception(error.with_traceback(traceback))
     except BaseException as second:
         text = f"{type(error).__name__}: the exception can't be pickled ({type(second).__name__})"
@@ -266,11 +220,13 @@ def main(preloads: Preloads, channel: int, stdout: int, stderr: int, claims: int
     """A processor's life, from the moment after the fork; does not return."""
     code = 1
     try:
+        for descriptor in (channel, stdout, stderr, claims):
+            os.set_inheritable(descriptor, False)  # they are not for programs that a task starts
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
         peer_clients.install()
-        _Processor(channel, claims, _Output(stdout, stderr)).serve(preloads)
+        _Processor(channel, claims, Surroundings(stdout, stderr)).serve(preloads)
         code = 0
     except (BrokenPipeError, ConnectionError):
         code = 0  # the agent is gone

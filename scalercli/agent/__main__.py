@@ -141,6 +141,7 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
     from scalercli.agent.session import Session
     from scalercli.agent.watch import Subscription
 
+    is_new = not places.ledger.exists()
     try:
         ledger = Ledger(places.ledger)
         lost, left = ledger.close_books(LOST_WITH_AGENT, now())
@@ -156,7 +157,13 @@ def _serve(places: Places, lock: int, options: argparse.Namespace) -> int:
             return embedded_backend(options.workers, places.cluster_logs, keys, options.memory_limit_per_task)
         return connect_backend(options.cluster, options.key_file, options.server_key)
 
-    backend = connect()
+    try:
+        backend = connect()
+    except CliError:
+        ledger.close()
+        if is_new:  # perhaps the address was mistyped: it is not to stand among the clusters
+            places.ledger.unlink()
+        raise
     reason = "it failed"
     try:
         listener = listen(places, lock)

@@ -30,6 +30,8 @@ class Raised(NamedTuple):
 _SKIPPED = ("tblib", "copyreg", "builtins", "types", "__builtin__")
 _DEPTH = 200  # opcodes
 _DIED = "ProcessorDiedError"
+_ATTRIBUTES, _ARGUMENTS = "__dict__", "args"
+"""tblib 3.2 pickles some exceptions as attributes with their names, the message being in the last one."""
 
 
 def raised(payload: bytes) -> Raised | None:
@@ -39,10 +41,13 @@ def raised(payload: bytes) -> Raised | None:
     texts: list[str] = []
     found: tuple[str, str] | None = None
     builtin: tuple[str, str] | None = None
+    by_name = False
     try:
         for (opcode, argument, _), _ in zip(pickletools.genops(payload), range(_DEPTH), strict=False):
             if opcode.name in ("SHORT_BINUNICODE", "BINUNICODE", "UNICODE"):
-                if found or builtin:
+                if (found or builtin) and (by_name or argument == _ATTRIBUTES):
+                    by_name = argument != _ARGUMENTS
+                elif found or builtin:
                     return Raised(*(found or builtin or ("", "")), str(argument))
                 texts.append(str(argument))
             elif opcode.name in ("GLOBAL", "STACK_GLOBAL"):
@@ -67,4 +72,7 @@ def processor_died(payload: bytes) -> str:
     what = raised(payload)
     if what is None or what.name != _DIED:
         return ""
-    return what.text or "the process that ran the task died"
+    died = "the process that ran the task died"
+    if what.text.startswith("process_status="):  # all that opengris-scaler says
+        return f"{died}: {what.text}"
+    return what.text or died

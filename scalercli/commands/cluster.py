@@ -124,10 +124,12 @@ def status(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Show the addresses of the cluster; exit 3 when it is not running."""
+    """Show the addresses of the cluster; exit 3 when it is not running, or elsewhere and without a session."""
     out = options.output(output, json, quiet, single=True)
     where = _one(name, cluster)
     agent = link.find_agent(Places(where))
+    if agent is None and not is_local(where):
+        out.note(f"there is no session with {where}; whether its scheduler answers: scalercli doctor --cluster {where}")
     _show(out, None if agent is None else agent.info, where)
     return ExitCode.NOT_FOUND if agent is None else ExitCode.OK
 

@@ -37,7 +37,7 @@ def test_what_is_certain(key: str | None, handshake: Handshake, what: str) -> No
 
 def test_what_is_said_when_only_the_connection_is_gone() -> None:
     assert Verdict("ada").given_up([]).what == "refuses the key ada"
-    assert Verdict(None).given_up([]).what == "breaks off every connection: it may demand a key"
+    assert Verdict(None).given_up([]).what == "breaks off every connection: it may demand a key, or be no scheduler"
 
 
 def test_silence_is_explained_only_to_who_was_let_in() -> None:

@@ -47,6 +47,15 @@ def test_two_at_once(shell: Shell) -> None:
     assert shell("scalercli result --cluster lab @last").stdout == "4.0\n", "the ledger stays"
 
 
+def test_elsewhere_without_a_session_is_not_called_down_without_a_word(shell: Shell) -> None:
+    shown = shell("scalercli cluster status tcp://127.0.0.1:1")
+    assert (shown.returncode, shown.stdout) == (3, "down\ttcp://127.0.0.1:1\n")
+    assert shown.stderr == (
+        "note: there is no session with tcp://127.0.0.1:1; "
+        "whether its scheduler answers: scalercli doctor --cluster tcp://127.0.0.1:1\n"
+    )
+
+
 def test_use_is_remembered(shell: Shell) -> None:
     config = shell.home / "config/scalercli/scalercli.toml"
     try:
@@ -98,6 +107,12 @@ def test_a_cluster_whose_start_was_interrupted(shell: Shell, monkeypatch: pytest
     assert done.returncode == 0 and done.stderr == "", done
     shell("scalercli cluster down lab")
     assert shell.processes() == []
+
+
+def test_an_address_where_nothing_was_ever_reached_is_not_listed(shell: Shell) -> None:
+    done = shell("scalercli run --cluster tcp://nowhere.invalid:1 math:sqrt 9")
+    assert done.returncode == 10
+    assert "tcp://" not in shell("scalercli cluster list").stdout
 
 
 def test_a_killed_scheduler_is_replaced_and_said(shell: Shell) -> None:

@@ -23,6 +23,12 @@ from scalercli.task_options import task_options
 from tests.cli.fakes import CLUSTER, FakeAgent, Setup
 
 KILLED = serialize_exception(ProcessorDiedError("the process that ran the task was killed by SIGKILL"))
+KILLED_AT_THE_PEER = (  # as a worker of opengris-scaler 2.9.0 sends it: tblib pickles attributes with their names
+    b"\x80\x05\x95\xb9\x00\x00\x00\x00\x00\x00\x00\x8c\x16tblib.pickling_support\x94"
+    b"\x8c\x1dunpickle_exception_with_attrs\x94\x93\x94(\x8c\x19scaler.utility.exceptions\x94"
+    b"\x8c\x12ProcessorDiedError\x94\x93\x94}\x94(\x8c\x08__dict__\x94}\x94\x8c\x04args\x94"
+    b"\x8c\"process_status='zombie' exitcode=4\x94\x85\x94uNNN\x89N)t\x94R\x94."
+)
 FAILED, WORKER_DIED = TaskResultType.FAILED, TaskResultType.FAILED_WORKER_DIED
 
 
@@ -556,6 +562,9 @@ def test_explain_what_is_not_there(cli: Setup) -> None:
 
 def test_what_a_pickle_shows_without_being_loaded() -> None:
     assert processor_died(KILLED) == "the process that ran the task was killed by SIGKILL"
+    assert (
+        processor_died(KILLED_AT_THE_PEER) == "the process that ran the task died: process_status='zombie' exitcode=4"
+    )
     assert processor_died(pickle.dumps(RuntimeError("ProcessorDiedError"))) == ""
     assert processor_died(b"\x80ProcessorDiedError") == ""
     for error in (ValueError("x"), KeyError("k"), json.JSONDecodeError("m", "d", 0)):

@@ -115,6 +115,14 @@ def test_a_file_of_the_session_that_cannot_be_opened(shell: Shell, name: str) ->
     assert said == [f"error: can't use {state}/embedded/{name}: Is a directory", "hint: scalercli help environment"]
 
 
+def test_a_log_that_cannot_be_read(shell: Shell) -> None:
+    log = shell.home / "logs" / "embedded" / "agent.log"
+    log.mkdir(parents=True)
+    done = shell("scalercli cluster logs", SCALERCLI_STATE_DIR=str(shell.home / "logs"))
+    check(done, 10)
+    assert done.stderr.startswith(f"error: can't use {log}: Is a directory\n")
+
+
 @pytest.mark.parametrize("line", ["run math:sqrt 4", "run -- true", "status", "config path", "doctor", "help ids"])
 def test_a_directory_that_was_removed(shell: Shell, line: str) -> None:
     done = shell(f"mkdir gone && cd gone && rmdir ../gone && scalercli {line}")

@@ -539,6 +539,20 @@ def test_await_gives_the_result(cluster: FakeCluster, client: Client) -> None:
     assert asyncio.run(main()) == 8
 
 
+@pytest.mark.parametrize("error", [StopIteration(7), StopAsyncIteration(), KeyError("k")])
+def test_await_ends_with_whatever_the_task_raised(cluster: FakeCluster, client: Client, error: Exception) -> None:
+    async def main() -> None:
+        future = client.submit(pow, 2, 3)
+        task = await asyncio.to_thread(cluster.expect, Task)
+        cluster.answer_payload(task, serialize_exception(error), TaskResultType.FAILED)
+        with pytest.raises(RuntimeError if isinstance(error, StopIteration) else type(error)) as raised:
+            await future
+        if isinstance(error, StopIteration):
+            assert isinstance(raised.value.__cause__, StopIteration)
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_coroutine_requests_the_cancel_and_does_not_wait(cluster: FakeCluster, client: Client) -> None:
     async def main() -> None:
         future = client.submit(pow, 2, 3)

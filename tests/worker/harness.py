@@ -162,6 +162,7 @@ class Cluster:
         self.storage.put(serializer_object_id(self.client), SERIALIZER_PAYLOAD)
         self.slots = slots
         self.heartbeats: dict[bytes, WorkerHeartbeat] = {}
+        self._killed: set[bytes] = set()  # some of their heartbeats may come late
         self.inbox: list[tuple[bytes, Message]] = []
         self.echoing = True
         self.known: dict[bytes, int] | None = None
@@ -182,6 +183,7 @@ class Cluster:
         """The worker is killed, and another one started in its place, with the same options."""
         self.process.kill()
         self.process.communicate()
+        self._killed.update(self.heartbeats)
         self.heartbeats.clear()
         self.process = self._start()
 
@@ -213,7 +215,9 @@ class Cluster:
             return False
         sender, frame = self.router.recv_multipart()
         message = codec.decode(frame)
-        if isinstance(message, WorkerHeartbeat):
+        if isinstance(message, WorkerHeartbeat) and sender in self._killed:
+            pass
+        elif isinstance(message, WorkerHeartbeat):
             self.heartbeats[sender] = message
             if self.echoing:
                 self.send(WorkerHeartbeatEcho(ObjectStorageAddress("127.0.0.1", self.storage_port)), sender)
