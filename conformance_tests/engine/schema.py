@@ -96,9 +96,8 @@ def _message_kinds() -> dict[str, Any]:
         if kind in ("informationRequest", "informationResponse"):
             properties = {name: {} for name in properties}
         kinds[kind] = {"anyOf": [{"type": "null"}, _object(properties)]}
-    for table in (
-        STORAGE_REQUESTS, STORAGE_RESPONSES, STORAGE_STUB, SCHEDULER_STUB, DRIVER_COMMANDS, DRIVER_EVENTS, GATE, PROCESS,
-    ):  # fmt: skip
+    played = (STORAGE_STUB, SCHEDULER_STUB, DRIVER_COMMANDS, DRIVER_EVENTS, GATE, PROCESS)
+    for table in (STORAGE_REQUESTS, STORAGE_RESPONSES, *played):
         for kind, names in table.items():
             # A name can be in two tables: then it has the fields of both.
             known = kinds.get(kind, {"anyOf": [{}, {"properties": {}}]})["anyOf"][1]["properties"]
