@@ -96,9 +96,8 @@ class Process:
             address, monitor = groups.get("address") or "", groups.get("monitor") or ""
             if not address and not self._port:
                 raise self._failed("was given no {port}, and ready.line finds no (?P<address>…)")
-            for found in filter(None, (address, monitor)):
-                if not _ADDRESS.match(found):
-                    raise self._failed(f"printed the address {found!r}, which is none: tcp://HOST:PORT was expected")
+            if address and not _ADDRESS.match(address):
+                raise self._failed(f"printed the address {address!r}, which is none: tcp://HOST:PORT was expected")
             return Started(address or f"tcp://127.0.0.1:{self._port}", monitor)
         deadline = time.monotonic() + target.ready.get("seconds", _READY_SECONDS)
         while not can_connect(self._port):

@@ -267,6 +267,24 @@ def test_a_worker_that_never_comes_is_said_once_for_all_with_what_it_printed(
     assert records[0]["reason"] == records[1]["reason"]  # with its address: it was not started again
 
 
+@pytest.mark.parametrize(
+    ("prints", "ready", "says"),
+    [
+        ("address=here", "address=(?P<address>.*)", "printed the address 'here', which is none: tcp://HOST:PORT was"),
+        ("up", "down", "printed no line that matches ready.line, 'down', it ended with 0; it said: up"),
+    ],
+)
+def test_what_is_wrong_with_a_ready_line_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, prints: str, ready: str, says: str
+) -> None:
+    path = tmp_path / "target.yaml"
+    start = f"['{{python}}', -c, 'print(\"{prints}\")']"
+    path.write_text(ROLE % f"scheduler: {{start: {start}, ready: {{line: '{ready}'}}}}")
+    code, out, _ = run(capsys, "run", "--target", str(path), "foreign-cancel", "-o", "jsonl")
+    assert code == 12
+    assert says in jsonl(out)[0]["reason"]
+
+
 def test_a_failure_shows_what_the_implementation_printed_last(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
