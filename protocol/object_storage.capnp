@@ -1,5 +1,5 @@
 @0xa6c84e1d20b75f93;
-# The headers of the object storage protocol. SPEC section 7. How they are framed: protocol/storage.py.
+# The headers of the object storage protocol. SPEC section 7. How they are framed: SPEC section 7.3.
 
 struct ObjectID {
   # The 32 bytes of an object id as four big-endian 64-bit numbers.

@@ -36,6 +36,10 @@ class SetupFailed(Exception):
     """The implementation, or what the engine needs around it, is not there. The text says what."""
 
 
+class NeverCame(SetupFailed):
+    """The implementation was started and has not said a word: it will not for other scenarios either."""
+
+
 class CoreRaised(Exception):
     """A core has raised an exception: the implementation's fault."""
 

@@ -24,6 +24,8 @@ from conformance_tests.engine.suite import stability as run_stability
 from protocol.sequence import diagram
 
 DIVERGED = 13
+_SAID_LINES = 5
+"""How many of the last lines that the implementation printed stand beside a failure."""
 _STYLES = {"pass": "success", "fail": "failed", "inconclusive": "failed"}
 
 
@@ -133,8 +135,9 @@ def run(printer: Printer, choice: Choice, reports: Reports, patience: float | No
     """Runs scenarios and reports; the exit code."""
     scenarios = chosen_scenarios(choice)
     target = chosen_target(choice)
-    if choice.role is None:
-        scenarios = [s for s in scenarios if s.role in target.roles] or scenarios
+    if choice.role is not None and choice.role not in target.roles:
+        raise UsageProblem(f"the target {choice.target} has no {choice.role}", f"it has: {', '.join(target.roles)}")
+    scenarios = [s for s in scenarios if s.role in target.roles] or scenarios
     options = options_of(choice, patience, max_orders)
     started = time.perf_counter()
     judged: list[tuple[Result, str]] = []
@@ -219,6 +222,8 @@ def _print_failure(printer: Printer, found: Result, again: str) -> None:
         printer.text(f"  order:    {', '.join(order)}")
     for note in found.notes:
         printer.text(f"  note:     {note}")
+    for number, line in enumerate(found.log[-_SAID_LINES:]):
+        printer.text(f"  {'          ' if number else 'printed:  '}{line}".rstrip())
     if found.trace is not None:
         printer.text("")
         for line in diagram.text(found.trace).split("\n"):
@@ -249,6 +254,8 @@ def _print_summary(
     conforms = "conforms" if summary["exit"] == 0 else "does not conform"
     if summary["exit"] == 0 and summary["knownDeviations"]:
         conforms = "conforms but for its known deviations"
+    elif not summary["exit"] and not summary["orders"]:
+        conforms = "was not judged: no scenario fits it"
     elif summary["exit"] and not summary["mustFailed"] and not wrong:
         conforms = "could not be judged completely"
     judged = ", ".join(sorted({r.scenario.role for r in results}))

@@ -37,7 +37,7 @@ HEARTBEATS = {"client": "clientHeartbeat", "worker": "workerHeartbeat", "manager
 _ENGINE_ACTIONS = frozenset(
     {
         "put", "drop", "read", "release", "hold", "resume", "hangUp", "stop", "start", "refuse", "accept", "terminate",
-        "kill",
+        "kill", "identify",
     }
 )  # fmt: skip
 """What looks like a message in a scenario and happens inside the engine."""

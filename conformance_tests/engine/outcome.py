@@ -52,6 +52,8 @@ class Outcome:
     """Whether everything that the run left in the implementation is known to be gone."""
     names: Names = field(default_factory=Names)
     log: list[str] = field(default_factory=list)
+    never_came: bool = False
+    """Whether the implementation that was started never said a word."""
 
 
 class Failed(Exception):

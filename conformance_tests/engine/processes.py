@@ -20,14 +20,17 @@ from typing import Any
 
 import psutil
 
-from conformance_tests.engine.channels import Channel, Incoming, SetupFailed
+from conformance_tests.engine.channels import Channel, Incoming, NeverCame, SetupFailed
 from conformance_tests.engine.targets import RoleTarget
 from protocol.fields import BadFields, Fields
 
 _READY_SECONDS = 20.0
 _END_SECONDS = 5.0
 _OUTPUT_SECONDS = 1.0
+_EXIT_SECONDS = 1.0
+"""How long something may take to end that has closed its output."""
 _KEPT_LINES = 60
+_ADDRESS = re.compile(r"(tcp|tls)://\S+:\d+$")
 
 
 @dataclass(frozen=True)
@@ -82,21 +85,40 @@ class Process:
     def ready(self, target: RoleTarget) -> Started:
         """Waits until it listens; raises SetupFailed."""
         if self._pattern is not None:
-            self._found.wait(target.ready.get("seconds", _READY_SECONDS))
+            seconds = target.ready.get("seconds", _READY_SECONDS)
+            self._found.wait(seconds)
             if self._match is None:
-                raise self._failed("did not say that it is ready")
+                with suppress(subprocess.TimeoutExpired):
+                    self.popen.wait(_EXIT_SECONDS if self._found.is_set() else 0)
+                within = f" in {seconds:g} s" if self.alive else ""
+                raise self._failed(f"printed no line that matches ready.line, {self._pattern.pattern!r}{within}")
             groups = self._match.groupdict()
-            return Started(groups.get("address") or f"tcp://127.0.0.1:{self._port}", groups.get("monitor") or "")
+            address, monitor = groups.get("address") or "", groups.get("monitor") or ""
+            if not address and not self._port:
+                raise self._failed("was given no {port}, and ready.line finds no (?P<address>…)")
+            if address and not _ADDRESS.match(address):
+                raise self._failed(f"printed the address {address!r}, which is none: tcp://HOST:PORT was expected")
+            return Started(address or f"tcp://127.0.0.1:{self._port}", monitor)
         deadline = time.monotonic() + target.ready.get("seconds", _READY_SECONDS)
         while not can_connect(self._port):
             if self.popen.poll() is not None or time.monotonic() > deadline:
-                raise self._failed("does not listen")
+                raise self._failed(f"does not listen at 127.0.0.1:{self._port}")
             time.sleep(0.01)  # until the port answers: nothing announces that
         return Started(f"tcp://127.0.0.1:{self._port}", f"tcp://127.0.0.1:{self._port + 2}")
 
+    def not_connected(self, address: str, seconds: float, stranger: bytes) -> NeverCame:
+        """For a worker or client that has not said anything to the scheduler at this address, or only as ``stranger``,
+        an identity that its role does not have."""
+        if stranger:
+            what = f"speaks to the scheduler as {stranger!r}, which is no identity of its role (IDN-01, IDN-02)"
+        else:
+            what = f"has sent nothing to the scheduler at {address}" + (f" in {seconds:g} s" if self.alive else "")
+        return NeverCame(str(self._failed(what)))
+
     def _failed(self, what: str) -> SetupFailed:
+        code = self.popen.poll()
         self.stop()
-        ended = f", it ended with {self.popen.returncode}" if self.popen.returncode is not None else ""
+        ended = f", it ended with {code}" if code is not None else ""
         said = "; it said: " + " / ".join(list(self.lines)[-3:]) if self.lines else ""
         return SetupFailed(f"{' '.join(self.command)} {what}{ended}{said}")
 

@@ -42,6 +42,8 @@ _ECHOES = {
     "workerManagerHeartbeat": "workerManagerHeartbeatEcho",
 }
 _CONNECT_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+"""How often it is looked whether an implementation that has not connected yet is still there."""
 _STOP, _HANG_UP = b"stop", b"hang up"
 _BIND_SECONDS = 5.0
 _PROVING_BEATS = 2
@@ -74,6 +76,8 @@ class Router:
         self.storage = storage
         self.subject: Identity = b""
         """The implementation's identity, once it has spoken."""
+        self.stranger: Identity = b""
+        """Who spoke before it, with an identity that the role does not have."""
         self._left = False  # it has said so; should it come back with another identity, that is the implementation
         self.echo = True
         self.tasks: set[bytes] = set()
@@ -87,6 +91,10 @@ class Router:
         for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.ROUTER_HANDOVER, 1)):
             router.setsockopt(option, value)
         return router
+
+    def identify(self) -> None:
+        """What ``receive`` gives next: the identity of the subject."""
+        self._came.put((False, Incoming("identified", {"identity": self.subject})))
 
     def hang_up(self) -> None:
         """Closes all connections, and listens again at the same address."""
@@ -175,6 +183,8 @@ class Router:
             elif sender not in self._known and not self.subject:
                 self.subject = sender
             self._known.add(sender)
+        elif not self.subject:
+            self.stranger = sender
         answer = _ECHOES.get(came.kind)
         echoed = answer is not None and (self.echo or sender != self.subject)
         if answer is not None and echoed:
@@ -230,7 +240,7 @@ class RouterSession(Session):
     def open(self, actor: Actor, identity: Identity) -> Channel:
         channel: Channel
         if actor.role == "scheduler":
-            channel = _SchedulerChannel(self._router, actor, self._driver is not None)
+            channel = _SchedulerChannel(self._router, actor, self._driver is not None, self._process)
             if self._driver is None:
                 channel.await_subject()
         elif actor.role == "storage":
@@ -257,8 +267,9 @@ class RouterSession(Session):
 
 
 class _SchedulerChannel(Channel):
-    def __init__(self, router: Router, actor: Actor, judges_client: bool) -> None:
+    def __init__(self, router: Router, actor: Actor, judges_client: bool, process: Process | None) -> None:
         self._router = router
+        self._process = process
         self._judges_client = judges_client
         self._shows_heartbeats = actor.options.get("heartbeats", False)
         self._shows_instructions = actor.options.get("instructions", False)
@@ -269,12 +280,19 @@ class _SchedulerChannel(Channel):
 
     def await_subject(self) -> None:
         """Until the implementation has spoken; raises SetupFailed."""
-        if not self._router.await_subject(_CONNECT_SECONDS):
-            raise SetupFailed("the implementation has not connected")
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while not self._router.await_subject(_LOOK_SECONDS):
+            if self._process is None:
+                raise SetupFailed("the implementation has not connected")
+            if not self._process.alive or time.monotonic() > deadline:
+                raise self._process.not_connected(self._router.address, _CONNECT_SECONDS, self._router.stranger)
 
     def send_message(self, kind: str, fields: Fields) -> None:
         if kind == "hangUp":
             self._router.hang_up()
+            return
+        if kind == "identify":
+            self._router.identify()
             return
         if kind == "task":
             self._outstanding.add(fields["taskId"])

@@ -10,7 +10,15 @@ import time
 from contextlib import suppress
 
 from conformance_tests.engine import frames as raw_frames
-from conformance_tests.engine.channels import ChannelClosed, CoreRaised, HarnessError, Incoming, Session, SetupFailed
+from conformance_tests.engine.channels import (
+    ChannelClosed,
+    CoreRaised,
+    HarnessError,
+    Incoming,
+    NeverCame,
+    Session,
+    SetupFailed,
+)
 from conformance_tests.engine.conversation import HEARTBEATS, Conversation, Peer, make_identity
 from conformance_tests.engine.matching import match_message
 from conformance_tests.engine.names import UnknownSymbol
@@ -76,6 +84,7 @@ class Run:
             self._what_else_came()
         except SetupFailed as error:
             outcome.verdict, outcome.cause, outcome.reason = Verdict.INCONCLUSIVE, "setup", str(error)
+            outcome.never_came = isinstance(error, NeverCame)
         except CoreRaised as error:
             crash = self._talk.failed(None, "the core takes what comes", f"it raised {error}")
             outcome.verdict, outcome.failure = Verdict.FAIL, crash.failure
@@ -245,6 +254,7 @@ class Run:
         """Takes the next message of the actor, which must be one of these; which one."""
         wanted = " or ".join(self._talk.describe(kind, fields) for kind, fields in options)
         passed_over: list[tuple[Incoming, Entry]] = []
+        nearest = ""
         expected = f"{peer.actor.name} expects {wanted}"
         self._talk.channel(peer)
         for came, entry in self._talk.inbox(peer, self._talk.patience):
@@ -259,6 +269,7 @@ class Run:
                 continue
             if self._talk.channel(peer).lenient:
                 passed_over.append((came, entry))
+                nearest = next((text for same, text in differences if same), nearest)
                 continue
             entry.diverges = True
             near = next((text for same, text in differences if same), "")
@@ -266,6 +277,7 @@ class Run:
         gone = "the connection was closed" if peer.closed else "nothing came"
         if passed_over:
             gone += f" but {', '.join(sorted({c.kind for c, _ in passed_over}))}"
+            gone += f" ({nearest})" if nearest else ""
         raise self._talk.failed(step, expected, gone)
 
     def _expect_any_order(self, step: ExpectAnyOrder) -> None:

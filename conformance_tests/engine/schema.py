@@ -53,6 +53,8 @@ STORAGE_STUB = {
     "refuse": {"above"},
     "accept": set(),
 }
+# The scheduler that the engine plays for a worker or a client tells who speaks to it.
+SCHEDULER_STUB: dict[str, set[str]] = {"identify": set(), "identified": {"identity"}}
 PROCESS: dict[str, set[str]] = {"terminate": set(), "kill": set(), "ended": {"exitCode"}}
 DRIVER_COMMANDS: dict[str, set[str]] = {
     "submit": {"future", "function", "args", "kwargs"},
@@ -94,7 +96,8 @@ def _message_kinds() -> dict[str, Any]:
         if kind in ("informationRequest", "informationResponse"):
             properties = {name: {} for name in properties}
         kinds[kind] = {"anyOf": [{"type": "null"}, _object(properties)]}
-    for table in (STORAGE_REQUESTS, STORAGE_RESPONSES, STORAGE_STUB, DRIVER_COMMANDS, DRIVER_EVENTS, GATE, PROCESS):
+    played = (STORAGE_STUB, SCHEDULER_STUB, DRIVER_COMMANDS, DRIVER_EVENTS, GATE, PROCESS)
+    for table in (STORAGE_REQUESTS, STORAGE_RESPONSES, *played):
         for kind, names in table.items():
             # A name can be in two tables: then it has the fields of both.
             known = kinds.get(kind, {"anyOf": [{}, {"properties": {}}]})["anyOf"][1]["properties"]

@@ -232,6 +232,8 @@ class Suite:
             outcome = Outcome(Verdict.INCONCLUSIVE, Trace(scenario.role), backend.via, cause="setup", reason=str(error))
             return outcome, False
         outcome = Run(linear(scenario, combination), session, scenario.role, keepalive(settings)).run()
+        if outcome.never_came:
+            self._not_startable[key] = outcome.reason
         if outcome.verdict is not Verdict.PASS:
             outcome.log = backend.log(scenario)[-_LOG_LINES:]
         backend.done(

@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from conformance_tests.engine import target_checks
 from conformance_tests.engine.scenario import LOADER, did_you_mean
 
 DIRECTORY = Path(__file__).parent.parent / "targets"
@@ -105,6 +106,10 @@ def load(name: str) -> Target:
     if errors:
         where = ".".join(str(p) for p in errors[0].absolute_path)
         raise BadTarget(f"{path}: {where or 'the file'}: {errors[0].message}{did_you_mean(errors[0])}")
+    own = data.get("placeholders", {})
+    for role, spec in data["roles"].items():
+        for problem in target_checks.problems(role, spec, own):
+            raise BadTarget(f"{path}: roles.{role}.{problem}")
     roles = {role: _role(spec) for role, spec in data["roles"].items()}
     return Target(data["name"], data.get("title", data["name"]), path, roles, dict(data.get("placeholders", {})))
 

@@ -17,6 +17,8 @@ DEVIATION = """    knownDeviations:
       - {requirement: CAN-11, scenario: no-such-scenario, reason: It was so once., failure: nothing came}
 """
 
+ROLE = "format: 1\nname: x\nroles:\n  %s\n"
+
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
@@ -183,6 +185,19 @@ def test_a_mistake_is_one_clear_line_and_exit_2(
             "'redy' was unexpected); did you mean 'ready'?",
         ),
         ("format: 1\n", "'name' is a required property"),
+        (
+            ROLE % "scheduler: {start: [x, '{port}'], ready: {line: '(('}}",
+            "roles.scheduler.ready.line: '((' is no regular",
+        ),
+        (ROLE % "scheduler: {start: [x, '{port}'], capabilities: [balacing]}", "; did you mean 'balancing'?"),
+        (ROLE % "scheduler: {start: [x, '{port}'], settings: {protected: [--p]}}", "the settings are not passed on"),
+        (
+            ROLE % "scheduler: {start: [x, '{port}', '{settings}'], defaults: {protected: true}}",
+            "is not among the settings",
+        ),
+        (ROLE % "scheduler: {start: [x, '{port}', '{scheduler}']}", "{scheduler} is not known to a scheduler"),
+        (ROLE % "object-storage: {start: [x]}", "nothing says where it listens"),
+        (ROLE % "worker: {start: [x, '{port}']}", "give it {scheduler}"),
     ],
 )
 def test_a_broken_target_file_is_one_clear_line(
@@ -214,14 +229,87 @@ def test_an_implementation_that_cannot_be_started_is_inconclusive(
 ) -> None:
     path = tmp_path / "target.yaml"
     path.write_text(
-        "format: 1\nname: ends\nroles:\n  scheduler:\n    start: ['{python}', -c, 'print(\"no licence\")']\n"
+        "format: 1\nname: ends\nroles:\n  scheduler:\n    start: ['{python}', -c, 'print(\"no licence\")', '{port}']\n"
         "    ready: {connect: true}\n"
     )
     code, out, _ = run(capsys, "run", "--target", str(path), "foreign-cancel", "-o", "jsonl")
     record = jsonl(out)[0]
     assert code == 12
     assert (record["verdict"], record["cause"]) == ("inconclusive", "setup")
-    assert "does not listen, it ended with 0; it said: no licence" in record["reason"]
+    assert "it ended with 0; it said: no licence" in record["reason"]
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("raise SystemExit('no licence')", "has sent nothing to the scheduler at tcp://127.0.0.1:"),
+        ("raise SystemExit('no licence')", ", it ended with 1; it said: no licence"),
+        (
+            "import sys, zmq; s = zmq.Context().socket(zmq.DEALER); s.identity = b'Arbeiter|1'; "
+            "s.connect(sys.argv[1]); s.send(b''); s.poll()",
+            "speaks to the scheduler as b'Arbeiter|1', which is no identity of its role (IDN-01, IDN-02)",
+        ),
+    ],
+)
+def test_a_worker_that_never_comes_is_said_once_for_all_with_what_it_printed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, says: str
+) -> None:
+    monkeypatch.setattr("conformance_tests.engine.router_session._CONNECT_SECONDS", 2.0)
+    path = tmp_path / "target.yaml"
+    path.write_text(ROLE % f'worker: {{start: ["{{python}}", -c, "{program}", "{{scheduler}}"]}}')
+    code, out, _ = run(
+        capsys, "run", "--target", str(path), "worker/queued-cancel", "worker/task-result", "-o", "jsonl"
+    )
+    records = jsonl(out)[:2]
+    assert code == 12
+    assert [(r["verdict"], r["cause"]) for r in records] == [("inconclusive", "setup")] * 2
+    assert says in records[0]["reason"]
+    assert records[0]["reason"] == records[1]["reason"]  # with its address: it was not started again
+
+
+@pytest.mark.parametrize(
+    ("prints", "ready", "says"),
+    [
+        ("address=here", "address=(?P<address>.*)", "printed the address 'here', which is none: tcp://HOST:PORT was"),
+        ("up", "down", "printed no line that matches ready.line, 'down', it ended with 0; it said: up"),
+    ],
+)
+def test_what_is_wrong_with_a_ready_line_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, prints: str, ready: str, says: str
+) -> None:
+    path = tmp_path / "target.yaml"
+    start = f"['{{python}}', -c, 'print(\"{prints}\")']"
+    path.write_text(ROLE % f"scheduler: {{start: {start}, ready: {{line: '{ready}'}}}}")
+    code, out, _ = run(capsys, "run", "--target", str(path), "foreign-cancel", "-o", "jsonl")
+    assert code == 12
+    assert says in jsonl(out)[0]["reason"]
+
+
+def test_a_failure_shows_what_the_implementation_printed_last(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "target.yaml"
+    path.write_text(
+        ROLE % "scheduler: {start: ['{python}', -c, 'print(\"no such table\")', '{port}'], ready: {line: 'no such'}, "
+        "patienceSeconds: 0.3}"
+    )
+    code, out, _ = run(capsys, "run", "--target", str(path), "foreign-cancel")
+    assert code == 12
+    assert "  printed:  no such table\n" in out
+
+
+def test_a_role_that_the_target_does_not_have_is_no_pass(capsys: pytest.CaptureFixture[str], broken: Path) -> None:
+    code, out, err = run(capsys, "run", "--target", str(broken), "--role", "worker")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: the target {broken} has no worker\nhint: it has: scheduler")
+
+
+def test_a_run_that_judged_nothing_does_not_say_that_it_conforms(
+    capsys: pytest.CaptureFixture[str], broken: Path
+) -> None:
+    code, _, err = run(capsys, "run", "--target", str(broken), "balance-comes-to-rest")
+    assert code == 0
+    assert "broken was not judged: no scenario fits it" in err
 
 
 def test_an_implementation_that_dies_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
