@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -42,20 +41,6 @@ from tests.worker.harness import SECONDS, Cluster, Storage, cluster, wait_gone
 CANCELED = TaskCancelConfirmType.CANCELED
 FAILED = TaskCancelConfirmType.CANCEL_FAILED
 NOT_FOUND = TaskCancelConfirmType.CANCEL_NOT_FOUND
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cluster]:
-    """One worker with one slot for the tests that leave it as they found it."""
-    with cluster() as made:
-        yield made
-
-
-@pytest.fixture
-def one(shared: Cluster) -> Iterator[Cluster]:
-    yield shared
-    shared.barrier()
-    shared.inbox.clear()
 
 
 def sleep_for_ever() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,7 +17,7 @@ from protocol.messages import (
 )
 from reference_impl.worker import output
 from reference_impl.worker.instructions import ReadOutput, Store
-from tests.worker.harness import Cluster, cluster
+from tests.worker.harness import Cluster
 from tests.worker.slot import Slot
 
 OUT, ERR = LogType.STDOUT, LogType.STDERR
@@ -141,19 +140,6 @@ def test_a_task_can_end_while_output_pauses(slot: Slot, monkeypatch: pytest.Monk
 
 
 # ---- with processes ----
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cluster]:
-    with cluster() as made:
-        yield made
-
-
-@pytest.fixture
-def one(shared: Cluster) -> Iterator[Cluster]:
-    yield shared
-    shared.barrier()
-    shared.inbox.clear()
 
 
 def said(one: Cluster, task: bytes) -> list[tuple[LogType, str]]:

@@ -11,15 +11,9 @@ import pytest
 
 from reference_impl.nesting import PRIORITY_VARIABLE, SCHEDULER_VARIABLE
 from reference_impl.worker.commands import call_there, run_command
-from tests.worker.harness import Cluster, cluster
+from tests.worker.harness import Cluster
 
 LINES = 20_000  # more than a pipe holds
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cluster]:
-    with cluster() as made:
-        yield made
 
 
 @pytest.fixture
